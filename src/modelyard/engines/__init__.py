@@ -1,0 +1,1 @@
+"""Physical capabilities: one folder per kind, one file per engine, the protocol in `base.py`."""

@@ -1,0 +1,1 @@
+"""The kernel: what every room may use. It imports nothing of ours."""

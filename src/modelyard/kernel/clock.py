@@ -1,0 +1,68 @@
+"""Time, as a thing that one is given: tests set it, durations never come from the wall clock."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """A source of time."""
+
+    def now(self) -> datetime:
+        """The instant, aware, in UTC."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds that never go back, for durations."""
+        ...
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+
+class FixedClock:
+    """A clock that moves only when told to."""
+
+    def __init__(self, at: datetime) -> None:
+        self._at = at
+        self._elapsed = 0.0
+
+    def now(self) -> datetime:
+        return self._at
+
+    def monotonic(self) -> float:
+        return self._elapsed
+
+    def advance(self, seconds: float) -> None:
+        """Move both the instant and the monotonic seconds."""
+        self._at += timedelta(seconds=seconds)
+        self._elapsed += seconds
+
+    def jump(self, seconds: float) -> None:
+        """Move the instant only, as a corrected wall clock does."""
+        self._at += timedelta(seconds=seconds)
+
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def to_us(at: datetime) -> int:
+    """Microseconds since the epoch, exactly. Raises ValueError for a naive datetime."""
+    if at.tzinfo is None:
+        raise ValueError("a datetime without a time zone is not an instant")
+    return (at - EPOCH) // _MICROSECOND
+
+
+def from_us(us: int) -> datetime:
+    """The instant of so many microseconds since the epoch."""
+    return EPOCH + timedelta(microseconds=us)

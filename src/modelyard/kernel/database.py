@@ -1,0 +1,233 @@
+"""The catalog: one relational schema on SQLite (WAL) or PostgreSQL, written by transactions.
+
+A `Transaction` collects rows, events and lineage edges and commits once. No network or file I/O happens inside one.
+On SQLite a writing transaction takes the write lock at its start (BEGIN IMMEDIATE) and waits for it in a queue, so that
+it can never fail half-way with "database is locked".
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection, CursorResult, Executable, Row, create_engine, event
+from sqlalchemy.engine import Engine, make_url
+from sqlalchemy.exc import IntegrityError, OperationalError
+
+from modelyard.kernel import events, lineage
+from modelyard.kernel.auth import Scope, system_scope
+from modelyard.kernel.clock import Clock, SystemClock
+from modelyard.kernel.errors import Conflict, Unavailable
+from modelyard.kernel.leases import Lease, check_lease
+from modelyard.kernel.schema import Instant, Json, metadata
+
+__all__ = ["Database", "Instant", "Json", "Transaction", "metadata"]
+
+BUSY_TIMEOUT_MS = 120_000
+_SQLITE_PRAGMAS = (
+    "PRAGMA journal_mode=WAL",
+    "PRAGMA synchronous=FULL",
+    f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}",
+    "PRAGMA foreign_keys=ON",
+    "PRAGMA temp_store=MEMORY",
+)
+
+
+class Transaction:
+    """One unit of work: what is executed, said (`event`) and tied (`link`) becomes true together, or not at all."""
+
+    def __init__(self, connection: Connection, scope: Scope, now: datetime) -> None:
+        self.connection = connection
+        self.scope = scope
+        self.now = now
+        self._said: list[events.NewEvent] = []
+        self._edges: list[lineage.Edge] = []
+
+    @property
+    def project(self) -> str:
+        """The project that every query here filters on."""
+        return self.scope.project
+
+    @property
+    def actor(self) -> str:
+        """Who does it, as events record it."""
+        return self.scope.actor
+
+    @property
+    def dialect(self) -> str:
+        """`sqlite` or `postgresql`, for the few statements that differ."""
+        return self.connection.dialect.name
+
+    def execute(
+        self, statement: Executable, parameters: Sequence[Mapping[str, Any]] | Mapping[str, Any] | None = None
+    ) -> CursorResult[Any]:
+        """Run a statement. A broken uniqueness rule raises Conflict."""
+        try:
+            return self.connection.execute(statement, parameters)
+        except IntegrityError as error:
+            raise Conflict(
+                f"this would break a rule of the catalog: {error.orig}",
+                code="catalog.integrity",
+                hint="it exists already, or something else changed it at the same time: read it again",
+            ) from error
+
+    def one(self, statement: Executable) -> Row[Any] | None:
+        """The first row, or None."""
+        return self.execute(statement).first()
+
+    def all(self, statement: Executable) -> Sequence[Row[Any]]:
+        """All rows."""
+        return self.execute(statement).all()
+
+    def scalar(self, statement: Executable) -> Any:
+        """The first column of the first row, or None."""
+        return self.execute(statement).scalar()
+
+    def update_guarded(self, statement: Executable, what: str) -> None:
+        """Run an update whose WHERE names the state that is assumed. Raises Conflict (`stale`) unless one row did."""
+        if self.execute(statement).rowcount != 1:
+            raise Conflict(
+                f"{what} changed in the meantime, or is not in the state that this needs",
+                code="stale",
+                hint="read it again and repeat",
+            )
+
+    def event(self, kind: str, subject: str, data: Mapping[str, Any] | None = None, project: str | None = None) -> None:
+        """Say that a state changed: `kind` is `noun.participle`, `subject` a URN. Written with the commit."""
+        self._said.append(
+            events.NewEvent(kind, subject, dict(data or {}), self.project if project is None else project)
+        )
+
+    def link(self, subject: str, relation: str, object_: str) -> None:
+        """Tie two URNs by a relation of `lineage.RELATIONS`. Written with the commit; a tie that exists stays."""
+        self._edges.append(lineage.Edge(subject, relation, object_))
+
+    def flush(self) -> None:
+        """Write the collected events and edges into the open transaction."""
+        said, self._said = self._said, []
+        edges, self._edges = self._edges, []
+        if said:
+            events.insert(self.connection, said, actor=self.actor, at=self.now)
+        if edges:
+            lineage.insert(self.connection, edges, project=self.project, at=self.now)
+
+
+class Database:
+    """The catalog's engine. One per process and URL; safe to share between threads."""
+
+    def __init__(self, url: str, clock: Clock | None = None) -> None:
+        self.clock: Clock = clock or SystemClock()
+        self.url = url
+        self.engine = _engine(url)
+        # Waiting here costs nothing and is fair; waiting in SQLite's busy handler is a lottery with sleeps.
+        self._write_lock = threading.Lock() if self.engine.dialect.name == "sqlite" else nullcontext()
+        self._open = threading.local()
+
+    @contextmanager
+    def transaction(self, scope: Scope, lease: Lease | None = None) -> Iterator[Transaction]:
+        """A writing transaction: commits at the end of the block, rolls back when it raises.
+
+        With a lease, the commit happens only if the lease is still held (else StaleLease).
+        """
+        if getattr(self._open, "writing", False):
+            raise RuntimeError("a transaction is open in this thread already: pass it on instead of opening another")
+        self._open.writing = True
+        try:
+            with self._write_lock, self._begin(scope, write=True) as tx:
+                if lease is not None:
+                    check_lease(tx.connection, lease, tx.now)
+                yield tx
+                tx.flush()
+        finally:
+            self._open.writing = False
+
+    @contextmanager
+    def reading(self, scope: Scope | None = None) -> Iterator[Transaction]:
+        """A reading transaction: one snapshot, never waits for writers."""
+        with self._begin(scope or system_scope("*"), write=False) as tx:
+            yield tx
+
+    @contextmanager
+    def _begin(self, scope: Scope, *, write: bool) -> Iterator[Transaction]:
+        try:
+            with self.engine.connect() as connection:
+                with connection.execution_options(writes=write).begin():
+                    yield Transaction(connection, scope, self.clock.now())
+        except OperationalError as error:
+            raise _unavailable(error) from error
+
+    def close(self) -> None:
+        """Give back all connections."""
+        self.engine.dispose()
+
+
+def _unavailable(error: OperationalError) -> Unavailable:
+    text = str(error.orig).strip()
+    if "disk is full" in text or "No space left" in text:
+        return Unavailable(
+            "the disk of the catalog is full; nothing was changed",
+            code="catalog.disk_full",
+            hint="free some space and repeat",
+        )
+    return Unavailable(
+        f"the catalog does not answer: {text.splitlines()[0] if text else error}",
+        code="catalog.unavailable",
+        hint="check that the database runs and can be reached, then repeat",
+    )
+
+
+def _engine(url: str) -> Engine:
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        if parsed.database:
+            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _create_private(Path(parsed.database))
+        engine = create_engine(
+            parsed,
+            connect_args={"check_same_thread": False, "timeout": BUSY_TIMEOUT_MS / 1000},
+            pool_size=8,
+            max_overflow=56,
+        )
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
+    if parsed.drivername == "postgresql":
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    return create_engine(parsed, pool_pre_ping=True, pool_size=8, max_overflow=24)
+
+
+def _create_private(file: Path) -> None:
+    # Made here with its mode, since SQLite would make it by the umask, readable for others.
+    os.close(os.open(file, os.O_CREAT | os.O_RDWR, 0o600))
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+    # BEGIN comes from us (`_begin_sqlite`), so the driver must not begin by itself.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in _SQLITE_PRAGMAS:
+        cursor.execute(pragma)
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    immediate = connection.get_execution_options().get("writes", True)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+
+def insert_missing(tx: Transaction, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert rows, leaving those alone whose key exists."""
+    insert_ignoring(tx.connection, table, rows)
+
+
+def insert_ignoring(connection: Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """INSERT … ON CONFLICT DO NOTHING, on either database."""
+    if rows:
+        connection.execute(lineage.on_conflict_do_nothing(connection, table), list(rows))

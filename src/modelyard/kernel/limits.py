@@ -1,0 +1,22 @@
+"""Every cap of the platform, in one place. Meeting one is an error that says so; nothing is cut short."""
+
+from __future__ import annotations
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+
+REQUEST_BODY_BYTES_MAX = 16 * MIB
+"""A JSON body. Streams (artifacts, Arrow) have caps of their own."""
+ARTIFACT_BYTES_MAX = 64 * GIB
+DATASET_BODY_BYTES_MAX = 64 * GIB
+CODE_SNAPSHOT_BYTES_MAX = 64 * MIB
+CODE_SNAPSHOT_FILES_MAX = 20_000
+PAGE_ITEMS_MAX = 1_000
+PAGE_ITEMS_DEFAULT = 100
+EVENT_DATA_BYTES_MAX = 64 * KIB
+LINEAGE_NODES_MAX = 2_000
+LINEAGE_DEPTH_MAX = 64
+NAME_CHARACTERS_MAX = 255
+LOG_BYTES_MAX = 64 * MIB
+SIGN_IN_ATTEMPTS_PER_MINUTE_MAX = 30

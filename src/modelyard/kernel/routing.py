@@ -1,0 +1,52 @@
+"""How a route is declared: with the action that it requires, which is not optional. What no route allows is denied.
+
+Thin over Litestar: handlers are plain functions that run in a thread, since they talk to the database.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from litestar import HttpMethod
+from litestar.handlers import HTTPRouteHandler, route
+
+from modelyard.kernel.auth import Action
+
+REQUIRES = "requires"
+Handler = Callable[[Callable[..., Any]], HTTPRouteHandler]
+
+
+def _declare(method: HttpMethod, path: str | list[str], requires: Action, status_code: int, **options: Any) -> Handler:
+    def decorate(function: Callable[..., Any]) -> HTTPRouteHandler:
+        if not inspect.iscoroutinefunction(function):
+            options["sync_to_thread"] = True
+        return route(path, http_method=method, status_code=status_code, opt={REQUIRES: requires}, **options)(function)
+
+    return decorate
+
+
+def get(path: str | list[str], *, requires: Action, status_code: int = 200, **options: Any) -> Handler:
+    """Declare a route that reads."""
+    return _declare(HttpMethod.GET, path, requires, status_code, **options)
+
+
+def post(path: str | list[str], *, requires: Action, status_code: int = 200, **options: Any) -> Handler:
+    """Declare a route that creates or acts."""
+    return _declare(HttpMethod.POST, path, requires, status_code, **options)
+
+
+def put(path: str | list[str], *, requires: Action, status_code: int = 200, **options: Any) -> Handler:
+    """Declare a route that sets."""
+    return _declare(HttpMethod.PUT, path, requires, status_code, **options)
+
+
+def patch(path: str | list[str], *, requires: Action, status_code: int = 200, **options: Any) -> Handler:
+    """Declare a route that changes a part."""
+    return _declare(HttpMethod.PATCH, path, requires, status_code, **options)
+
+
+def delete(path: str | list[str], *, requires: Action, status_code: int = 200, **options: Any) -> Handler:
+    """Declare a route that deletes."""
+    return _declare(HttpMethod.DELETE, path, requires, status_code, **options)

