@@ -180,6 +180,15 @@ def issue_token(
 ) -> str:
     """A new token for a principal with a role in a project; returned once, kept only as a digest."""
     grant(tx, principal_name, project, role)
+    return _new_token(tx, principal_name, ttl_s, single_use)
+
+
+def open_session(tx: Transaction, principal_name: str, ttl_s: float) -> str:
+    """A new token for a principal that is known already, with the roles that it has."""
+    return _new_token(tx, principal_name, ttl_s, single_use=False)
+
+
+def _new_token(tx: Transaction, principal_name: str, ttl_s: float | None, single_use: bool) -> str:
     token = TOKEN_PREFIX + secrets.token_urlsafe(32)
     token_id = new_id()
     tx.execute(

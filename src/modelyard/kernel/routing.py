@@ -14,12 +14,16 @@ from litestar.handlers import HTTPRouteHandler, route
 
 from modelyard.kernel.auth import Action
 
+RESERVED = frozenset({"scope", "state"})
 REQUIRES = "requires"
 Handler = Callable[[Callable[..., Any]], HTTPRouteHandler]
 
 
 def _declare(method: HttpMethod, path: str | list[str], requires: Action, status_code: int, **options: Any) -> Handler:
     def decorate(function: Callable[..., Any]) -> HTTPRouteHandler:
+        taken = RESERVED.intersection(inspect.signature(function).parameters)
+        if taken:
+            raise TypeError(f"{function.__name__}: Litestar keeps {taken} for itself; take `caller: Scope`")
         if not inspect.iscoroutinefunction(function):
             options["sync_to_thread"] = True
         return route(path, http_method=method, status_code=status_code, opt={REQUIRES: requires}, **options)(function)

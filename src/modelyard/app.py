@@ -1,0 +1,34 @@
+"""The composition root: settings -> engines -> planes. The only file that names concrete engines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from modelyard.kernel.clock import Clock, SystemClock
+from modelyard.kernel.database import Database
+from modelyard.kernel.reconcile import ReconcileLoop
+from modelyard.kernel.settings import Settings
+from modelyard.migrations import migrate
+
+
+@dataclass(frozen=True)
+class Yard:
+    """Everything composed: what a server serves and an embedded client calls."""
+
+    settings: Settings
+    database: Database
+    loop: ReconcileLoop
+
+    def close(self) -> None:
+        """Stop the loop and give back the catalog's connections."""
+        self.loop.stop()
+        self.database.close()
+
+
+def compose(settings: Settings, clock: Clock | None = None) -> Yard:
+    """Build the platform over its home directory and catalog, migrating the catalog first where that is due."""
+    settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    database = Database(settings.catalog_url, clock or SystemClock())
+    migrate(database)
+    loop = ReconcileLoop(database, interval_s=settings.reconcile_interval_s)
+    return Yard(settings, database, loop)

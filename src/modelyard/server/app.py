@@ -1,0 +1,84 @@
+"""The ASGI app over a composed yard: every plane's routes, the dialects and the UI behind one gate."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from litestar import Litestar, Request, Response
+from litestar.connection import ASGIConnection
+from litestar.di import Provide
+from litestar.handlers import BaseRouteHandler
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.types import ASGIApp
+
+from modelyard.app import Yard
+from modelyard.kernel import auth
+from modelyard.kernel.auth import Action, Principal
+from modelyard.kernel.errors import Forbidden
+from modelyard.kernel.limits import REQUEST_BODY_BYTES_MAX
+from modelyard.kernel.routing import REQUIRES
+from modelyard.server import kernel_routes, routes
+from modelyard.server.gate import PRINCIPAL, PROJECT, Gate
+from modelyard.server.problems import HANDLERS
+
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+LOCAL = Principal("local", {auth.ALL_PROJECTS: auth.Role.ADMIN})
+"""Who acts where there is no server: whoever may read the home directory may do everything in it."""
+_SECURITY_HEADERS = {
+    "content-security-policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; "
+    "form-action 'self'; object-src 'none'",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "same-origin",
+}
+
+
+def create_app(yard: Yard, *, hosts: Sequence[str] = LOOPBACK, embedded: bool = False) -> ASGIApp:
+    """The app. `embedded`: it runs inside its caller's own process, who then is `LOCAL` without a token."""
+    app = Litestar(
+        route_handlers=[*kernel_routes.ROUTES, *routes.all_routes()],
+        guards=[enforce],
+        dependencies=_dependencies(yard),
+        exception_handlers=HANDLERS,
+        request_max_body_size=REQUEST_BODY_BYTES_MAX,
+        openapi_config=OpenAPIConfig(
+            title="Modelyard", version="1", path="/api/schema", render_plugins=[JsonRenderPlugin()]
+        ),
+        after_request=_harden,
+        logging_config=None,
+        debug=False,
+    )
+    return Gate(app, yard.database, frozenset(hosts), embedded=LOCAL if embedded else None)
+
+
+def enforce(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+    """The one guard: a route that does not declare what it requires is denied to all."""
+    requires = handler.opt.get(REQUIRES)
+    principal, project = connection.scope[PRINCIPAL], connection.scope[PROJECT]  # type: ignore[literal-required]
+    if connection.scope["path"].startswith("/api/schema"):
+        requires = Action.READ
+    if requires is None:
+        raise Forbidden("this route does not say whom it allows, so it allows nobody", code="route.undeclared")
+    auth.check(principal, requires, project)
+
+
+def _dependencies(yard: Yard) -> dict[str, Provide]:
+    def provide(value: Any) -> Provide:
+        return Provide(lambda: value, use_cache=True, sync_to_thread=False)
+
+    named = {field.name: provide(getattr(yard, field.name)) for field in dataclasses.fields(yard)}
+    named["datasets"] = named.pop("data", provide(None))
+    return {**named, "caller": Provide(_caller, sync_to_thread=False)}
+
+
+def _caller(request: Request[Any, Any, Any]) -> auth.Scope:
+    return auth.Scope(request.scope[PROJECT], request.scope[PRINCIPAL])  # type: ignore[literal-required]
+
+
+def _harden(response: Response[Any]) -> Response[Any]:
+    for name, value in _SECURITY_HEADERS.items():
+        response.headers.setdefault(name, value)
+    return response

@@ -1,0 +1,153 @@
+"""The gate in front of every route: which host was meant, which page sent it, which project, and who asks.
+
+It is plain ASGI around the app, so that nothing that is mounted can be reached past it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import time
+from collections import deque
+from urllib.parse import urlsplit
+
+from anyio import to_thread
+from litestar.types import ASGIApp, Receive, Scope, Send
+
+from modelyard.kernel.auth import (
+    ANONYMOUS,
+    TOKEN_PREFIX,
+    Principal,
+    authenticate,
+    check_project_name,
+    digest_of,
+    system_scope,
+)
+from modelyard.kernel.database import Database
+from modelyard.kernel.errors import Forbidden, InvalidInput, LimitExceeded, ModelyardError, Unauthenticated
+from modelyard.kernel.limits import SIGN_IN_ATTEMPTS_PER_MINUTE_MAX
+from modelyard.server.problems import send_problem
+
+PRINCIPAL = "modelyard.principal"
+PROJECT = "modelyard.project"
+COOKIE = "modelyard_session"
+DEFAULT_PROJECT = "default"
+TRUSTED_FOR_S = 1.0
+"""How long a token that was good is taken for good without asking the catalog: so long a revocation may take."""
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class Gate:
+    """ASGI around the app. `hosts`: the Host header values (host or host:port) that this server answers to."""
+
+    def __init__(self, app: ASGIApp, database: Database, hosts: frozenset[str], *, embedded: Principal | None) -> None:
+        self._app = app
+        self._database = database
+        self._hosts = hosts
+        self._embedded = embedded
+        self._known: dict[str, tuple[float, Principal]] = {}
+        self._failures: dict[str, deque[float]] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        try:
+            if self._embedded is None:
+                self._check_host(headers)
+                self._check_origin(scope, headers)
+            inner = _enter_project(scope)
+            inner[PRINCIPAL] = self._embedded or await self._authenticate(scope, headers)  # type: ignore[literal-required]
+        except ModelyardError as error:
+            await send_problem(error, scope, receive, send)
+            return
+        await self._app(inner, receive, send)
+
+    def _check_host(self, headers: dict[bytes, str]) -> None:
+        host = headers.get(b"host", "").lower()
+        if host not in self._hosts and host.rsplit(":", 1)[0] not in self._hosts:
+            raise Forbidden(
+                f"this server does not answer to the host '{host[:80]}'",
+                code="host.unknown",
+                hint="set `allowed_hosts` (MODELYARD_ALLOWED_HOSTS) if the name is right",
+            )
+
+    def _check_origin(self, scope: Scope, headers: dict[bytes, str]) -> None:
+        origin = headers.get(b"origin")
+        if origin is None:
+            # Browsers send Sec-Fetch-Site even where they leave Origin out.
+            site = headers.get(b"sec-fetch-site", "none")
+            if site == "cross-site" and scope["method"] not in _SAFE:
+                raise Forbidden("another site's page may not send this request", code="origin.foreign")
+            return
+        if urlsplit(origin).netloc.lower() != headers.get(b"host", "").lower():
+            raise Forbidden(
+                f"a page of '{origin[:80]}' may not send requests here",
+                code="origin.foreign",
+                hint="open the page from the server's own address",
+            )
+
+    async def _authenticate(self, scope: Scope, headers: dict[bytes, str]) -> Principal:
+        token = _token_of(headers)
+        if token is None:
+            return ANONYMOUS
+        digest = digest_of(token)
+        good_until, principal = self._known.get(digest, (0.0, ANONYMOUS))
+        if time.monotonic() < good_until:
+            return principal
+        client = scope.get("client")
+        address = client[0] if client else "local"
+        self._check_failures(address)
+        try:
+            principal = await to_thread.run_sync(self._look_up, token)
+        except Unauthenticated:
+            self._failures.setdefault(address, deque()).append(time.monotonic())
+            raise
+        if len(self._known) > 10_000:
+            self._known.clear()
+        self._known[digest] = (time.monotonic() + TRUSTED_FOR_S, principal)
+        return principal
+
+    def _look_up(self, token: str) -> Principal:
+        with self._database.reading(system_scope("*")) as tx:
+            return authenticate(tx, token)
+
+    def _check_failures(self, address: str) -> None:
+        failures = self._failures.get(address)
+        if failures is None:
+            return
+        while failures and failures[0] < time.monotonic() - 60:
+            failures.popleft()
+        if len(failures) >= SIGN_IN_ATTEMPTS_PER_MINUTE_MAX:
+            raise LimitExceeded("too many tokens were refused", code="token.too_many", hint="wait a minute")
+
+
+def _enter_project(scope: Scope) -> Scope:
+    """The scope with the prefix `/p/<project>` taken off its path and kept beside it."""
+    path = scope["path"]
+    project = DEFAULT_PROJECT
+    if path.startswith("/p/"):
+        name, _, rest = path[3:].partition("/")
+        project, path = check_project_name(name), "/" + rest
+    inner: Scope = {**scope, "path": path, "raw_path": path.encode()}  # type: ignore[assignment,misc]
+    inner[PROJECT] = project  # type: ignore[literal-required]
+    return inner
+
+
+def _token_of(headers: dict[bytes, str]) -> str | None:
+    kind, _, value = headers.get(b"authorization", "").partition(" ")
+    if kind.lower() == "bearer":
+        return value.strip()
+    if kind.lower() == "basic":
+        # Clients that only know user and password send the token as the password.
+        try:
+            _, _, password = base64.b64decode(value, validate=True).decode().partition(":")
+        except (binascii.Error, UnicodeDecodeError) as error:
+            raise InvalidInput("the Authorization header is not valid base64", code="token.malformed") from error
+        return password
+    for part in headers.get(b"cookie", "").split(";"):
+        name, _, value = part.strip().partition("=")
+        if name == COOKIE and value.startswith(TOKEN_PREFIX):
+            return value
+    return None

@@ -1,0 +1,71 @@
+"""How errors leave the server: problem+json for programs, a page for people, each foreign dialect in its own form."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from litestar import Request, Response
+from litestar.exceptions import HTTPException
+from litestar.types import Receive, Scope, Send
+
+from modelyard.kernel.errors import ModelyardError, Problem, to_problem
+from modelyard.kernel.ids import new_id
+
+MEDIA_TYPE = "application/problem+json"
+_log = logging.getLogger("modelyard.server")
+_CODES = {400: "invalid_input", 401: "unauthenticated", 403: "forbidden", 404: "route.not_found",
+          405: "route.method_not_allowed", 413: "too_large"}  # fmt: skip
+
+
+def to_response(problem: Problem) -> Response[Any]:
+    """The reply for a problem."""
+    headers = {"WWW-Authenticate": "Bearer"} if problem.status == 401 else {}
+    return Response(
+        msgspec.to_builtins(problem), status_code=problem.status, media_type=MEDIA_TYPE, headers=headers
+    )
+
+
+def problem_of(error: Exception) -> Problem:
+    """The problem that an exception stands for. What is not ours to explain becomes a 500 without its text."""
+    request_id = new_id()
+    if isinstance(error, ModelyardError):
+        return to_problem(error, request_id)
+    if isinstance(error, HTTPException):
+        extra = error.extra if isinstance(error.extra, dict) else {"errors": error.extra} if error.extra else {}
+        code = _CODES.get(error.status_code, "http_error")
+        return Problem(
+            status=error.status_code, title=type(error).__name__, detail=error.detail, code=code,
+            details=extra, request_id=request_id,
+        )  # fmt: skip
+    _log.error("request %s failed", request_id, exc_info=error)
+    return Problem(
+        status=500, title="Bug", code="internal", request_id=request_id,
+        detail="the server met a fault of its own",
+        hint=f"please report it, with the lines of the server's log about request {request_id}",
+    )  # fmt: skip
+
+
+def handle(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
+    """Litestar's exception handler for all that no dialect handles itself."""
+    return to_response(problem_of(error))
+
+
+HANDLERS: dict[Any, Callable[[Request[Any, Any, Any], Any], Response[Any]]] = {
+    HTTPException: handle,
+    ModelyardError: handle,
+    Exception: handle,
+}
+
+
+async def send_problem(error: ModelyardError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Reply with a problem from plain ASGI."""
+    problem = to_problem(error, new_id())
+    body = msgspec.json.encode(problem)
+    headers = [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", str(len(body)).encode())]
+    if problem.status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    await send({"type": "http.response.start", "status": problem.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
