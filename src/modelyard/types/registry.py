@@ -1,0 +1,407 @@
+"""Nouns of the registry: models, their immutable versions, the evidence about them, and who let them through."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct
+
+Verdict = Literal["measured", "not enough data"]
+GateStatus = Literal["passed", "failed", "missing"]
+FormatSafety = Literal["safe", "unsafe", "unknown"]
+MoveKind = Literal["promote", "override", "rollback", "delete", "drop"]
+Metric = Literal["auc", "log_loss", "brier", "calibration_error", "accuracy"]
+
+Share = Annotated[float, Meta(ge=0.0, le=1.0)]
+Count = Annotated[int, Meta(ge=0)]
+
+
+# --- evidence ---------------------------------------------------------------------------------------------------
+
+
+class Scores(Struct, frozen=True, kw_only=True):
+    """How good scores are on some rows. A metric that these rows cannot give is None, and `reason` says why."""
+
+    rows: int
+    positives: int
+    verdict: Verdict
+    reason: str = ""
+    auc: float | None = None
+    log_loss: float | None = None
+    brier: float | None = None
+    calibration_error: float | None = None
+    accuracy: float | None = None
+
+
+class SliceScores(Struct, frozen=True, kw_only=True):
+    """The scores on the rows where `column` has `value`."""
+
+    column: str
+    value: str
+    scores: Scores
+
+
+class Evaluation(Struct, frozen=True, kw_only=True):
+    """What the server measured on rows of (label, score), tied to the bytes of one version.
+
+    `rows_digest` names the stored rows; two evaluations with the same `labels_digest` were made on the same rows
+    with the same labels, and can be compared pair by pair.
+    """
+
+    id: str
+    model: str
+    version: int
+    version_digest: str
+    dataset: str = ""
+    at: datetime
+    by: str
+    threshold: float
+    overall: Scores
+    slices: list[SliceScores]
+    rows_digest: str
+    labels_digest: str
+
+
+class Latency(Struct, frozen=True, kw_only=True):
+    """Prediction latency of a version, measured somewhere by somebody; milliseconds per request."""
+
+    id: str
+    model: str
+    version: int
+    version_digest: str
+    at: datetime
+    by: str
+    p50_ms: float
+    p95_ms: float
+    requests: int
+    measured_on: str
+
+
+class Comparison(Struct, frozen=True, kw_only=True):
+    """Challenger against champion on the same rows. `difference` is in favour of the challenger, whatever the metric.
+
+    `lower` and `upper` bound it with `confidence`; with the verdict "not enough data" they are None.
+    """
+
+    metric: Metric
+    verdict: Verdict
+    reason: str = ""
+    method: str = ""
+    rows: int = 0
+    champion: float | None = None
+    challenger: float | None = None
+    difference: float | None = None
+    lower: float | None = None
+    upper: float | None = None
+    p_value: float | None = None
+    confidence: float = 0.95
+
+
+class LatencyReport(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A latency measurement as one reports it."""
+
+    p50_ms: Annotated[float, Meta(ge=0.0)]
+    p95_ms: Annotated[float, Meta(ge=0.0)]
+    requests: Annotated[int, Meta(ge=1)]
+    measured_on: Annotated[str, Meta(min_length=1, max_length=1000)]
+
+
+# --- policy -----------------------------------------------------------------------------------------------------
+
+
+class MetricGate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The metric must reach `min` and must not pass `max`, on at least `min_rows` rows."""
+
+    metric: Metric
+    min: float | None = None
+    max: float | None = None
+    min_rows: Count = 1
+
+
+class SliceGate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """No slice of `columns` with at least `min_rows` rows may be worse than `limit`, nor worse than the overall
+    value by more than `max_gap`. Smaller slices, and those of one class only, are named but not judged."""
+
+    columns: Annotated[list[str], Meta(min_length=1, max_length=20)]
+    metric: Metric = "auc"
+    min_rows: Annotated[int, Meta(ge=1)] = 200
+    limit: float | None = None
+    max_gap: Annotated[float, Meta(ge=0.0)] | None = None
+
+
+class ChampionGate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The lower bound of the difference from the version under `alias`, on the same rows, must exceed `margin`."""
+
+    alias: str = "champion"
+    metric: Metric = "auc"
+    margin: float = 0.0
+    confidence: Annotated[float, Meta(gt=0.5, lt=1.0)] = 0.95
+
+
+class LatencyGate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The 95th percentile must stay within the limit, in milliseconds."""
+
+    p95_ms: Annotated[float, Meta(gt=0.0)]
+
+
+class ProvenanceGate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What must be known about where a version comes from."""
+
+    run: bool = True
+    data: bool = False
+
+
+class ApprovalRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How many people must approve. With `automation`, a principal `automation:<trigger>` counts as one of them, also
+    for a version that it submitted itself: the policy's author has said that gates and their reason are enough."""
+
+    count: Annotated[int, Meta(ge=0, le=20)] = 0
+    automation: bool = False
+    valid_days: Annotated[float, Meta(gt=0.0)] | None = None
+
+
+class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When an alias of a model may move. Empty `aliases` means all of them.
+
+    `dataset` (`dataset:name` or `dataset:name@version`) names the frozen evaluation data: only evaluations on it count.
+    """
+
+    aliases: Annotated[list[str], Meta(max_length=100)] = []
+    dataset: str = ""
+    metrics: Annotated[list[MetricGate], Meta(max_length=50)] = []
+    slices: Annotated[list[SliceGate], Meta(max_length=20)] = []
+    champion: ChampionGate | None = None
+    latency: LatencyGate | None = None
+    provenance: ProvenanceGate | None = None
+    signature: bool = False
+    safe_format: bool = False
+    data_checks: bool = False
+    size_bytes_max: Annotated[int, Meta(gt=0)] | None = None
+    evidence_valid_days: Annotated[float, Meta(gt=0.0)] | None = None
+    approvals: ApprovalRule = ApprovalRule()
+
+
+class SetPolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A policy to declare, as a structure or as its YAML text; both empty takes the policy away."""
+
+    policy: Policy | None = None
+    yaml: str = ""
+    reason: str = ""
+
+
+# --- decisions --------------------------------------------------------------------------------------------------
+
+
+class GateResult(Struct, frozen=True, kw_only=True):
+    """One gate's answer, with its reason in words and the evidence that it stands on (such as `evaluation:<id>`)."""
+
+    name: str
+    status: GateStatus
+    reason: str
+    evidence: str = ""
+
+
+class Approval(Struct, frozen=True, kw_only=True):
+    """One person's yes to the bytes of one version."""
+
+    id: str
+    version: int
+    version_digest: str
+    by: str
+    at: datetime
+    reason: str
+    revoked_at: datetime | None = None
+    revoked_by: str = ""
+    revoked_reason: str = ""
+
+
+class ApprovalCount(Struct, frozen=True, kw_only=True):
+    """Approvals that count now, and for each other why it does not."""
+
+    required: int
+    by: list[str]
+    refused: list[str]
+
+    @property
+    def enough(self) -> bool:
+        return len(self.by) >= self.required
+
+
+class Decision(Struct, frozen=True, kw_only=True):
+    """Whether a version may be promoted now, and everything that this rests on."""
+
+    model: str
+    version: int
+    alias: str
+    guarded: bool
+    promotable: bool
+    reasons: list[str]
+    gates: list[GateResult]
+    approvals: ApprovalCount
+    comparison: Comparison | None = None
+    champion: int | None = None
+    at: datetime
+
+
+# --- models and versions ----------------------------------------------------------------------------------------
+
+
+class ModelFile(Struct, frozen=True):
+    """One file of a version: its path inside the model, the SHA-256 of its bytes, its size."""
+
+    path: str
+    digest: str
+    size_bytes: int
+
+
+class Provenance(Struct, frozen=True, kw_only=True):
+    """Where a version comes from; what is empty is not known."""
+
+    source: str = ""
+    run: str = ""
+    logged_model: str = ""
+    data: list[str] = []
+    code: str = ""
+    environment: str = ""
+
+
+class ModelVersion(Struct, frozen=True, kw_only=True):
+    """An immutable version. `digest` is over all files; it is empty where the source lies outside this platform."""
+
+    model: str
+    version: int
+    created_at: datetime
+    created_by: str
+    updated_at: datetime
+    description: str = ""
+    source: str = ""
+    location: str = ""
+    run_link: str = ""
+    stage: str = "None"
+    digest: str = ""
+    size_bytes: int = 0
+    files: int = 0
+    format: FormatSafety = "unknown"
+    format_reason: str = ""
+    trusted: bool = False
+    trusted_by: str = ""
+    trusted_reason: str = ""
+    signature: dict[str, Any] | None = None
+    flavors: dict[str, Any] = {}
+    provenance: Provenance = Provenance()
+    tags: dict[str, str] = {}
+    aliases: list[str] = []
+    dropped_at: datetime | None = None
+    dropped_by: str = ""
+    dropped_reason: str = ""
+
+    @property
+    def urn(self) -> str:
+        return f"model:{self.model}@{self.version}"
+
+
+class Model(Struct, frozen=True, kw_only=True):
+    """A registered model: a name under which versions are counted and aliases move."""
+
+    id: str
+    name: str
+    created_at: datetime
+    created_by: str
+    updated_at: datetime
+    description: str = ""
+    tags: dict[str, str] = {}
+    aliases: dict[str, int] = {}
+    latest: list[ModelVersion] = []
+    policy: Policy | None = None
+    versions: int = 0
+
+
+class AliasMove(Struct, frozen=True, kw_only=True):
+    """One step of an alias: never altered, never removed. `unmet` holds what an override went over."""
+
+    id: str
+    model: str
+    alias: str
+    kind: MoveKind
+    version: int | None
+    previous: int | None
+    at: datetime
+    by: str
+    reason: str
+    unmet: list[str] = []
+
+
+class VersionChange(Struct, frozen=True, kw_only=True):
+    """One thing in which two versions differ."""
+
+    plane: str
+    name: str
+    before: str
+    after: str
+
+
+class VersionDiff(Struct, frozen=True, kw_only=True):
+    """All in which `after` differs from `before`, and their comparison on the same rows where there is one."""
+
+    model: str
+    before: int
+    after: int
+    changes: list[VersionChange]
+    comparison: Comparison | None = None
+
+
+# --- requests ---------------------------------------------------------------------------------------------------
+
+
+class CreateModel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A model to register."""
+
+    name: str
+    description: str = ""
+    tags: dict[str, str] = {}
+    policy: Policy | None = None
+
+
+class CreateVersion(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A version to take in from a `models:/m-…`, `models:/name/version`, `runs:/…` or `mlflow-artifacts:/…` source."""
+
+    source: str
+    run: str = ""
+    logged_model: str = ""
+    description: str = ""
+    tags: dict[str, str] = {}
+
+
+class ApproveVersion(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An approval. `digest`, where given, must be that of the version: nobody approves other bytes than they saw."""
+
+    reason: str
+    digest: str = ""
+
+
+class RevokeApproval(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    reason: str
+
+
+class PromoteVersion(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A promotion. With `expected` it is refused where the alias no longer points to that version (0: to none)."""
+
+    alias: str
+    version: int
+    reason: str = ""
+    override: bool = False
+    expected: int | None = None
+
+
+class RollbackAlias(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One step back, to the version that the alias pointed to before."""
+
+    alias: str
+    reason: str = ""
+
+
+class StateReason(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Why something is done (trust, drop)."""
+
+    reason: str
