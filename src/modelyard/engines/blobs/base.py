@@ -1,0 +1,93 @@
+"""What a store of blobs can do: bytes in, addressed by their content, bytes out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import BinaryIO, Protocol
+
+from modelyard.kernel.errors import InvalidInput
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+CHUNK_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """Some bytes: their SHA-256 in 64 lower-case hex digits, and how many they are."""
+
+    digest: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What a sweep removed."""
+
+    blobs: int
+    size_bytes: int
+
+
+class BlobStore(Protocol):
+    """Content-addressed bytes. An acknowledged `put` survives a crash; what was put never changes."""
+
+    def put(self, source: BinaryIO | Iterable[bytes], *, size_bytes_max: int | None = None) -> Blob:
+        """Store a stream in bounded memory. Raises TooLarge past the cap, Unavailable on a full disk; then nothing is left."""
+        ...
+
+    def open(self, digest: str, *, verify: bool = False) -> BinaryIO:
+        """The bytes, to be closed by the caller. With `verify` their digest is checked before the first byte is given.
+
+        Raises NotFound, or EngineError (`blob.corrupt`) where the bytes are no longer those that were put.
+        """
+        ...
+
+    def get(self, digest: str, *, verify: bool = True) -> bytes:
+        """All the bytes at once; for small blobs. Raises as `open` does."""
+        ...
+
+    def exists(self, digest: str) -> bool:
+        """Whether the blob is here."""
+        ...
+
+    def size_bytes(self, digest: str) -> int:
+        """Its length. Raises NotFound."""
+        ...
+
+    def delete(self, digest: str) -> bool:
+        """Remove it; False where there was none."""
+        ...
+
+    def digests(self) -> Iterator[str]:
+        """All digests, in ascending order."""
+        ...
+
+    def sweep(self, keep: Collection[str], older_than: datetime) -> Swept:
+        """Remove blobs not in `keep` and unfinished writes, both last written before the instant.
+
+        The instant protects a blob that was put but not yet recorded: leave a margin longer than any write takes.
+        """
+        ...
+
+
+def check_digest(digest: str) -> str:
+    """The digest, if it has the form of one; it becomes part of a path. Raises InvalidInput."""
+    if not _DIGEST.fullmatch(digest):
+        raise InvalidInput(
+            f"{digest[:80]!r} is not the digest of a blob",
+            code="blob.digest_invalid",
+            hint="a digest is a SHA-256 in 64 lower-case hex digits",
+        )
+    return digest
+
+
+def chunks(source: BinaryIO | Iterable[bytes]) -> Iterator[bytes]:
+    """A stream or an iterable of pieces, as pieces of bounded size."""
+    read = getattr(source, "read", None)
+    if read is None:
+        yield from source
+        return
+    while piece := read(CHUNK_BYTES):
+        yield piece

@@ -1,0 +1,164 @@
+"""Blobs as files in a directory: `<two digits>/<digest>`, written aside and renamed, readable by their owner only."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import BinaryIO
+
+from modelyard.engines.blobs.base import CHUNK_BYTES, Blob, Swept, check_digest, chunks
+from modelyard.kernel.errors import EngineError, NotFound, TooLarge, Unavailable
+from modelyard.kernel.ids import new_id
+from modelyard.kernel.paths import make_private, sync_directory
+
+_INCOMING = "incoming"
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+class LocalBlobs:
+    """A blob store in one directory of this machine. Safe for many threads and processes at once."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def put(self, source: BinaryIO | Iterable[bytes], *, size_bytes_max: int | None = None) -> Blob:
+        incoming = make_private(self._root / _INCOMING) / new_id()
+        try:
+            with _storage_errors():
+                blob = self._receive(incoming, source, size_bytes_max)
+                final = self._path(blob.digest)
+                # Also where the blob exists: the rename renews its time, so that a sweep going on spares it.
+                make_private(final.parent)
+                incoming.replace(final)
+                sync_directory(final.parent)
+        finally:
+            with suppress(FileNotFoundError):
+                incoming.unlink()
+        return blob
+
+    def open(self, digest: str, *, verify: bool = False) -> BinaryIO:
+        try:
+            file = self._path(digest).open("rb")
+        except FileNotFoundError:
+            raise _missing(digest) from None
+        if verify:
+            try:
+                _check_content(file, digest)
+            except EngineError:
+                file.close()
+                raise
+            file.seek(0)
+        return file
+
+    def get(self, digest: str, *, verify: bool = True) -> bytes:
+        with self.open(digest) as file:
+            content = file.read()
+        if verify and hashlib.sha256(content).hexdigest() != digest:
+            raise _corrupt(digest)
+        return content
+
+    def exists(self, digest: str) -> bool:
+        return self._path(digest).is_file()
+
+    def size_bytes(self, digest: str) -> int:
+        try:
+            return self._path(digest).stat().st_size
+        except FileNotFoundError:
+            raise _missing(digest) from None
+
+    def delete(self, digest: str) -> bool:
+        try:
+            self._path(digest).unlink()
+        except FileNotFoundError:
+            return False
+        return True
+
+    def digests(self) -> Iterator[str]:
+        for directory in sorted(self._root.glob("[0-9a-f][0-9a-f]")):
+            yield from sorted(entry.name for entry in directory.iterdir())
+
+    def sweep(self, keep: Collection[str], older_than: datetime) -> Swept:
+        kept = frozenset(keep)
+        blobs = size_bytes = 0
+        for digest in self.digests():
+            if digest in kept:
+                continue
+            removed = _remove_older(self._path(digest), older_than)
+            blobs += removed is not None
+            size_bytes += removed or 0
+        for unfinished in (self._root / _INCOMING).glob("*"):
+            size_bytes += _remove_older(unfinished, older_than) or 0
+        return Swept(blobs, size_bytes)
+
+    def _path(self, digest: str) -> Path:
+        check_digest(digest)
+        return self._root / digest[:2] / digest
+
+    def _receive(self, file: Path, source: BinaryIO | Iterable[bytes], size_bytes_max: int | None) -> Blob:
+        digest = hashlib.sha256()
+        size_bytes = 0
+        with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as sink:
+            for piece in chunks(source):
+                size_bytes += len(piece)
+                if size_bytes_max is not None and size_bytes > size_bytes_max:
+                    raise TooLarge(
+                        f"this is larger than the {size_bytes_max} bytes allowed here",
+                        code="blob.too_large",
+                        hint="split it, or ask for a higher limit",
+                    )
+                digest.update(piece)
+                sink.write(piece)
+            sink.flush()
+            os.fsync(sink.fileno())
+        return Blob(digest.hexdigest(), size_bytes)
+
+
+@contextmanager
+def _storage_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise Unavailable(
+                "the disk of the blob store is full; nothing was stored",
+                code="blob.disk_full",
+                hint="free some space and send it again",
+            ) from error
+        raise
+
+
+def _check_content(file: BinaryIO, digest: str) -> None:
+    found = hashlib.sha256()
+    while piece := file.read(CHUNK_BYTES):
+        found.update(piece)
+    if found.hexdigest() != digest:
+        raise _corrupt(digest)
+
+
+def _remove_older(file: Path, older_than: datetime) -> int | None:
+    """The size of the file removed, None where it stays or is gone already."""
+    try:
+        status = file.stat()
+        if status.st_mtime >= older_than.timestamp():
+            return None
+        file.unlink()
+    except FileNotFoundError:
+        return None
+    return status.st_size
+
+
+def _missing(digest: str) -> NotFound:
+    return NotFound(f"there is no blob {digest}", code="blob.not_found")
+
+
+def _corrupt(digest: str) -> EngineError:
+    return EngineError(
+        f"blob {digest} is damaged: its bytes no longer have this digest",
+        code="blob.corrupt",
+        hint="restore it from a backup, or put the same content again",
+    )

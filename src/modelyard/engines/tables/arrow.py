@@ -1,0 +1,213 @@
+"""Arrow types as tables keep them: one integer family, UTF-8 strings, and every instant in microseconds of UTC.
+
+Other widths and encodings of the same values are brought to these, so that two producers of one dataset agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from modelyard.kernel.errors import InvalidInput
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+COLUMNS_MAX = 5_000
+_COLUMN_NAME_BYTES_MAX = 255
+
+
+def normalised_schema(schema: pa.Schema) -> pa.Schema:
+    """The schema under which a table keeps this one. Raises InvalidInput naming the first column that cannot be kept."""
+    import pyarrow as pa  # heavy: imported late
+
+    _check_names(schema.names)
+    return pa.schema([pa.field(field.name, _normalised(field.name, field.type)) for field in schema])
+
+
+def _check_names(names: list[str]) -> None:
+    if not names:
+        raise InvalidInput("the data has no columns", code="dataset.no_columns")
+    if len(names) > COLUMNS_MAX:
+        raise InvalidInput(f"the data has {len(names)} columns, more than {COLUMNS_MAX}", code="dataset.too_many_columns")
+    seen: dict[str, str] = {}
+    for name in names:
+        if not name or len(name.encode()) > _COLUMN_NAME_BYTES_MAX or not name.isprintable():
+            raise InvalidInput(
+                f"{ascii(name[:80])} cannot name a column: names are printable, not empty, at most 255 bytes",
+                code="dataset.column_name_invalid",
+            )
+        # Delta and SQL compare column names without case.
+        other = seen.setdefault(name.casefold(), name)
+        if other is not name or names.count(name) > 1:
+            raise InvalidInput(
+                f"two columns have one name: '{other}' and '{name}'",
+                code="dataset.column_duplicate",
+                hint="rename one; column names are compared without case",
+            )
+
+
+def _normalised(column: str, kind: pa.DataType) -> pa.DataType:
+    import pyarrow as pa  # heavy: imported late
+
+    t = pa.types
+    if t.is_dictionary(kind) or t.is_run_end_encoded(kind):
+        return _normalised(column, kind.value_type)
+    if isinstance(kind, pa.BaseExtensionType):
+        return _normalised(column, kind.storage_type)
+    if t.is_timestamp(kind):
+        return pa.timestamp("us", tz="UTC")
+    if t.is_string(kind) or t.is_large_string(kind) or t.is_string_view(kind):
+        return pa.string()
+    if t.is_binary(kind) or t.is_large_binary(kind) or t.is_binary_view(kind) or t.is_fixed_size_binary(kind):
+        return pa.binary()
+    if t.is_decimal(kind) and kind.precision <= 38:
+        return pa.decimal128(kind.precision, kind.scale)
+    if t.is_list(kind) or t.is_large_list(kind) or t.is_fixed_size_list(kind):
+        return pa.list_(_normalised(column, kind.value_type))
+    if t.is_struct(kind):
+        return pa.struct([pa.field(inner.name, _normalised(f"{column}.{inner.name}", inner.type)) for inner in kind])
+    if t.is_map(kind):
+        return pa.map_(_normalised(column, kind.key_type), _normalised(column, kind.item_type))
+    plain = {
+        pa.uint8(): pa.int16(),
+        pa.uint16(): pa.int32(),
+        pa.uint32(): pa.int64(),
+        pa.uint64(): pa.int64(),
+        pa.float16(): pa.float32(),
+        pa.date64(): pa.date32(),
+    }
+    if kind in plain:
+        return plain[kind]
+    if t.is_boolean(kind) or t.is_signed_integer(kind) or t.is_floating(kind) or t.is_date32(kind):
+        return kind
+    hint = "cast it to a type that has values" if t.is_null(kind) else "cast it, for example to a string or a number"
+    raise InvalidInput(
+        f"column '{column}' has type {kind}, which a table cannot hold",
+        code="dataset.type_unsupported",
+        hint=hint,
+    )
+
+
+def fits(source: pa.DataType, target: pa.DataType) -> bool:
+    """Whether values of a normalised type may go into a column of the other, being checked value by value where
+    the types alone do not tell (an integer in a float column must be exact)."""
+    import pyarrow as pa  # heavy: imported late
+
+    t = pa.types
+    if source == target or t.is_null(source):
+        return True
+    if t.is_signed_integer(source):
+        return t.is_floating(target) or (t.is_signed_integer(target) and source.bit_width <= target.bit_width)
+    if t.is_floating(source):
+        return bool(t.is_floating(target) and source.bit_width <= target.bit_width)
+    if t.is_decimal(source) and t.is_decimal(target):
+        return bool(source.scale <= target.scale and source.precision - source.scale <= target.precision - target.scale)
+    return False
+
+
+def staged_schema(source: pa.Schema, target: pa.Schema | None) -> pa.Schema:
+    """The types under which a stream is staged: those of `target` where its column fits, else normalised ones.
+
+    A column that is missing, additional or of another type stays so: judging that is the caller's business.
+    """
+    import pyarrow as pa  # heavy: imported late
+
+    known = {} if target is None else {field.name: field.type for field in target}
+    fields = []
+    for field in source:
+        wanted = known.get(field.name)
+        if wanted is not None and pa.types.is_null(field.type):
+            fields.append(pa.field(field.name, wanted))
+            continue
+        kind = _normalised(field.name, field.type)
+        fields.append(pa.field(field.name, wanted if wanted is not None and fits(kind, wanted) else kind))
+    _check_names([field.name for field in fields])
+    if target is not None and {field.name for field in fields} == set(known):
+        fields.sort(key=lambda field: target.get_field_index(field.name))
+    return pa.schema(fields)
+
+
+def cast_batch(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """The batch under another schema of the same column names. Raises InvalidInput where a value does not fit."""
+    import pyarrow as pa  # heavy: imported late
+
+    columns = [_cast(batch.column(field.name), field) for field in schema]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _cast(column: pa.Array, field: pa.Field) -> pa.Array:
+    import pyarrow as pa  # heavy: imported late
+    import pyarrow.compute as pc  # heavy: imported late
+
+    if isinstance(column, pa.ExtensionArray):
+        column = column.storage
+    if isinstance(column, pa.DictionaryArray):
+        column = column.dictionary_decode()
+    if column.type == field.type:
+        return column
+    # Nanoseconds are cut to microseconds, which is our resolution; every other loss is refused.
+    cut = _holds_timestamps(field.type)
+    try:
+        return pc.cast(column, field.type, safe=not cut)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise InvalidInput(
+            f"column '{field.name}' has a value that does not fit its type {field.type}: {_first_line(error)}",
+            code="dataset.value_unfit",
+            hint="cast the column before writing, or write to another dataset",
+        ) from error
+
+
+def _holds_timestamps(kind: pa.DataType) -> bool:
+    import pyarrow as pa  # heavy: imported late
+
+    if pa.types.is_timestamp(kind):
+        return True
+    return any(_holds_timestamps(kind.field(index).type) for index in range(kind.num_fields))
+
+
+def as_reader(source: Any) -> pa.RecordBatchReader:
+    """A stream of record batches from whatever holds Arrow data: a table, batch, reader, iterable of batches, or an
+    object with the Arrow C stream interface (a pandas or Polars frame, a DuckDB relation). Raises InvalidInput.
+    """
+    import pyarrow as pa  # heavy: imported late
+
+    if isinstance(source, pa.RecordBatchReader):
+        return source
+    if isinstance(source, pa.RecordBatch):
+        return pa.RecordBatchReader.from_batches(source.schema, [source])
+    if isinstance(source, pa.Table):
+        return source.to_reader()
+    if hasattr(source, "__arrow_c_stream__"):
+        return pa.RecordBatchReader.from_stream(source)
+    if isinstance(source, Iterable) and not isinstance(source, (str, bytes, dict)):
+        return _reader_of_batches(iter(source))
+    raise InvalidInput(
+        f"{type(source).__name__} is not tabular data",
+        code="dataset.not_tabular",
+        hint="pass a pyarrow Table, RecordBatchReader or batches, or a pandas or Polars frame",
+    )
+
+
+def _reader_of_batches(batches: Iterator[Any]) -> pa.RecordBatchReader:
+    import pyarrow as pa  # heavy: imported late
+
+    first = next(batches, None)
+    if first is None:
+        raise InvalidInput("there are no batches to write", code="dataset.batch_empty")
+    if not isinstance(first, pa.RecordBatch):
+        raise InvalidInput(
+            f"an iterable of {type(first).__name__} is not tabular data",
+            code="dataset.not_tabular",
+            hint="yield pyarrow record batches",
+        )
+
+    def rest() -> Iterator[pa.RecordBatch]:
+        yield first
+        yield from batches
+
+    return pa.RecordBatchReader.from_batches(first.schema, rest())
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

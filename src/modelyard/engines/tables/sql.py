@@ -1,0 +1,209 @@
+"""SQL over tables, in a DuckDB that can reach nothing but them.
+
+Texts come from users: external access is off, the configuration is locked, only the named files can be read, memory
+and time are bounded, and a statement must be one SELECT.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from modelyard.engines.tables.base import FileSet
+from modelyard.kernel.errors import EngineError, InvalidInput, LimitExceeded
+from modelyard.kernel.ids import new_id
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+GIB = 1024**3
+_BATCH_ROWS = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class SqlLimits:
+    """What one session of SQL may take of the machine."""
+
+    memory_bytes: int = 2 * GIB
+    spill_bytes: int = 32 * GIB
+    threads: int = 2
+    timeout_s: float = 300.0
+
+
+class SqlSession:
+    """An open sandbox. One statement at a time."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, timeout_s: float) -> None:
+        self._connection = connection
+        self._timeout_s = timeout_s
+
+    def table(self, statement: str) -> pa.Table:
+        """Run one SELECT and return all its rows. Raises InvalidInput, LimitExceeded."""
+        with self._bounded():
+            return self._connection.sql(self.checked(statement)).to_arrow_table()
+
+    def rows(self, statement: str) -> list[dict[str, Any]]:
+        """Run one SELECT and return its rows as dictionaries; for few rows."""
+        found: list[dict[str, Any]] = self.table(statement).to_pylist()
+        return found
+
+    def one(self, statement: str) -> dict[str, Any]:
+        """The only row of one SELECT."""
+        return self.rows(statement)[0]
+
+    def stream(
+        self, table: str, columns: Sequence[str] | None, condition: str | None, schema: pa.Schema
+    ) -> Iterator[pa.RecordBatch]:
+        """Rows of a table that meet a condition (an expression, not a statement), in batches of bounded size.
+
+        The time limit holds for each batch, since how long a reader takes between two is not the query's doing.
+        """
+        with self._bounded():
+            relation = self._connection.table(table)
+            if condition is not None:
+                relation = relation.filter(condition)
+            relation = relation.project(", ".join(quoted(name) for name in columns or schema.names))
+            reader = relation.to_arrow_reader(_BATCH_ROWS)
+        while True:
+            with self._bounded():
+                batch = next(reader, None)
+            if batch is None:
+                return
+            yield batch.cast(schema) if batch.schema != schema else batch
+
+    def checked(self, statement: str) -> str:
+        """The statement, if it is exactly one SELECT. Raises InvalidInput."""
+        import duckdb  # heavy: imported late
+
+        with _user_errors():
+            found = self._connection.extract_statements(statement)
+        if len(found) != 1 or found[0].type != duckdb.StatementType.SELECT:
+            raise InvalidInput(
+                "this must be exactly one SELECT statement", code="sql.not_a_select", hint="remove what is not the query"
+            )
+        return statement
+
+    def columns_of(self, statement: str) -> list[tuple[str, str]]:
+        """Name and type of each column that a SELECT gives, without running it."""
+        with self._bounded():
+            relation = self._connection.sql(self.checked(statement))
+            return [(name, str(kind)) for name, kind in zip(relation.columns, relation.types, strict=True)]
+
+    @contextmanager
+    def _bounded(self) -> Iterator[None]:
+        timer = threading.Timer(self._timeout_s, self._connection.interrupt)
+        timer.daemon = True
+        timer.start()
+        try:
+            with _user_errors():
+                yield
+        finally:
+            timer.cancel()
+
+
+@contextmanager
+def sandbox(
+    tables: Mapping[str, FileSet | pa.Table], *, spill: Path | None = None, limits: SqlLimits | None = None
+) -> Iterator[SqlSession]:
+    """A session in which the named tables, and nothing else, can be read. `spill` is a directory for what does not fit
+    in memory, made if it is missing."""
+    import duckdb  # heavy: imported late
+
+    bounds = limits or SqlLimits()
+    connection = duckdb.connect(":memory:")
+    scratch = None if spill is None else spill / new_id()
+    try:
+        for setting in _settings(bounds, scratch):
+            connection.execute(setting)
+        files = [str(file) for table in tables.values() if isinstance(table, FileSet) for file in table.files]
+        connection.execute(f"SET allowed_paths = [{', '.join(literal(file) for file in files)}]")
+        connection.execute("SET enable_external_access = false")
+        with _user_errors():
+            for name, table in tables.items():
+                _provide(connection, name, table)
+        connection.execute("SET lock_configuration = true")
+        yield SqlSession(connection, bounds.timeout_s)
+    finally:
+        connection.close()
+        if scratch is not None and scratch.exists():
+            _remove_spill(scratch)
+
+
+def _settings(limits: SqlLimits, scratch: Path | None) -> list[str]:
+    settings = [
+        "SET TimeZone = 'UTC'",
+        f"SET threads = {limits.threads}",
+        f"SET memory_limit = '{limits.memory_bytes // 2**20}MiB'",
+        # Hash-partitioned ASOF joins are misjudged as tiny and become nested loops unless this is 0.
+        "SET asof_loop_join_threshold = 0",
+        "SET autoinstall_known_extensions = false",
+        "SET python_enable_replacements = false",
+        f"SET max_temp_directory_size = '{limits.spill_bytes // 2**20 if scratch else 0}MiB'",
+    ]
+    if scratch is not None:
+        settings.append(f"SET temp_directory = {literal(str(scratch))}")
+    return settings
+
+
+def _provide(connection: duckdb.DuckDBPyConnection, name: str, table: FileSet | pa.Table) -> None:
+    if not isinstance(table, FileSet):
+        connection.register(name, table)
+        return
+    if not table.files:
+        connection.register(name, table.schema.empty_table())
+        return
+    columns = ", ".join(quoted(column) for column in table.schema.names)
+    files = ", ".join(literal(str(file)) for file in table.files)
+    connection.execute(
+        f"CREATE VIEW {quoted(name)} AS SELECT {columns} FROM read_parquet([{files}], union_by_name = true)"
+    )
+
+
+def _remove_spill(scratch: Path) -> None:
+    for file in scratch.iterdir():
+        file.unlink(missing_ok=True)
+    scratch.rmdir()
+
+
+@contextmanager
+def _user_errors() -> Iterator[None]:
+    """Say DuckDB's errors as ours: what the text got wrong is the sender's, a damaged file is the engine's."""
+    import duckdb  # heavy: imported late
+
+    try:
+        yield
+    except duckdb.InterruptException as error:
+        raise LimitExceeded(
+            "the query took too long and was stopped", code="sql.timeout", hint="select fewer rows or columns"
+        ) from error
+    except duckdb.OutOfMemoryException as error:
+        raise LimitExceeded(
+            "the query needs more memory than it may take", code="sql.memory", hint="select fewer rows or columns"
+        ) from error
+    except (duckdb.IOException, duckdb.FatalException, duckdb.InternalException) as error:
+        raise EngineError(f"the query failed: {_brief(error)}", code="sql.engine_failed") from error
+    except duckdb.Error as error:
+        raise InvalidInput(f"the SQL cannot be run: {_brief(error)}", code="sql.invalid") from error
+
+
+def _brief(error: Exception) -> str:
+    """The message without DuckDB's drawing of the statement, which shows our wrapping and not the user's text."""
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    kept = [line for line in lines if not re.match(r"LINE \d+:|\s*\^", line)]
+    return " ".join(kept[:2]) if kept else type(error).__name__
+
+
+def quoted(name: str) -> str:
+    """A name as an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """A text as an SQL string."""
+    return "'" + text.replace("'", "''") + "'"

@@ -1,0 +1,294 @@
+"""Nouns of the data plane: datasets, their immutable versions, the checks that guard them, and what the checks found."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct, field
+
+WriteMode = Literal["append", "overwrite"]
+WriteStatus = Literal["published", "quarantined"]
+Severity = Literal["block", "warn"]
+CheckStatus = Literal["passed", "failed", "error"]
+Scalar = str | int | float | bool
+Share = Annotated[float, Meta(ge=0.0, le=1.0)]
+Count = Annotated[int, Meta(ge=0)]
+
+
+# --- checks -----------------------------------------------------------------------------------------------------
+
+
+class Rule(Struct, frozen=True, kw_only=True, tag_field="check", omit_defaults=True, forbid_unknown_fields=True):
+    """What all checks share.
+
+    `where`: an SQL condition on the rows that the check looks at. `mostly`: the share of them that must pass.
+    `severity`: whether a failure blocks the write or only warns.
+    """
+
+    name: str = ""
+    where: str = ""
+    mostly: Share = 1.0
+    severity: Severity = "block"
+
+
+class ColumnType(Rule, tag="column_type", frozen=True, kw_only=True):
+    """The column is there with this type, written as Arrow writes it: `int64`, `string`, `timestamp[us, tz=UTC]`."""
+
+    column: str
+    type: str
+
+
+class NotNull(Rule, tag="not_null", frozen=True, kw_only=True):
+    """No row of the batch has null here."""
+
+    column: str
+
+
+class Unique(Rule, tag="unique", frozen=True, kw_only=True):
+    """No two rows of the resulting dataset agree in all these columns; rows with a null in one of them are left out."""
+
+    columns: Annotated[list[str], Meta(min_length=1)]
+
+
+class InSet(Rule, tag="in_set", frozen=True, kw_only=True):
+    """Every value of the batch that is not null is one of these."""
+
+    column: str
+    values: Annotated[list[Scalar], Meta(min_length=1)]
+
+
+class Range(Rule, tag="range", frozen=True, kw_only=True):
+    """Every value that is not null lies between these bounds, which belong to it unless `strict`. NaN lies nowhere."""
+
+    column: str
+    min: Scalar | None = None
+    max: Scalar | None = None
+    strict: bool = False
+
+
+class Regex(Rule, tag="regex", frozen=True, kw_only=True):
+    """Every value that is not null matches somewhere; anchor with ^ and $. The syntax is RE2, which is linear in time."""
+
+    column: str
+    pattern: str
+
+
+class Length(Rule, tag="length", frozen=True, kw_only=True):
+    """Every text that is not null has so many characters."""
+
+    column: str
+    min: Count = 0
+    max: Count | None = None
+
+
+class Finite(Rule, tag="finite", frozen=True, kw_only=True):
+    """No value is NaN or infinite."""
+
+    column: str
+
+
+class RowCount(Rule, tag="row_count", frozen=True, kw_only=True):
+    """The batch (`of: batch`) or the resulting dataset has so many rows."""
+
+    of: Literal["batch", "dataset"] = "batch"
+    min: Count = 0
+    max: Count | None = None
+
+
+class Freshness(Rule, tag="freshness", frozen=True, kw_only=True):
+    """The latest instant in the resulting dataset is at most so many seconds ago, and not in the future."""
+
+    column: str
+    max_age_s: Annotated[float, Meta(gt=0)]
+
+
+class Sql(Rule, tag="sql", frozen=True, kw_only=True):
+    """A SELECT that returns the failing rows. It sees the tables `batch` and `dataset` (the dataset as it would become)."""
+
+    query: str
+
+
+Check = ColumnType | NotNull | Unique | InSet | Range | Regex | Length | Finite | RowCount | Freshness | Sql
+
+
+class CheckResult(Struct, frozen=True, kw_only=True):
+    """What one check found. `evaluated` and `failing` count rows; `sample` holds some of the failing ones.
+
+    `error`: the check itself could not run, as where its column is missing; that counts as a failure.
+    """
+
+    name: str
+    check: str
+    status: CheckStatus
+    severity: Severity
+    columns: list[str] = []
+    evaluated: int = 0
+    failing: int = 0
+    observed: Any = None
+    message: str = ""
+    sample: list[dict[str, Any]] = []
+
+
+class CheckReport(Struct, frozen=True, kw_only=True):
+    """All results over one snapshot. `passed`: no blocking check failed."""
+
+    passed: bool
+    rows: int
+    results: list[CheckResult]
+
+    @property
+    def failed(self) -> list[CheckResult]:
+        """The results that are not `passed`, blocking or not."""
+        return [result for result in self.results if result.status != "passed"]
+
+
+# --- datasets ---------------------------------------------------------------------------------------------------
+
+
+class Column(Struct, frozen=True):
+    """Name and Arrow type."""
+
+    name: str
+    type: str
+
+
+class ColumnProfile(Struct, frozen=True, kw_only=True):
+    """What the values of one column look like. `distinct` and `quantiles` are approximate; `min` and `max` are exact.
+
+    `mean`, `std` and `quantiles` (keyed `0.05` to `0.95`) are those of the finite numbers; times are in text.
+    """
+
+    name: str
+    type: str
+    count: int
+    nulls: int
+    nans: int = 0
+    distinct: int | None = None
+    min: Any = None
+    max: Any = None
+    mean: float | None = None
+    std: float | None = None
+    quantiles: dict[str, float] = {}
+    top: list[Any] = []
+
+
+class Profile(Struct, frozen=True, kw_only=True):
+    """What the rows of a version look like."""
+
+    rows: int
+    columns: list[ColumnProfile]
+
+
+class Dataset(Struct, frozen=True, kw_only=True):
+    """A named table with versions. `latest` is the number of the newest version, 0 before the first.
+
+    `key`: columns that identify what a row is about; in them null, NaN and infinity are refused.
+    """
+
+    name: str
+    description: str = ""
+    key: list[str] = []
+    checks: list[Check] = []
+    latest: int = 0
+    rows: int = 0
+    size_bytes: int = 0
+    tags: dict[str, int] = {}
+    created_at: datetime
+    created_by: str
+    updated_at: datetime
+
+    @property
+    def urn(self) -> str:
+        """The dataset in the lineage graph, at its newest version."""
+        return f"dataset:{self.name}@{self.latest}"
+
+
+class DatasetVersion(Struct, frozen=True, kw_only=True):
+    """One immutable state of a dataset. Versions count 1, 2, 3, … without gaps.
+
+    `source`: where the rows came from, in the writer's words or as a URN. `rows_written`: rows of the write that made it.
+    """
+
+    dataset: str
+    version: int
+    mode: WriteMode
+    rows: int
+    rows_written: int
+    size_bytes: int
+    columns: list[Column]
+    created_at: datetime
+    created_by: str
+    source: str = ""
+    tags: list[str] = []
+    report: CheckReport | None = None
+    profile: Profile | None = None
+
+    @property
+    def urn(self) -> str:
+        """The version in the lineage graph."""
+        return f"dataset:{self.dataset}@{self.version}"
+
+
+class Quarantined(Struct, frozen=True, kw_only=True):
+    """A batch that its checks turned down. It is in no version; its rows can be read until it is discarded."""
+
+    id: str
+    dataset: str
+    mode: WriteMode
+    rows: int
+    columns: list[Column]
+    created_at: datetime
+    created_by: str
+    source: str = ""
+    report: CheckReport
+
+
+class WriteResult(Struct, frozen=True, kw_only=True):
+    """How a write ended. `published`: `version` is the new state. `quarantined`: `main` did not move, `quarantine_id`
+    names the batch, and `report` says why."""
+
+    dataset: str
+    status: WriteStatus
+    rows: int
+    report: CheckReport
+    version: int | None = None
+    quarantine_id: str | None = None
+
+    @property
+    def published(self) -> bool:
+        """Whether a new version was made."""
+        return self.status == "published"
+
+
+# --- requests ---------------------------------------------------------------------------------------------------
+
+
+class CreateDataset(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A dataset to be made."""
+
+    name: str
+    description: str = ""
+    key: list[str] = []
+    checks: list[Check] = []
+
+
+class UpdateDataset(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What shall change; what is null stays."""
+
+    description: str | None = None
+    key: list[str] | None = None
+    checks: list[Check] | None = None
+
+
+class TagVersion(Struct, frozen=True, kw_only=True):
+    """The version that a tag shall name."""
+
+    version: Annotated[int, Meta(ge=1)]
+
+
+class Rows(Struct, frozen=True, kw_only=True):
+    """Some rows as JSON, for looking at; data itself travels as Arrow."""
+
+    columns: list[Column]
+    rows: list[dict[str, Any]] = field(default_factory=list)
