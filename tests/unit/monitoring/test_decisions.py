@@ -73,7 +73,8 @@ def apply(decisions: Sequence[Decision], alerts: Sequence[Alert]) -> list[Alert]
                 after.append(
                     Alert(
                         id=f"a{len(after)}", monitor="delay", endpoint="delay", kind=one.kind, status="open",
-                        model=None, model_version=one.model_version, window_start=one.window_start, window_end=one.window_end,
+                        model=None, model_version=one.model_version,
+                        window_start=one.window_start, window_end=one.window_end,
                         reason=one.reason, values=one.values, raised_at=START,
                     )
                 )  # fmt: skip

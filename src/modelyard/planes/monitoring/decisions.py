@@ -78,9 +78,7 @@ def decide(
         if unresolved:
             continue
         for version in serving:
-            seen = max(
-                (one.window_start for one in alerts if (one.kind, one.model_version) == (kind, version)), default=None
-            )
+            rung = [one.window_start for one in alerts if (one.kind, one.model_version) == (kind, version)]
             raised = _why_raise(thresholds, kind, version, windows, baselines.get(version), max(rung, default=None))
             if raised is not None:
                 decisions.append(raised)
@@ -155,7 +153,8 @@ def _check_calibration(thresholds: Thresholds, window: MonitorWindow) -> Check |
         crossed=error - noise > limit,
         healthy=error - noise <= limit * thresholds.resolve_ratio,
         reason=f"the calibration error is {error:.3f} on {performance.labelled:,} labelled predictions (chance "
-        f"explains {noise:.3f}, and {limit:g} is allowed): on average {said:.1%} were predicted and {true:.1%} came true",
+        f"explains {noise:.3f}, and {limit:g} is allowed): {said:.1%} were predicted on average, {true:.1%} came "
+        "true",
         values={"error": error, "noise": noise, "mean_score": said, "base_rate": true, "threshold": limit},
     )
 
