@@ -1,4 +1,4 @@
-"""What every compute engine must do, with real processes: they exit, hang, fork, ignore signals, flood the log, get killed."""
+"""What every compute engine must do, with real processes: they exit, hang, fork, flood, get killed."""
 
 from __future__ import annotations
 
@@ -260,7 +260,8 @@ def test_a_command_outlives_the_process_that_started_it(bench: Bench) -> None:
 import os
 from modelyard.engines.compute.base import CommandSpec
 from modelyard.engines.compute.process import ProcessEngine
-ProcessEngine(os.environ).start(CommandSpec(directory={str(bench.root / "one")!r}, argv=["sh", "-c", "sleep 0.5; echo late"]))
+argv = ["sh", "-c", "sleep 0.5; echo late"]
+ProcessEngine(os.environ).start(CommandSpec(directory={str(bench.root / "one")!r}, argv=argv))
 os.kill(os.getpid(), 9)
 """
     starter = subprocess.run([sys.executable, "-c", program], check=False, timeout=WAIT_S)
@@ -358,7 +359,8 @@ def test_memory_over_the_limit_ends_it(bench: Bench) -> None:
 
 
 def test_shared_memory_of_forks_counts_once(bench: Bench) -> None:
-    program = "import os, time\nheld = b'x' * 60_000_000\nfor _ in range(4):\n    if os.fork() == 0:\n        time.sleep(1.5); os._exit(0)\n"
+    program = "import os, time\nheld = b'x' * 60_000_000\nfor _ in range(4):\n    if os.fork() == 0:\n"
+    program += "        time.sleep(1.5); os._exit(0)\n"
     end = bench.finished(bench.python(program + "time.sleep(1.5)", memory_bytes=150_000_000))
     assert end.ok, end.message
 

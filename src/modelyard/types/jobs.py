@@ -44,14 +44,14 @@ class AttemptState(StrEnum):
 
 
 class Resources(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a job may use at most. `memory_bytes` 0: neither counted nor enforced; else more than that ends the attempt."""
+    """What a job may use at most. `memory_bytes` 0: neither counted nor enforced; else using more ends the attempt."""
 
     cpus: float = 1.0
     memory_bytes: int = 0
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
-    """What was really used: CPU seconds of all processes, the highest resident memory of them together, wall seconds."""
+    """What was really used: CPU seconds of all processes, wall seconds, the highest memory of all together."""
 
     cpu_s: float = 0.0
     wall_s: float = 0.0

@@ -292,6 +292,7 @@ def _machine_cpus() -> int:
 
 
 def _machine_memory_bytes() -> int:
+    total = int(psutil.virtual_memory().total)
     with suppress(OSError, ValueError):
-        return min(int(Path("/sys/fs/cgroup/memory.max").read_text()), psutil.virtual_memory().total)
-    return int(psutil.virtual_memory().total)
+        return min(int(Path("/sys/fs/cgroup/memory.max").read_text()), total)
+    return total

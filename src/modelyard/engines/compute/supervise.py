@@ -82,7 +82,7 @@ def descendants(root: int) -> list[Process]:
 
 
 def own_memory_bytes(tree: list[Process]) -> int:
-    """Memory of a tree with shared pages counted once. Dearer to read than resident sizes, which count them each time."""
+    """Memory of a tree, shared pages counted once; dearer to read than resident sizes, which count them each time."""
     total = 0
     for process in tree:
         size = process.rss_bytes
