@@ -223,7 +223,8 @@ def _numbers(column: pa.ChunkedArray) -> tuple[np.ndarray[Any, Any], int, int]:
 def _number_counts(values: np.ndarray[Any, Any]) -> dict[str, int]:
     import numpy as np  # heavy: imported late
 
-    distinct, counts = np.unique(values, return_counts=True)
+    # + 0.0 makes -0.0 the same zero.
+    distinct, counts = np.unique(values + 0.0, return_counts=True)
     return {f"{value:.17g}": int(count) for value, count in zip(distinct, counts, strict=True)}
 
 
