@@ -183,6 +183,13 @@ def issue_token(
     return _new_token(tx, principal_name, ttl_s, single_use)
 
 
+def adopt_token(tx: Transaction, principal_name: str, project: str, role: Role, token: str) -> None:
+    """Make a token that was chosen elsewhere good for a principal; nothing changes where it is already."""
+    if tx.one(select(tokens.c.id).where(tokens.c.digest == digest_of(token))) is None:
+        grant(tx, principal_name, project, role)
+        _keep_token(tx, principal_name, token, None, single_use=False)
+
+
 def open_session(tx: Transaction, principal_name: str, ttl_s: float) -> str:
     """A new token for a principal that is known already, with the roles that it has."""
     return _new_token(tx, principal_name, ttl_s, single_use=False)
@@ -190,6 +197,11 @@ def open_session(tx: Transaction, principal_name: str, ttl_s: float) -> str:
 
 def _new_token(tx: Transaction, principal_name: str, ttl_s: float | None, single_use: bool) -> str:
     token = TOKEN_PREFIX + secrets.token_urlsafe(32)
+    _keep_token(tx, principal_name, token, ttl_s, single_use)
+    return token
+
+
+def _keep_token(tx: Transaction, principal_name: str, token: str, ttl_s: float | None, single_use: bool) -> None:
     token_id = new_id()
     tx.execute(
         tokens.insert().values(
@@ -203,7 +215,6 @@ def _new_token(tx: Transaction, principal_name: str, ttl_s: float | None, single
         )
     )
     tx.event("token.issued", f"token:{token_id}", {"principal": principal_name, "ttl_s": ttl_s})
-    return token
 
 
 def authenticate(tx: Transaction, token: str, *, consume: bool = False) -> Principal:

@@ -157,9 +157,8 @@ class Database:
     @contextmanager
     def _begin(self, scope: Scope, *, write: bool) -> Iterator[Transaction]:
         try:
-            with self.engine.connect() as connection:
-                with connection.execution_options(writes=write).begin():
-                    yield Transaction(connection, scope, self.clock.now())
+            with self.engine.connect() as connection, connection.execution_options(writes=write).begin():
+                yield Transaction(connection, scope, self.clock.now())
         except OperationalError as error:
             raise _unavailable(error) from error
 

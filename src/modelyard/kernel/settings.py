@@ -29,6 +29,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     public_url: str = ""
     database_url: str = ""
     allowed_hosts: str = ""
+    anonymous_role: str = ""
     outbound_allow: str = ""
     cpus: float = 0.0
     memory_bytes: int = 0
@@ -50,6 +51,7 @@ DOCS: dict[str, str] = {
     "public_url": "URL under which others reach this server, where it differs from http://host:port.",
     "database_url": "SQLAlchemy URL of a PostgreSQL catalog. Empty: SQLite in `home`.",
     "allowed_hosts": "Comma-separated further Host header values that the server answers to.",
+    "anonymous_role": "Role of requests without a token, on loopback only. Empty: they are refused.",
     "outbound_allow": "Comma-separated host:port that the server may call although they are private addresses.",
     "cpus": "CPUs that jobs on this machine may use together. 0: all of them.",
     "memory_bytes": "Memory in bytes that jobs on this machine may use together. 0: 80 % of the machine's.",

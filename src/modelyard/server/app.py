@@ -51,7 +51,9 @@ def create_app(yard: Yard, *, hosts: Sequence[str] = LOOPBACK, embedded: bool = 
         logging_config=None,
         debug=False,
     )
-    return Gate(app, yard.database, frozenset(hosts), embedded=LOCAL if embedded else None)
+    role = yard.settings.anonymous_role
+    anonymous = Principal("anonymous", {auth.ALL_PROJECTS: auth.Role(role)}) if role else auth.ANONYMOUS
+    return Gate(app, yard.database, frozenset(hosts), embedded=LOCAL if embedded else None, anonymous=anonymous)
 
 
 def enforce(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:

@@ -12,6 +12,7 @@ from collections import deque
 from urllib.parse import urlsplit
 
 from anyio import to_thread
+from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from modelyard.kernel.auth import (
@@ -38,29 +39,42 @@ _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class Gate:
-    """ASGI around the app. `hosts`: the Host header values (host or host:port) that this server answers to."""
+    """ASGI around the app.
 
-    def __init__(self, app: ASGIApp, database: Database, hosts: frozenset[str], *, embedded: Principal | None) -> None:
+    `hosts`: the Host header values (host or host:port) that this server answers to. `embedded`: who every request is
+    by, where the app runs in its caller's own process. `anonymous`: who a request without a token is by.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        database: Database,
+        hosts: frozenset[str],
+        *,
+        embedded: Principal | None = None,
+        anonymous: Principal = ANONYMOUS,
+    ) -> None:
         self._app = app
         self._database = database
         self._hosts = hosts
         self._embedded = embedded
+        self._anonymous = anonymous
         self._known: dict[str, tuple[float, Principal]] = {}
         self._failures: dict[str, deque[float]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != ScopeType.HTTP:
             await self._app(scope, receive, send)
             return
         headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
         try:
             if self._embedded is None:
                 self._check_host(headers)
-                self._check_origin(scope, headers)
+                self._check_origin(scope["method"], headers)
             inner = _enter_project(scope)
             inner[PRINCIPAL] = self._embedded or await self._authenticate(scope, headers)  # type: ignore[literal-required]
         except ModelyardError as error:
-            await send_problem(error, scope, receive, send)
+            await send_problem(error, send)
             return
         await self._app(inner, receive, send)
 
@@ -73,12 +87,12 @@ class Gate:
                 hint="set `allowed_hosts` (MODELYARD_ALLOWED_HOSTS) if the name is right",
             )
 
-    def _check_origin(self, scope: Scope, headers: dict[bytes, str]) -> None:
+    def _check_origin(self, method: str, headers: dict[bytes, str]) -> None:
         origin = headers.get(b"origin")
         if origin is None:
             # Browsers send Sec-Fetch-Site even where they leave Origin out.
             site = headers.get(b"sec-fetch-site", "none")
-            if site == "cross-site" and scope["method"] not in _SAFE:
+            if site == "cross-site" and method not in _SAFE:
                 raise Forbidden("another site's page may not send this request", code="origin.foreign")
             return
         if urlsplit(origin).netloc.lower() != headers.get(b"host", "").lower():
@@ -91,7 +105,7 @@ class Gate:
     async def _authenticate(self, scope: Scope, headers: dict[bytes, str]) -> Principal:
         token = _token_of(headers)
         if token is None:
-            return ANONYMOUS
+            return self._anonymous
         digest = digest_of(token)
         good_until, principal = self._known.get(digest, (0.0, ANONYMOUS))
         if time.monotonic() < good_until:
@@ -130,7 +144,7 @@ def _enter_project(scope: Scope) -> Scope:
     if path.startswith("/p/"):
         name, _, rest = path[3:].partition("/")
         project, path = check_project_name(name), "/" + rest
-    inner: Scope = {**scope, "path": path, "raw_path": path.encode()}  # type: ignore[assignment,misc]
+    inner: Scope = {**scope, "path": path, "raw_path": path.encode()}  # type: ignore[assignment]
     inner[PROJECT] = project  # type: ignore[literal-required]
     return inner
 

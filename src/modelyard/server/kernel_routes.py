@@ -41,16 +41,14 @@ def sign_in(database: Database, data: SignIn) -> Response[Me]:
     with database.transaction(auth.system_scope("*")) as tx:
         principal = auth.authenticate(tx, data.token, consume=True)
         session = auth.open_session(tx, principal.name, SESSION_TTL_S)
-    cookie = Cookie(
-        COOKIE, session, path="/", httponly=True, samesite="strict", max_age=int(SESSION_TTL_S)
-    )
+    cookie = Cookie(key=COOKIE, value=session, path="/", httponly=True, samesite="strict", max_age=int(SESSION_TTL_S))
     return Response(Me(principal.name, "", ""), cookies=[cookie])
 
 
 @post("/api/sign-out", requires=Action.READ)
 def sign_out() -> Response[dict[str, str]]:
     """Forget the session cookie."""
-    cookie = Cookie(COOKIE, "", path="/", httponly=True, samesite="strict", max_age=0)
+    cookie = Cookie(key=COOKIE, value="", path="/", httponly=True, samesite="strict", max_age=0)
     return Response({"status": "signed out"}, cookies=[cookie])
 
 

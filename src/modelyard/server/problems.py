@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from litestar import Request, Response
 from litestar.exceptions import HTTPException
-from litestar.types import Receive, Scope, Send
+from litestar.types import Send
 
 from modelyard.kernel.errors import ModelyardError, Problem, to_problem
 from modelyard.kernel.ids import new_id
@@ -23,9 +23,7 @@ _CODES = {400: "invalid_input", 401: "unauthenticated", 403: "forbidden", 404: "
 def to_response(problem: Problem) -> Response[Any]:
     """The reply for a problem."""
     headers = {"WWW-Authenticate": "Bearer"} if problem.status == 401 else {}
-    return Response(
-        msgspec.to_builtins(problem), status_code=problem.status, media_type=MEDIA_TYPE, headers=headers
-    )
+    return Response(msgspec.to_builtins(problem), status_code=problem.status, media_type=MEDIA_TYPE, headers=headers)
 
 
 def problem_of(error: Exception) -> Problem:
@@ -48,7 +46,7 @@ def problem_of(error: Exception) -> Problem:
     )  # fmt: skip
 
 
-def handle(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
+def handle(_request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
     """Litestar's exception handler for all that no dialect handles itself."""
     return to_response(problem_of(error))
 
@@ -60,7 +58,7 @@ HANDLERS: dict[Any, Callable[[Request[Any, Any, Any], Any], Response[Any]]] = {
 }
 
 
-async def send_problem(error: ModelyardError, scope: Scope, receive: Receive, send: Send) -> None:
+async def send_problem(error: ModelyardError, send: Send) -> None:
     """Reply with a problem from plain ASGI."""
     problem = to_problem(error, new_id())
     body = msgspec.json.encode(problem)

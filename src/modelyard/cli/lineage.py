@@ -1,0 +1,67 @@
+"""`modelyard lineage`: walk the graph from any URN."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from modelyard.cli.context import JsonFlag, client, show_json
+from modelyard.kernel.lineage import OBJECT_IS_CAUSE, Graph, TimedEdge
+
+app = typer.Typer(add_completion=False, no_args_is_help=True)
+
+
+@app.callback()
+def lineage() -> None:
+    """What led to a thing, and what came of it."""
+
+
+@app.command()
+def get(
+    urn: Annotated[str, typer.Argument(help="Such as model:delay@3, run:<id>, dataset:flights@7, endpoint:delay.")],
+    direction: Annotated[str, typer.Option(help="up: what led to it; down: what came of it; both.")] = "up",
+    depth: Annotated[int, typer.Option(help="How many steps away to look.", min=1, max=64)] = 64,
+    as_json: JsonFlag = False,
+) -> None:
+    """The graph around a URN, as a tree."""
+    graph = client().get("/api/lineage", Graph, {"urn": urn, "direction": direction, "depth": depth})
+    if as_json:
+        show_json(graph)
+        return
+    if not graph.edges:
+        typer.echo(f"nothing is tied to {urn} in this project")
+        return
+    for way in ("up", "down") if direction == "both" else (direction,):
+        for line in tree(graph, urn, way):
+            typer.echo(line)
+    if graph.truncated:
+        typer.echo("… there is more than is shown; ask with a smaller --depth")
+
+
+def tree(graph: Graph, root: str, way: str) -> list[str]:
+    """The lines of a walk as an indented tree; what was shown already is only named again."""
+    nexts: dict[str, list[tuple[str, str]]] = {}
+    for edge in graph.edges:
+        cause, effect = _ends(edge)
+        here, there = (effect, cause) if way == "up" else (cause, effect)
+        nexts.setdefault(here, []).append((edge.relation, there))
+    lines, seen = [root], {root}
+
+    def descend(node: str, indent: str) -> None:
+        branches = nexts.get(node, [])
+        for place, (relation, there) in enumerate(branches):
+            last = place == len(branches) - 1
+            again = " (above)" if there in seen and nexts.get(there) else ""
+            lines.append(f"{indent}{'└─' if last else '├─'} {relation}: {there}{again}")
+            if there not in seen:
+                seen.add(there)
+                descend(there, indent + ("   " if last else "│  "))
+
+    descend(root, "")
+    return lines
+
+
+def _ends(edge: TimedEdge) -> tuple[str, str]:
+    forward = edge.relation in OBJECT_IS_CAUSE
+    return (edge.object, edge.subject) if forward else (edge.subject, edge.object)
