@@ -49,51 +49,71 @@ class ModelyardError(Exception):
 
 
 class InvalidInput(ModelyardError):
+    """What was sent cannot be meant."""
+
     status = 400
     default_code = "invalid_input"
 
 
 class Unauthenticated(ModelyardError):
+    """Who is asking is not known."""
+
     status = 401
     default_code = "unauthenticated"
 
 
 class Forbidden(ModelyardError):
+    """Who is asking may not do this."""
+
     status = 403
     default_code = "forbidden"
 
 
 class NotFound(ModelyardError):
+    """What was named does not exist, or not for who is asking."""
+
     status = 404
     default_code = "not_found"
 
 
 class Conflict(ModelyardError):
+    """The request assumes another state than there is."""
+
     status = 409
     default_code = "conflict"
 
 
 class TooLarge(ModelyardError):
+    """What was sent is over a limit."""
+
     status = 413
     default_code = "too_large"
 
 
 class LimitExceeded(ModelyardError):
+    """There were too many requests, or a quota is used up."""
+
     status = 429
     default_code = "limit_exceeded"
 
 
 class EngineError(ModelyardError):
+    """An engine below the platform failed."""
+
     status = 502
     default_code = "engine_failed"
 
 
 class Unavailable(ModelyardError):
+    """It cannot be done now; trying again may help."""
+
     status = 503
     default_code = "unavailable"
 
 
 class UserCodeError(ModelyardError):
+    """The user's own program failed, not the platform."""
+
     status = 422
     default_code = "user_code_failed"
 

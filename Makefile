@@ -1,0 +1,39 @@
+# The menu. Everything works on a machine with Python 3.11, make and pip.
+.PHONY: help demo test test-all check bench setup clean
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+
+help:  ## show this menu
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+# One stamp a set of extras: what is installed is installed again only when the project's own file changes.
+$(VENV)/.made-%: pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing modelyard[$*] …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$*]'
+	@touch $@
+
+setup: $(VENV)/.made-dev  ## set up the developer's environment in .venv
+
+demo: $(VENV)/.made-demo  ## run the flights project end to end
+	@$(BIN)/modelyard demo
+
+test: $(VENV)/.made-dev  ## the fast suite, in parallel
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow"
+
+test-all: $(VENV)/.made-dev  ## the fast suite and the slow one
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile
+
+check: $(VENV)/.made-dev  ## ruff, types in strict mode, import contracts, tests of the code itself
+	@$(BIN)/ruff check src tests benchmarks examples
+	@$(BIN)/ruff format --check -q src tests benchmarks examples
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache --config .importlinter
+	@$(BIN)/python -m pytest -q tests/tidy
+
+bench: $(VENV)/.made-dev  ## the benchmarks, each beside a peer and a floor
+	@$(BIN)/python -m benchmarks
+
+clean:  ## remove the environment and caches
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

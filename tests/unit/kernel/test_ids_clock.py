@@ -1,0 +1,44 @@
+"""Ids sort by time; instants keep their microseconds."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelyard.kernel.clock import from_us, to_us
+from modelyard.kernel.ids import is_id, new_id
+
+
+def test_ids_are_unique_and_sorted_also_over_threads() -> None:
+    made: list[list[str]] = [[] for _ in range(4)]
+    threads = [threading.Thread(target=lambda out=out: out.extend(new_id() for _ in range(5000))) for out in made]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({one for out in made for one in out}) == 20_000
+    assert all(out == sorted(out) for out in made)
+
+
+def test_an_id_is_a_version_7_uuid() -> None:
+    one = new_id()
+    assert is_id(one)
+    assert one[12] == "7"
+    assert one[16] in "89ab"
+    assert abs(int(one[:12], 16) / 1000 - datetime.now(UTC).timestamp()) < 5
+
+
+@given(st.datetimes(min_value=datetime(1900, 1, 1), max_value=datetime(9999, 1, 1)))
+def test_instants_survive_exactly(naive: datetime) -> None:
+    at = naive.replace(tzinfo=UTC)
+    assert from_us(to_us(at)) == at
+
+
+def test_a_naive_datetime_is_no_instant() -> None:
+    with pytest.raises(ValueError, match="time zone"):
+        to_us(datetime(2013, 1, 1))
+    assert to_us(datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=1)) == 1

@@ -1,0 +1,116 @@
+"""The loop: acts on what is due, hands every event on once and in order, backs off from what fails."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from modelyard.kernel.auth import Scope, principals, system_scope
+from modelyard.kernel.clock import FixedClock
+from modelyard.kernel.database import Database
+from modelyard.kernel.errors import EngineError
+from modelyard.kernel.events import Event
+from modelyard.kernel.leases import Lease
+from modelyard.kernel.reconcile import ReconcileLoop
+
+
+class Revoker:
+    """Revokes every principal that is not revoked yet, under its lease."""
+
+    name = "revoker"
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.failing = 0
+        self.acts: list[str] = []
+
+    def due(self, now: datetime) -> Sequence[str]:
+        with self.database.reading() as tx:
+            return [row.name for row in tx.all(sa.select(principals).where(principals.c.revoked.is_(False)))]
+
+    def act(self, key: str, lease: Lease) -> None:
+        self.acts.append(key)
+        if self.failing:
+            self.failing -= 1
+            raise EngineError("not now")
+        with self.database.transaction(system_scope("default"), lease=lease) as tx:
+            tx.execute(principals.update().where(principals.c.name == key).values(revoked=True))
+
+
+class Listener:
+    name = "listener"
+    kinds = frozenset({"run.finished"})
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+        self.failing = 0
+
+    def handle(self, event: Event) -> None:
+        if self.failing:
+            self.failing -= 1
+            raise EngineError("not now")
+        self.heard.append(event.subject)
+
+
+def add(database: Database, scope: Scope, *names: str) -> None:
+    with database.transaction(scope) as tx:
+        for name in names:
+            tx.execute(principals.insert().values(name=name, created_at=tx.now, revoked=False))
+
+
+def test_what_is_due_is_done_once(database: Database, scope: Scope) -> None:
+    revoker = Revoker(database)
+    add(database, scope, "a", "b")
+    ReconcileLoop(database, [revoker]).settle()
+    assert sorted(revoker.acts) == ["a", "b"]
+
+
+def test_two_loops_do_not_act_at_once_and_running_twice_is_harmless(database: Database, scope: Scope) -> None:
+    revoker = Revoker(database)
+    add(database, scope, "a")
+    loops = [ReconcileLoop(database, [revoker]) for _ in range(2)]
+    for loop in loops * 2:
+        loop.settle()
+    assert revoker.acts == ["a"]
+
+
+def test_a_failure_is_tried_again_later_not_at_once(database: Database, scope: Scope, clock: FixedClock) -> None:
+    revoker = Revoker(database)
+    revoker.failing = 1
+    add(database, scope, "a")
+    loop = ReconcileLoop(database, [revoker])
+    loop.step()
+    loop.step()
+    assert revoker.acts == ["a"]
+    clock.advance(1)
+    loop.step()
+    assert revoker.acts == ["a", "a"]
+    assert revoker.due(clock.now()) == []
+
+
+def test_a_reader_gets_every_event_of_its_kinds_in_order_once(database: Database, scope: Scope) -> None:
+    listener = Listener()
+    loop = ReconcileLoop(database, readers=[listener])
+    for round_ in range(3):
+        for place in range(150):
+            with database.transaction(scope) as tx:
+                tx.event("run.finished" if place % 2 else "run.created", f"run:{round_}-{place}")
+        loop.settle()
+    assert listener.heard == [f"run:{r}-{p}" for r in range(3) for p in range(150) if p % 2]
+    loop.settle()
+    assert len(listener.heard) == 225
+
+
+def test_a_failing_reader_keeps_its_place(database: Database, scope: Scope, clock: FixedClock) -> None:
+    listener = Listener()
+    listener.failing = 1
+    loop = ReconcileLoop(database, readers=[listener])
+    with database.transaction(scope) as tx:
+        tx.event("run.finished", "run:a")
+    loop.settle()
+    assert listener.heard == []
+    clock.advance(5)
+    ReconcileLoop(database, readers=[listener]).settle()
+    assert listener.heard == ["run:a"]
