@@ -156,11 +156,9 @@ def test_public_functions_and_classes_say_what_they_are() -> None:
     found = []
     for file, tree in trees():
         for node in tree.body:
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and not node.name.startswith(
-                "_"
-            ):
-                if ast.get_docstring(node) is None:
-                    found.append(f"{file}:{node.name}")
+            named = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+            if named and not node.name.startswith("_") and ast.get_docstring(node) is None:
+                found.append(f"{file}:{node.name}")
     assert found == []
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import uvicorn
+from litestar.types import ASGIApp
 
 from modelyard.app import Yard, compose
 from modelyard.kernel import auth, home
@@ -39,7 +40,8 @@ class Server:
         self.url = settings.public_url or f"http://{host}:{port}"
         self.yard: Yard = compose(msgspec.structs.replace(settings, port=port, public_url=self.url))
         self.token = _owner_token(self.yard)
-        self._uvicorn = uvicorn.Server(_config(self.yard, _hosts(settings, port)))
+        self.app = create_app(self.yard, hosts=_hosts(settings, port))
+        self._uvicorn = uvicorn.Server(_config(self.app))
         self._thread: threading.Thread | None = None
 
     def sign_in_link(self) -> str:
@@ -90,10 +92,10 @@ class Server:
         self._lock.release()
 
 
-def _config(yard: Yard, hosts: list[str]) -> uvicorn.Config:
+def _config(app: ASGIApp) -> uvicorn.Config:
     options: dict[str, Any] = {"access_log": False, "log_level": "warning", "server_header": False}
     return uvicorn.Config(
-        create_app(yard, hosts=hosts),
+        app,
         http="httptools",
         loop="uvloop",
         lifespan="on",

@@ -1,0 +1,66 @@
+"""The client: the same calls over the network and in process, errors rebuilt, bodies streamed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from modelyard.kernel import settings
+from modelyard.kernel.errors import Forbidden, InvalidInput, NotFound, Unavailable
+from modelyard.kernel.events import Event
+from modelyard.sdk.client import Client, connect
+from modelyard.types.kernel import IssuedToken, IssueToken, Me
+from modelyard.types.page import Page
+from running import client_of, running_server
+
+
+@pytest.fixture(params=["network", "embedded"])
+def client(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Client]:
+    if request.param == "network":
+        with running_server(tmp_path / "home") as server:
+            yield client_of(server)
+    else:
+        made = connect(settings.load({"home": tmp_path / "home"}, environ={}, directory=tmp_path))
+        yield made
+        made.close()
+
+
+def test_typed_calls(client: Client) -> None:
+    assert client.get("/api/me", Me).role == "admin"
+    issued = client.post("/api/tokens", IssueToken("bob", "viewer"), IssuedToken)
+    assert issued.token.startswith("myd_")
+    page = client.get("/api/events", Page[Event], {"kind": "token.issued", "subject": None, "limit": 1})
+    assert [one.kind for one in page.items] == ["token.issued"]
+
+
+def test_errors_come_back_as_they_were_raised(client: Client) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        client.post("/api/tokens", IssueToken("bob", "boss"), IssuedToken)
+    assert caught.value.code == "role.unknown"
+    assert "viewer" in caught.value.hint
+    with pytest.raises(NotFound):
+        client.get("/api/nothing")
+
+
+def test_a_home_is_found_by_its_running_server(tmp_path: Path) -> None:
+    chosen = settings.load({"home": tmp_path / "home"}, environ={}, directory=tmp_path)
+    embedded = connect(chosen)
+    assert embedded.get("/api/me", Me).principal == "local"
+    with running_server(tmp_path / "home") as server:
+        assert connect(chosen).base_url == server.url
+        assert connect(chosen).get("/api/me", Me).principal == "admin"
+
+
+def test_a_viewer_elsewhere_is_refused(tmp_path: Path) -> None:
+    with running_server(tmp_path / "home") as server:
+        token = client_of(server).post("/api/tokens", IssueToken("vi", "viewer"), IssuedToken).token
+        with pytest.raises(Forbidden):
+            Client(server.url, token=token, project="other").get("/api/me")
+
+
+def test_no_server_is_said_with_what_to_do() -> None:
+    with pytest.raises(Unavailable, match="does not answer") as caught:
+        Client("http://127.0.0.1:9").get("/api/me")
+    assert "modelyard up" in caught.value.hint
