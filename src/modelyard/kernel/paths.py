@@ -13,7 +13,7 @@ import stat
 import unicodedata
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Literal, NoReturn, cast
+from typing import BinaryIO, Literal, NoReturn
 
 from modelyard.kernel.errors import InvalidInput, NotFound
 
@@ -123,8 +123,8 @@ def open_inside(root: Path, text: str, mode: Literal["rb", "xb"] = "rb") -> Bina
         os.close(handle)
     if not stat.S_ISREG(os.fstat(file).st_mode):
         os.close(file)
-        raise InvalidInput(f"{ascii(text)} is not a regular file", code="path.not_a_file")
-    return cast(BinaryIO, os.fdopen(file, "wb" if create else "rb"))
+        raise InvalidInput(f"{text!a} is not a regular file", code="path.not_a_file")
+    return os.fdopen(file, "wb" if create else "rb")
 
 
 def _open_directory(parent: int, segment: str, text: str, create: bool) -> int:
@@ -139,7 +139,7 @@ def _open_at(parent: int, segment: str, flags: int, text: str) -> int:
     try:
         return os.open(segment, flags, 0o600, dir_fd=parent)
     except FileNotFoundError as error:
-        raise NotFound(f"there is no file {ascii(text)}", code="path.not_found") from error
+        raise NotFound(f"there is no file {text!a}", code="path.not_found") from error
     except FileExistsError:
         raise
     except OSError as error:
@@ -147,7 +147,7 @@ def _open_at(parent: int, segment: str, flags: int, text: str) -> int:
         if _is_link(parent, segment):
             _refuse_link(text)
         if isinstance(error, NotADirectoryError):
-            raise NotFound(f"there is no file {ascii(text)}", code="path.not_found") from error
+            raise NotFound(f"there is no file {text!a}", code="path.not_found") from error
         raise
 
 
@@ -160,7 +160,7 @@ def _is_link(parent: int, segment: str) -> bool:
 
 def _refuse_link(text: str) -> NoReturn:
     raise InvalidInput(
-        f"{ascii(text)} leads through a symbolic link, which is never followed",
+        f"{text!a} leads through a symbolic link, which is never followed",
         code="path.link",
         hint="replace the link by the file itself",
     )

@@ -1,4 +1,4 @@
-"""Nouns of the data plane: datasets, their immutable versions, the checks that guard them, and what the checks found."""
+"""Nouns of the data plane: datasets, their immutable versions, the checks that guard them, what the checks found."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Range(Rule, tag="range", frozen=True, kw_only=True):
 
 
 class Regex(Rule, tag="regex", frozen=True, kw_only=True):
-    """Every value that is not null matches somewhere; anchor with ^ and $. The syntax is RE2, which is linear in time."""
+    """Every value that is not null matches somewhere; anchor with ^ and $. The syntax is RE2: linear in time."""
 
     column: str
     pattern: str
@@ -104,7 +104,7 @@ class Freshness(Rule, tag="freshness", frozen=True, kw_only=True):
 
 
 class Sql(Rule, tag="sql", frozen=True, kw_only=True):
-    """A SELECT that returns the failing rows. It sees the tables `batch` and `dataset` (the dataset as it would become)."""
+    """A SELECT that returns the failing rows. It sees the tables `batch` and `dataset`, that as it would become."""
 
     query: str
 
@@ -207,7 +207,8 @@ class Dataset(Struct, frozen=True, kw_only=True):
 class DatasetVersion(Struct, frozen=True, kw_only=True):
     """One immutable state of a dataset. Versions count 1, 2, 3, … without gaps.
 
-    `source`: where the rows came from, in the writer's words or as a URN. `rows_written`: rows of the write that made it.
+    `source`: where the rows came from, in the writer's words or as a URN. `rows_written`: rows of the write that
+    made it.
     """
 
     dataset: str

@@ -34,7 +34,10 @@ class BlobStore(Protocol):
     """Content-addressed bytes. An acknowledged `put` survives a crash; what was put never changes."""
 
     def put(self, source: BinaryIO | Iterable[bytes], *, size_bytes_max: int | None = None) -> Blob:
-        """Store a stream in bounded memory. Raises TooLarge past the cap, Unavailable on a full disk; then nothing is left."""
+        """Store a stream in bounded memory. Raises TooLarge past the cap, Unavailable on a full disk.
+
+        When it raises, nothing is left behind.
+        """
         ...
 
     def open(self, digest: str, *, verify: bool = False) -> BinaryIO:

@@ -18,7 +18,7 @@ _COLUMN_NAME_BYTES_MAX = 255
 
 
 def normalised_schema(schema: pa.Schema) -> pa.Schema:
-    """The schema under which a table keeps this one. Raises InvalidInput naming the first column that cannot be kept."""
+    """The schema under which a table keeps this one. Raises InvalidInput for a column that cannot be kept."""
     import pyarrow as pa  # heavy: imported late
 
     _check_names(schema.names)
@@ -29,12 +29,14 @@ def _check_names(names: list[str]) -> None:
     if not names:
         raise InvalidInput("the data has no columns", code="dataset.no_columns")
     if len(names) > COLUMNS_MAX:
-        raise InvalidInput(f"the data has {len(names)} columns, more than {COLUMNS_MAX}", code="dataset.too_many_columns")
+        raise InvalidInput(
+            f"the data has {len(names)} columns, more than {COLUMNS_MAX}", code="dataset.too_many_columns"
+        )
     seen: dict[str, str] = {}
     for name in names:
         if not name or len(name.encode()) > _COLUMN_NAME_BYTES_MAX or not name.isprintable():
             raise InvalidInput(
-                f"{ascii(name[:80])} cannot name a column: names are printable, not empty, at most 255 bytes",
+                f"{name[:80]!a} cannot name a column: names are printable, not empty, at most 255 bytes",
                 code="dataset.column_name_invalid",
             )
         # Delta and SQL compare column names without case.
@@ -98,7 +100,8 @@ def fits(source: pa.DataType, target: pa.DataType) -> bool:
     if source == target or t.is_null(source):
         return True
     if t.is_signed_integer(source):
-        return t.is_floating(target) or (t.is_signed_integer(target) and source.bit_width <= target.bit_width)
+        wider = t.is_signed_integer(target) and source.bit_width <= target.bit_width
+        return bool(wider or t.is_floating(target))
     if t.is_floating(source):
         return bool(t.is_floating(target) and source.bit_width <= target.bit_width)
     if t.is_decimal(source) and t.is_decimal(target):

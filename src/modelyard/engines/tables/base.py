@@ -85,7 +85,8 @@ class TableStore(Protocol):
     def stage(self, location: str, write_id: str, source: pa.RecordBatchReader, target: pa.Schema | None) -> Staged:
         """Write a stream aside in bounded memory, its types normalised, and cast to `target` where that loses nothing.
 
-        Raises InvalidInput for types or values that a table cannot hold, Unavailable on a full disk; then nothing is left.
+        Raises InvalidInput for types or values that a table cannot hold, Unavailable on a full disk. When it raises,
+        nothing is left behind.
         """
         ...
 
@@ -95,6 +96,10 @@ class TableStore(Protocol):
 
     def discard(self, location: str, write_id: str) -> None:
         """Remove a staged write, if it is there."""
+        ...
+
+    def withdraw(self, location: str, commit: Commit) -> None:
+        """Remove all files of a write that is known not to have been committed, and will not be."""
         ...
 
     def commit(self, location: str, commit: Commit) -> int:

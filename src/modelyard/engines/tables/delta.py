@@ -1,8 +1,8 @@
 """Tables as Delta Lake: Parquet files and a log, which any other Delta reader opens.
 
 A write goes aside first, to `<table>/_staged/<write id>/`, where Delta readers do not look. Committing moves the files
-beside the log and adds them to it in one log entry, without writing the data again. The entry carries the write's id, so that after a
-crash it can be told whether the commit happened, and repeating it does nothing.
+beside the log and adds them to it in one log entry, without writing the data again. The entry carries the write's id,
+so that after a crash it can be told whether the commit happened, and repeating it does nothing.
 """
 
 from __future__ import annotations
@@ -86,6 +86,11 @@ class DeltaTables:
 
     def discard(self, location: str, write_id: str) -> None:
         shutil.rmtree(self._staged(location, write_id), ignore_errors=True)
+
+    def withdraw(self, location: str, commit: Commit) -> None:
+        self.discard(location, commit.write_id)
+        for file in commit.files:
+            (self._table(location) / file.name).unlink(missing_ok=True)
 
     def commit(self, location: str, commit: Commit) -> int:
         found = self.committed(location, commit.write_id, commit.base_version)

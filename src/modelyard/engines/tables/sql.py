@@ -77,6 +77,11 @@ class SqlSession:
                 return
             yield batch.cast(schema) if batch.schema != schema else batch
 
+    def check_condition(self, table: str, condition: str) -> None:
+        """Raise InvalidInput unless the text is one condition on rows of the table, and no more than that."""
+        with self._bounded():
+            self._connection.table(table).filter(condition).limit(0).to_arrow_table()
+
     def checked(self, statement: str) -> str:
         """The statement, if it is exactly one SELECT. Raises InvalidInput."""
         import duckdb  # heavy: imported late
@@ -85,7 +90,9 @@ class SqlSession:
             found = self._connection.extract_statements(statement)
         if len(found) != 1 or found[0].type != duckdb.StatementType.SELECT:
             raise InvalidInput(
-                "this must be exactly one SELECT statement", code="sql.not_a_select", hint="remove what is not the query"
+                "this must be exactly one SELECT statement",
+                code="sql.not_a_select",
+                hint="remove what is not the query",
             )
         return statement
 

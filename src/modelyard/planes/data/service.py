@@ -1,0 +1,419 @@
+"""The verbs of datasets."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from modelyard.engines.tables.base import FileSet, Snapshot, TableStore
+from modelyard.engines.tables.sql import SqlLimits, SqlSession, sandbox
+from modelyard.kernel.auth import Scope
+from modelyard.kernel.database import Database
+from modelyard.kernel.errors import Conflict, InvalidInput, NotFound
+from modelyard.kernel.ids import new_id
+from modelyard.kernel.limits import PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX
+from modelyard.kernel.reconcile import Reconciler
+from modelyard.planes.data import store
+from modelyard.planes.data.checks import BATCH, DATASET
+from modelyard.planes.data.profile import wire_row
+from modelyard.planes.data.publish import JOB_PREFIX
+from modelyard.planes.data.reconcile import PublicationRecovery
+from modelyard.planes.data.writing import Writer, WriteRequest
+from modelyard.types.data import (
+    Check,
+    Dataset,
+    DatasetVersion,
+    Quarantined,
+    Rows,
+    WriteMode,
+    WriteResult,
+)
+from modelyard.types.page import Page
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Ref = int | str | None
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_LATEST = frozenset({"main", "latest"})
+_PENDING_AFTER = timedelta(seconds=30)
+ROWS_SHOWN_MAX = 1_000
+
+
+class Data:
+    """Datasets with immutable versions; writing is write-audit-publish.
+
+    `tables` holds the rows, the catalog everything else. `spill` is where SQL may put what does not fit in memory.
+    """
+
+    def __init__(
+        self, database: Database, tables: TableStore, spill: Path | None = None, limits: SqlLimits | None = None
+    ) -> None:
+        self._database = database
+        self._tables = tables
+        self._spill = spill
+        self._limits = limits or SqlLimits()
+        self._writer = Writer(database, tables, self._session)
+
+    # --- datasets ---------------------------------------------------------------------------------------------
+
+    def create(
+        self, scope: Scope, name: str, *, description: str = "", key: Sequence[str] = (), checks: Sequence[Check] = ()
+    ) -> Dataset:
+        """A new dataset without versions. Raises InvalidInput for its name, Conflict where there is one."""
+        if not _NAME.fullmatch(name):
+            raise InvalidInput(
+                f"{name[:130]!a} cannot name a dataset",
+                code="dataset.name_invalid",
+                hint="use letters, digits, '.', '_' or '-', beginning with a letter or digit, at most 128",
+            )
+        with self._database.transaction(scope) as tx:
+            taken = store.dataset_folded(tx, name.casefold())
+            if taken is not None:
+                same = "" if taken == name else "; names are compared without case"
+                raise Conflict(f"dataset '{taken}' exists already{same}", code="dataset.exists")
+            values = {
+                "id": new_id(), "name": name, "name_folded": name.casefold(), "location": f"{tx.project}/{name}",
+                "description": description, "key": list(key), "checks": list(checks), "latest": 0, "rows": 0,
+                "size_bytes": 0, "created_at": tx.now, "created_by": tx.actor, "updated_at": tx.now,
+            }  # fmt: skip
+            store.insert_dataset(tx, values)
+            tx.event("dataset.created", f"dataset:{name}", {"description": description})
+        return self.get(scope, name)
+
+    def get(self, scope: Scope, name: str) -> Dataset:
+        """A dataset. Raises NotFound."""
+        return self._row(scope, name).noun
+
+    def list(self, scope: Scope, *, after: str | None = None, limit: int = PAGE_ITEMS_DEFAULT) -> Page[Dataset]:
+        """Datasets by name."""
+        limit = _page_size(limit)
+        with self._database.reading(scope) as tx:
+            found = store.list_datasets(tx, after or "", limit + 1)
+        return Page(found[:limit], found[limit - 1].name if len(found) > limit else None)
+
+    def update(
+        self,
+        scope: Scope,
+        name: str,
+        *,
+        description: str | None = None,
+        key: Sequence[str] | None = None,
+        checks: Sequence[Check] | None = None,
+    ) -> Dataset:
+        """Change what is not None. Checks hold for writes from now on."""
+        wanted = {"description": description, "key": key, "checks": checks}
+        changed = {field: value for field, value in wanted.items() if value is not None}
+        row = self._row(scope, name)
+        if changed:
+            with self._database.transaction(scope) as tx:
+                store.update_dataset(tx, row.id, changed)
+                tx.event("dataset.updated", f"dataset:{name}", {"fields": sorted(changed)})
+        return self.get(scope, name)
+
+    # --- writing ----------------------------------------------------------------------------------------------
+
+    def write(
+        self,
+        scope: Scope,
+        name: str,
+        batches: Any,
+        *,
+        mode: WriteMode = "append",
+        idempotency_key: str | None = None,
+        checks: Sequence[Check] | None = None,
+        source: str = "",
+        evolve: bool = False,
+        create: bool = False,
+    ) -> WriteResult:
+        """Write a batch aside, check it, and publish it as the next version, or keep it in quarantine.
+
+        `batches`: an Arrow table, reader or iterable of batches, or a frame with the Arrow stream interface. `checks`
+        come on top of the dataset's own. `evolve` lets an append add columns, and an overwrite bring another schema.
+        A write repeated with its `idempotency_key` has the result of the first. Raises NotFound (unless `create`),
+        InvalidInput for an empty batch or values that no table can hold, Unavailable on a full disk: then the dataset
+        is as it was.
+        """
+        if mode not in ("append", "overwrite"):
+            raise InvalidInput(
+                f"{str(mode)[:40]!a} is no way to write", code="dataset.mode_invalid", hint="use append or overwrite"
+            )
+        row = self._row_or_new(scope, name) if create else self._row(scope, name)
+        request = WriteRequest(
+            mode=mode,
+            checks=(*row.noun.checks, *(checks or ())),
+            source=source,
+            evolve=evolve,
+            idempotency_key=idempotency_key,
+        )
+        return self._writer.write(scope, row, request, batches)
+
+    def append(self, scope: Scope, name: str, batches: Any, *, source: str = "", **options: Any) -> DatasetVersion:
+        """Append and return the new version. Raises Conflict (`dataset.quarantined`) where a check turned it down."""
+        written = self.write(scope, name, batches, mode="append", source=source, **options)
+        if written.version is None:
+            reasons = "; ".join(f"{one.name}: {one.message}" for one in written.report.failed[:3])
+            raise Conflict(
+                f"the batch was not added to dataset '{name}': {reasons}",
+                code="dataset.quarantined",
+                hint=f"look at it with `modelyard dataset quarantine get {name} {written.quarantine_id}`",
+                details={"quarantine_id": written.quarantine_id},
+            )
+        return self.resolve(scope, name, written.version)
+
+    def recover(self, scope: Scope, name: str) -> int:
+        """Carry out publications of this dataset that a crash cut off. Returns how many there were."""
+        row = self._row(scope, name)
+        with self._tables.exclusive(row.location):
+            return self._writer.publisher.recover(scope, row)
+
+    # --- reading ----------------------------------------------------------------------------------------------
+
+    def resolve(self, scope: Scope, name: str, ref: Ref = None) -> DatasetVersion:
+        """The version that a reference names: a number, a tag, or None, `main` or `latest` for the newest."""
+        return self._resolve(scope, self._row(scope, name), ref).noun
+
+    def versions(
+        self, scope: Scope, name: str, *, after: str | None = None, limit: int = PAGE_ITEMS_DEFAULT
+    ) -> Page[DatasetVersion]:
+        """Versions, newest first, without their reports and profiles."""
+        limit = _page_size(limit)
+        row = self._row(scope, name)
+        with self._database.reading(scope) as tx:
+            found = store.list_versions(tx, row, _page_token(after), limit + 1)
+        return Page(found[:limit], str(found[limit - 1].version) if len(found) > limit else None)
+
+    def read(
+        self, scope: Scope, name: str, ref: Ref = None, columns: Sequence[str] | None = None, filter: str | None = None
+    ) -> pa.Table:
+        """Rows of a version as an Arrow table. `filter` is an SQL condition over its columns.
+
+        A job that reads gets the edge `job:… used dataset:…@v`. Raises NotFound, InvalidInput.
+        """
+        import pyarrow as pa  # heavy: imported late
+
+        schema, batches = self.stream(scope, name, ref, columns, filter)
+        return pa.Table.from_batches(batches, schema=schema)
+
+    def stream(
+        self, scope: Scope, name: str, ref: Ref = None, columns: Sequence[str] | None = None, filter: str | None = None
+    ) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+        """As `read`, but in batches, for more than fits in memory. What is wrong with the request is raised at once."""
+        import pyarrow as pa  # heavy: imported late
+
+        version, snapshot = self.snapshot(scope, name, ref)
+        names = list(columns) if columns is not None else snapshot.schema.names
+        missing = [column for column in names if column not in snapshot.schema.names]
+        if missing or not names:
+            raise InvalidInput(
+                f"dataset '{name}' version {version.version} has no column '{missing[0]}'" if missing else "no columns",
+                code="dataset.column_unknown",
+                hint=f"its columns are: {', '.join(snapshot.schema.names)}",
+            )
+        schema = pa.schema([snapshot.schema.field(column) for column in names])
+        if filter:
+            with self._session({DATASET: snapshot.file_set}) as session:
+                session.check_condition(DATASET, filter)
+        return schema, self._batches(snapshot, schema, filter)
+
+    def snapshot(self, scope: Scope, name: str, ref: Ref = None) -> tuple[DatasetVersion, Snapshot]:
+        """A version with the files that hold it, for engines that read Parquet themselves. Counts as reading."""
+        row = self._row(scope, name)
+        version = self._resolve(scope, row, ref)
+        if scope.actor.startswith(JOB_PREFIX):
+            with self._database.transaction(scope) as tx:
+                tx.link(scope.actor, "used", version.noun.urn)
+        return version.noun, self._tables.snapshot(row.location, version.table_version)
+
+    def query(self, scope: Scope, statement: str, datasets: Mapping[str, Ref]) -> pa.Table:
+        """Run one SELECT over the named datasets, each at its reference, in a sandbox that can read nothing else."""
+        tables = {name: self.snapshot(scope, name, ref)[1].file_set for name, ref in datasets.items()}
+        with self._session(tables) as session:
+            return session.table(statement)
+
+    # --- tags -------------------------------------------------------------------------------------------------
+
+    def tag(self, scope: Scope, name: str, tag: str, version: int) -> DatasetVersion:
+        """Let a tag name a version; a tag that exists moves."""
+        if not _NAME.fullmatch(tag) or tag.isdigit() or tag in _LATEST:
+            raise InvalidInput(
+                f"{tag[:130]!a} cannot be a tag",
+                code="dataset.tag_invalid",
+                hint="use letters, digits, '.', '_' or '-', but not a number, 'main' or 'latest'",
+            )
+        row = self._row(scope, name)
+        found = self._resolve(scope, row, version).noun
+        with self._database.transaction(scope) as tx:
+            store.set_tag(tx, row.id, tag, version)
+            tx.event("dataset.tagged", found.urn, {"tag": tag})
+        return self.resolve(scope, name, version)
+
+    def untag(self, scope: Scope, name: str, tag: str) -> None:
+        """Remove a tag. Raises NotFound."""
+        row = self._row(scope, name)
+        with self._database.transaction(scope) as tx:
+            if not store.delete_tag(tx, row.id, tag):
+                raise NotFound(f"dataset '{name}' has no tag '{tag}'", code="dataset.tag_not_found")
+            tx.event("dataset.untagged", f"dataset:{name}", {"tag": tag})
+
+    # --- quarantine -------------------------------------------------------------------------------------------
+
+    def quarantine(self, scope: Scope, name: str, *, limit: int = PAGE_ITEMS_DEFAULT) -> Page[Quarantined]:
+        """Batches that were turned down and not discarded, newest first."""
+        row = self._row(scope, name)
+        with self._database.reading(scope) as tx:
+            found = store.writes_of(tx, row.id, store.QUARANTINED, _page_size(limit))
+        return Page([_quarantined(write) for write in found])
+
+    def quarantined(self, scope: Scope, name: str, quarantine_id: str) -> Quarantined:
+        """One such batch with its report. Raises NotFound."""
+        return _quarantined(self._quarantined_write(scope, name, quarantine_id))
+
+    def quarantined_rows(
+        self, scope: Scope, name: str, quarantine_id: str, *, filter: str | None = None, limit: int = 100
+    ) -> Rows:
+        """Rows of such a batch, those that meet an SQL condition where one is given."""
+        write = self._quarantined_write(scope, name, quarantine_id)
+        table = self._staged_table(write.location, write.id)
+        if filter:
+            with self._session({BATCH: table}) as session:
+                session.check_condition(BATCH, filter)
+        with self._session({BATCH: table}) as session:
+            where = f" WHERE ({filter}\n)" if filter else ""
+            rows = session.rows(f"SELECT * FROM {BATCH}{where} LIMIT {min(max(limit, 0), ROWS_SHOWN_MAX)}")
+        return Rows(columns=write.columns, rows=[wire_row(row) for row in rows])
+
+    def discard(self, scope: Scope, name: str, quarantine_id: str) -> None:
+        """Remove a batch from quarantine, with its files."""
+        write = self._quarantined_write(scope, name, quarantine_id)
+        with self._database.transaction(scope) as tx:
+            store.finish_write(tx, write.id, store.DISCARDED)
+            tx.event("dataset.batch_discarded", f"dataset:{name}", {"quarantine_id": write.id})
+        self._tables.discard(write.location, write.id)
+
+    # --- within -----------------------------------------------------------------------------------------------
+
+    def reconcilers(self) -> Sequence[Reconciler]:
+        """What the reconcile loop runs for this plane."""
+        return [PublicationRecovery(self)]
+
+    def unfinished(self, now: datetime) -> Sequence[tuple[str, str]]:
+        """Project and name of datasets with a publication that began some time ago and did not end."""
+        with self._database.reading() as tx:
+            return store.unfinished(tx, now - _PENDING_AFTER, 100)
+
+    def _row(self, scope: Scope, name: str) -> store.DatasetRow:
+        with self._database.reading(scope) as tx:
+            row = store.dataset_named(tx, name)
+        if row is None:
+            raise NotFound(
+                f"dataset {name[:128]!a} does not exist in project '{scope.project}'",
+                code="dataset.not_found",
+                hint="list them with `modelyard dataset list`, or create it with `modelyard dataset create`",
+            )
+        return row
+
+    def _row_or_new(self, scope: Scope, name: str) -> store.DatasetRow:
+        try:
+            return self._row(scope, name)
+        except NotFound:
+            # Another writer may be making it at this moment; then it is there, which is what is wanted.
+            with suppress(Conflict):
+                self.create(scope, name)
+            return self._row(scope, name)
+
+    def _resolve(self, scope: Scope, row: store.DatasetRow, ref: Ref) -> store.VersionRow:
+        name = row.noun.name
+        number = _number(ref, row.noun)
+        if number == 0:
+            raise NotFound(
+                f"dataset '{name}' has no version yet", code="dataset.empty", hint="write a first batch to it"
+            )
+        with self._database.reading(scope) as tx:
+            found = None if number is None else store.version_row(tx, row, number)
+        if found is None:
+            raise NotFound(
+                f"dataset '{name}' has no version {str(ref)[:128]!a}",
+                code="dataset.version_not_found",
+                hint=f"its newest is {row.noun.latest}; list them with `modelyard dataset versions {name}`",
+            )
+        return found
+
+    def _batches(self, snapshot: Snapshot, schema: pa.Schema, filter: str | None) -> Iterator[pa.RecordBatch]:
+        if filter:
+            with self._session({DATASET: snapshot.file_set}) as session:
+                yield from session.stream(DATASET, schema.names, filter, schema)
+            return
+        import pyarrow.dataset as ds  # heavy: imported late
+
+        files = ds.dataset([str(file) for file in snapshot.files], schema=snapshot.schema, format="parquet")
+        yield from files.to_batches(columns=schema.names)
+
+    @contextmanager
+    def _session(self, tables: Mapping[str, FileSet]) -> Iterator[SqlSession]:
+        with sandbox(tables, spill=self._spill, limits=self._limits) as session:
+            yield session
+
+    def _quarantined_write(self, scope: Scope, name: str, quarantine_id: str) -> store.WriteRow:
+        row = self._row(scope, name)
+        with self._database.reading(scope) as tx:
+            write = store.write_row(tx, quarantine_id)
+        if write is None or write.dataset_id != row.id or write.status != store.QUARANTINED:
+            raise NotFound(
+                f"dataset '{name}' has no batch {quarantine_id[:64]!a} in quarantine",
+                code="dataset.quarantine_not_found",
+                hint=f"list them with `modelyard dataset quarantine list {name}`",
+            )
+        return write
+
+    def _staged_table(self, location: str, write_id: str) -> FileSet:
+        import pyarrow.parquet as pq  # heavy: imported late
+
+        files = self._tables.staged(location, write_id)
+        return FileSet(pq.read_schema(files[0]), files)
+
+
+def _number(ref: Ref, dataset: Dataset) -> int | None:
+    """The version number that a reference stands for; None where it stands for none."""
+    if ref is None or ref in _LATEST:
+        return dataset.latest
+    if isinstance(ref, int) and not isinstance(ref, bool):
+        return ref if ref > 0 else None
+    text = str(ref)
+    if text.isdecimal() and len(text) < 10:
+        return int(text) or None
+    return dataset.tags.get(text)
+
+
+def _quarantined(write: store.WriteRow) -> Quarantined:
+    return Quarantined(
+        id=write.id,
+        dataset=write.dataset,
+        mode=write.mode,
+        rows=write.rows,
+        columns=write.columns,
+        created_at=write.created_at,
+        created_by=write.created_by,
+        source=write.source,
+        report=write.report,
+    )
+
+
+def _page_size(limit: int) -> int:
+    if not 1 <= limit <= PAGE_ITEMS_MAX:
+        raise InvalidInput(f"a page has 1 to {PAGE_ITEMS_MAX} items, not {limit}", code="page.limit_invalid")
+    return limit
+
+
+def _page_token(after: str | None) -> int | None:
+    if after is None:
+        return None
+    if not after.isdecimal() or len(after) > 10:
+        raise InvalidInput(
+            f"{after[:40]!a} is no token of a page", code="page.token_invalid", hint="pass `next` on as it came"
+        )
+    return int(after)

@@ -1,0 +1,363 @@
+"""The data plane's tables and all SQL on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy import BigInteger, Column, Index, Integer, String, Table, Text, UniqueConstraint, select
+
+from modelyard.kernel.database import Instant, Json, Transaction, metadata
+from modelyard.types import data as nouns
+
+datasets = Table(
+    "datasets",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("project", String(64), nullable=False),
+    Column("name", String(128), nullable=False),
+    Column("name_folded", String(128), nullable=False),
+    Column("location", String(255), nullable=False, unique=True),
+    Column("description", Text, nullable=False),
+    Column("key", Json, nullable=False),
+    Column("checks", Json, nullable=False),
+    Column("latest", Integer, nullable=False),
+    Column("rows", BigInteger, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("created_by", String(255), nullable=False),
+    Column("updated_at", Instant, nullable=False),
+    UniqueConstraint("project", "name_folded"),
+)
+versions = Table(
+    "dataset_versions",
+    metadata,
+    Column("dataset_id", String(32), primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("project", String(64), nullable=False),
+    Column("table_version", BigInteger, nullable=False),
+    Column("write_id", String(32), nullable=False, unique=True),
+    Column("mode", String(16), nullable=False),
+    Column("rows", BigInteger, nullable=False),
+    Column("rows_written", BigInteger, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("columns", Json, nullable=False),
+    Column("report", Json, nullable=False),
+    Column("profile", Json),
+    Column("source", Text, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("created_by", String(255), nullable=False),
+)
+writes = Table(
+    "dataset_writes",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("project", String(64), nullable=False),
+    Column("dataset_id", String(32), nullable=False),
+    Column("idempotency_key", String(255)),
+    Column("status", String(16), nullable=False),
+    Column("mode", String(16), nullable=False),
+    Column("rows", BigInteger, nullable=False),
+    Column("columns", Json, nullable=False),
+    Column("report", Json, nullable=False),
+    Column("version", Integer),
+    # What is needed to carry a publication to its end after a crash; null once that is done.
+    Column("plan", Json),
+    Column("source", Text, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("created_by", String(255), nullable=False),
+    UniqueConstraint("dataset_id", "idempotency_key"),
+    Index("dataset_writes_by_status", "status", "created_at"),
+    Index("dataset_writes_by_dataset", "dataset_id", "status"),
+)
+tags = Table(
+    "dataset_tags",
+    metadata,
+    Column("dataset_id", String(32), primary_key=True),
+    Column("tag", String(128), primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("at", Instant, nullable=False),
+    Column("by", String(255), nullable=False),
+)
+
+PUBLISHING = "publishing"
+PUBLISHED = "published"
+QUARANTINED = "quarantined"
+DISCARDED = "discarded"
+
+
+class DatasetRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A dataset with what only this plane knows of it."""
+
+    id: str
+    location: str
+    noun: nouns.Dataset
+
+
+class VersionRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A version with the table version that holds its rows."""
+
+    table_version: int
+    noun: nouns.DatasetVersion
+
+
+class WriteRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A write that got as far as a verdict."""
+
+    id: str
+    project: str
+    dataset_id: str
+    dataset: str
+    location: str
+    status: str
+    mode: nouns.WriteMode
+    rows: int
+    columns: list[nouns.Column]
+    report: nouns.CheckReport
+    version: int | None
+    plan: dict[str, Any] | None
+    source: str
+    created_at: datetime
+    created_by: str
+
+
+def insert_dataset(tx: Transaction, values: Mapping[str, Any]) -> None:
+    tx.execute(datasets.insert().values(project=tx.project, **values))
+
+
+def dataset_named(tx: Transaction, name: str) -> DatasetRow | None:
+    row = tx.one(select(datasets).where(datasets.c.project == tx.project, datasets.c.name == name))
+    return None if row is None else _dataset(tx, row)
+
+
+def dataset_folded(tx: Transaction, folded: str) -> str | None:
+    """The name of the dataset whose name, without case, is this."""
+    found: str | None = tx.scalar(
+        select(datasets.c.name).where(datasets.c.project == tx.project, datasets.c.name_folded == folded)
+    )
+    return found
+
+
+def list_datasets(tx: Transaction, after: str, limit: int) -> list[nouns.Dataset]:
+    rows = tx.all(
+        select(datasets)
+        .where(datasets.c.project == tx.project, datasets.c.name > after)
+        .order_by(datasets.c.name)
+        .limit(limit)
+    )
+    tagged = _tags_of(tx, [row.id for row in rows])
+    return [_dataset_noun(row, tagged.get(row.id, {})) for row in rows]
+
+
+def update_dataset(tx: Transaction, dataset_id: str, values: Mapping[str, Any]) -> None:
+    tx.execute(
+        datasets.update()
+        .where(datasets.c.project == tx.project, datasets.c.id == dataset_id)
+        .values(updated_at=tx.now, **values)
+    )
+
+
+def advance(tx: Transaction, dataset_id: str, name: str, version: nouns.DatasetVersion) -> None:
+    """Make a version the latest, if the one before it is that now."""
+    tx.update_guarded(
+        datasets.update()
+        .where(datasets.c.project == tx.project, datasets.c.id == dataset_id, datasets.c.latest == version.version - 1)
+        .values(latest=version.version, rows=version.rows, size_bytes=version.size_bytes, updated_at=tx.now),
+        what=f"dataset '{name}'",
+    )
+
+
+def insert_version(
+    tx: Transaction, dataset_id: str, version: nouns.DatasetVersion, *, table_version: int, write_id: str
+) -> None:
+    tx.execute(
+        versions.insert().values(
+            dataset_id=dataset_id,
+            version=version.version,
+            project=tx.project,
+            table_version=table_version,
+            write_id=write_id,
+            mode=version.mode,
+            rows=version.rows,
+            rows_written=version.rows_written,
+            size_bytes=version.size_bytes,
+            columns=version.columns,
+            report=version.report,
+            profile=version.profile,
+            source=version.source,
+            created_at=version.created_at,
+            created_by=version.created_by,
+        )
+    )
+
+
+def version_row(tx: Transaction, dataset: DatasetRow, version: int) -> VersionRow | None:
+    row = tx.one(
+        select(versions).where(
+            versions.c.project == tx.project, versions.c.dataset_id == dataset.id, versions.c.version == version
+        )
+    )
+    if row is None:
+        return None
+    named = sorted(tag for tag, number in dataset.noun.tags.items() if number == version)
+    return VersionRow(table_version=row.table_version, noun=_version_noun(row, dataset.noun.name, named))
+
+
+def list_versions(tx: Transaction, dataset: DatasetRow, before: int | None, limit: int) -> list[nouns.DatasetVersion]:
+    """Newest first, without profile and report, which are large."""
+    light = [column for column in versions.c if column.name not in ("report", "profile")]
+    statement = select(*light).where(versions.c.project == tx.project, versions.c.dataset_id == dataset.id)
+    if before is not None:
+        statement = statement.where(versions.c.version < before)
+    named: dict[int, list[str]] = {}
+    for tag, number in sorted(dataset.noun.tags.items()):
+        named.setdefault(number, []).append(tag)
+    rows = tx.all(statement.order_by(versions.c.version.desc()).limit(limit))
+    return [_version_noun(row, dataset.noun.name, named.get(row.version, [])) for row in rows]
+
+
+def insert_write(tx: Transaction, values: Mapping[str, Any]) -> None:
+    tx.execute(writes.insert().values(project=tx.project, **values))
+
+
+def finish_write(tx: Transaction, write_id: str, status: str) -> None:
+    """Move a write out of `publishing`, or out of `quarantined` when it is discarded."""
+    before = QUARANTINED if status == DISCARDED else PUBLISHING
+    tx.update_guarded(
+        writes.update()
+        .where(writes.c.project == tx.project, writes.c.id == write_id, writes.c.status == before)
+        .values(status=status, plan=sa.null()),
+        what=f"write '{write_id}'",
+    )
+
+
+def delete_write(tx: Transaction, write_id: str) -> None:
+    """Forget a write that came to nothing."""
+    tx.execute(
+        writes.delete().where(writes.c.project == tx.project, writes.c.id == write_id, writes.c.status == PUBLISHING)
+    )
+
+
+def write_row(tx: Transaction, write_id: str) -> WriteRow | None:
+    row = tx.one(_write_select().where(writes.c.project == tx.project, writes.c.id == write_id))
+    return None if row is None else _write(row)
+
+
+def write_by_key(tx: Transaction, dataset_id: str, idempotency_key: str) -> WriteRow | None:
+    row = tx.one(
+        _write_select().where(
+            writes.c.project == tx.project,
+            writes.c.dataset_id == dataset_id,
+            writes.c.idempotency_key == idempotency_key,
+        )
+    )
+    return None if row is None else _write(row)
+
+
+def writes_of(tx: Transaction, dataset_id: str, status: str, limit: int) -> list[WriteRow]:
+    """Oldest first for `publishing`, else newest first."""
+    order = writes.c.id if status == PUBLISHING else writes.c.id.desc()
+    rows = tx.all(
+        _write_select()
+        .where(writes.c.project == tx.project, writes.c.dataset_id == dataset_id, writes.c.status == status)
+        .order_by(order)
+        .limit(limit)
+    )
+    return [_write(row) for row in rows]
+
+
+def unfinished(tx: Transaction, before: datetime, limit: int) -> list[tuple[str, str]]:
+    """Project and dataset name of publications begun before the instant and not ended, over all projects."""
+    rows = tx.all(
+        select(writes.c.project, datasets.c.name)
+        .join(datasets, datasets.c.id == writes.c.dataset_id)
+        .where(writes.c.status == PUBLISHING, writes.c.created_at < before)
+        .distinct()
+        .limit(limit)
+    )
+    return [(row.project, row.name) for row in rows]
+
+
+def set_tag(tx: Transaction, dataset_id: str, tag: str, version: int) -> None:
+    delete_tag(tx, dataset_id, tag)
+    tx.execute(tags.insert().values(dataset_id=dataset_id, tag=tag, version=version, at=tx.now, by=tx.actor))
+
+
+def delete_tag(tx: Transaction, dataset_id: str, tag: str) -> bool:
+    return tx.execute(tags.delete().where(tags.c.dataset_id == dataset_id, tags.c.tag == tag)).rowcount == 1
+
+
+def _tags_of(tx: Transaction, dataset_ids: Sequence[str]) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {}
+    for row in tx.all(select(tags).where(tags.c.dataset_id.in_(dataset_ids)).order_by(tags.c.tag)):
+        found.setdefault(row.dataset_id, {})[row.tag] = row.version
+    return found
+
+
+def _dataset(tx: Transaction, row: sa.Row[Any]) -> DatasetRow:
+    noun = _dataset_noun(row, _tags_of(tx, [row.id]).get(row.id, {}))
+    return DatasetRow(id=row.id, location=row.location, noun=noun)
+
+
+def _dataset_noun(row: sa.Row[Any], tagged: dict[str, int]) -> nouns.Dataset:
+    return nouns.Dataset(
+        name=row.name,
+        description=row.description,
+        key=row.key,
+        checks=msgspec.convert(row.checks, list[nouns.Check]),
+        latest=row.latest,
+        rows=row.rows,
+        size_bytes=row.size_bytes,
+        tags=tagged,
+        created_at=row.created_at,
+        created_by=row.created_by,
+        updated_at=row.updated_at,
+    )
+
+
+def _version_noun(row: sa.Row[Any], dataset: str, named: list[str]) -> nouns.DatasetVersion:
+    whole = row._mapping
+    return nouns.DatasetVersion(
+        dataset=dataset,
+        version=row.version,
+        mode=row.mode,
+        rows=row.rows,
+        rows_written=row.rows_written,
+        size_bytes=row.size_bytes,
+        columns=msgspec.convert(row.columns, list[nouns.Column]),
+        created_at=row.created_at,
+        created_by=row.created_by,
+        source=row.source,
+        tags=named,
+        report=msgspec.convert(whole.get("report"), nouns.CheckReport | None),
+        profile=msgspec.convert(whole.get("profile"), nouns.Profile | None),
+    )
+
+
+def _write_select() -> sa.Select[Any]:
+    return select(writes, datasets.c.name.label("dataset"), datasets.c.location).join(
+        datasets, datasets.c.id == writes.c.dataset_id
+    )
+
+
+def _write(row: sa.Row[Any]) -> WriteRow:
+    return WriteRow(
+        id=row.id,
+        project=row.project,
+        dataset_id=row.dataset_id,
+        dataset=row.dataset,
+        location=row.location,
+        status=row.status,
+        mode=row.mode,
+        rows=row.rows,
+        columns=msgspec.convert(row.columns, list[nouns.Column]),
+        report=msgspec.convert(row.report, nouns.CheckReport),
+        version=row.version,
+        plan=row.plan,
+        source=row.source,
+        created_at=row.created_at,
+        created_by=row.created_by,
+    )
