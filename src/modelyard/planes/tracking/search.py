@@ -1,0 +1,285 @@
+"""Filters and orders as SQL, on SQLite and PostgreSQL alike.
+
+Order is values, then not-a-number, then what lacks the key, ascending or descending; ties by start, newest first,
+then by id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import ColumnElement, FromClause, Select, and_, case, exists, func, literal, or_, select
+
+from modelyard.kernel.database import Transaction
+from modelyard.planes.tracking import store
+from modelyard.planes.tracking.filters import Clause, ModelOrder, Order
+from modelyard.types.tracking import View
+
+STAGES: dict[View, tuple[str, ...]] = {
+    "active": ("active",),
+    "deleted": ("deleted",),
+    "all": ("active", "deleted"),
+}
+_RUN_COLUMNS = {
+    "run_id": "id", "run_name": "name", "user_id": "user", "status": "status",
+    "artifact_uri": "artifact_uri", "start_time": "start_ms", "end_time": "end_ms",
+}  # fmt: skip
+_EXPERIMENT_COLUMNS = {
+    "name": "name", "experiment_id": "number", "creation_time": "created_ms", "last_update_time": "updated_ms",
+}  # fmt: skip
+_MODEL_COLUMNS = {
+    "name": "name", "model_id": "id", "model_type": "model_type", "status": "status",
+    "source_run_id": "source_run_id", "created_ms": "created_ms", "updated_ms": "updated_ms",
+    "experiment_id": "experiment",
+}  # fmt: skip
+_COMPARE: dict[str, Callable[[Any, Any], ColumnElement[bool]]] = {
+    "=": lambda column, value: column == value,
+    "!=": lambda column, value: column != value,
+    "<": lambda column, value: column < value,
+    "<=": lambda column, value: column <= value,
+    ">": lambda column, value: column > value,
+    ">=": lambda column, value: column >= value,
+    "IN": lambda column, value: column.in_(value),
+    "NOT IN": lambda column, value: column.not_in(value),
+}
+
+
+def run_numbers(
+    tx: Transaction,
+    experiments: Sequence[int] | None,
+    clauses: Sequence[Clause],
+    orders: Sequence[Order],
+    view: View,
+    limit: int,
+    offset: int,
+) -> list[int]:
+    """The numbers of the runs found, in order. `experiments` None is all of the project."""
+    if orders and orders[0].field == "metric":
+        # Whoever has a value comes first, and those an index has in order: mostly that is the whole page.
+        quick = _runs(tx, experiments, clauses, view, orders, valued_only=True)
+        found = [row.number for row in tx.all(quick.limit(limit).offset(offset))]
+        if len(found) == limit:
+            return found
+    whole = _runs(tx, experiments, clauses, view, orders, valued_only=False)
+    return [row.number for row in tx.all(whole.limit(limit).offset(offset))]
+
+
+def _runs(
+    tx: Transaction,
+    experiments: Sequence[int] | None,
+    clauses: Sequence[Clause],
+    view: View,
+    orders: Sequence[Order],
+    *,
+    valued_only: bool,
+) -> Select[Any]:
+    runs = store.runs
+    source: FromClause = runs
+    conditions: list[ColumnElement[bool]] = [runs.c.project == tx.project, runs.c.stage.in_(STAGES[view])]
+    if experiments is not None:
+        conditions.append(runs.c.experiment.in_(experiments))
+    for clause in clauses:
+        source, condition = _run_condition(tx, source, clause)
+        conditions.append(condition)
+    keys: list[ColumnElement[Any]] = []
+    for place, order in enumerate(orders):
+        source, found = _run_order(tx, source, order, inner=valued_only and place == 0)
+        keys += found
+    if not any(order.field == "attribute" and order.key == "start_time" for order in orders):
+        keys.append(runs.c.start_ms.desc())
+    return select(runs.c.number).select_from(source).where(*conditions).order_by(*keys, runs.c.id)
+
+
+def _run_condition(tx: Transaction, source: FromClause, clause: Clause) -> tuple[FromClause, ColumnElement[bool]]:
+    runs = store.runs
+    if clause.field == "attribute":
+        return source, compare(tx, runs.c[_RUN_COLUMNS[clause.key]], clause)
+    if clause.field == "dataset":
+        return source, _dataset_condition(tx, clause)
+    if clause.field == "metric":
+        latest = store.latest_metrics.alias()
+        joined = source.join(latest, and_(latest.c.run == runs.c.number, latest.c.key == clause.key))
+        of_project = and_(latest.c.project == tx.project, latest.c.is_nan.is_(False))
+        return joined, and_(of_project, compare(tx, latest.c.value, clause))
+    table = (store.params if clause.field == "parameter" else store.run_tags).alias()
+    here = and_(table.c.run == runs.c.number, table.c.key == clause.key)
+    if clause.operator == "IS NULL":
+        return source, ~exists().where(here)
+    if clause.operator == "IS NOT NULL":
+        return source, exists().where(here)
+    return source.join(table, here), compare(tx, table.c.value, clause)
+
+
+def _dataset_condition(tx: Transaction, clause: Clause) -> ColumnElement[bool]:
+    inputs = store.run_inputs.alias()
+    return exists().where(
+        inputs.c.run == store.runs.c.number,
+        inputs.c.project == tx.project,
+        compare(tx, inputs.c[clause.key], clause),
+    )
+
+
+def _run_order(
+    tx: Transaction, source: FromClause, order: Order, *, inner: bool
+) -> tuple[FromClause, list[ColumnElement[Any]]]:
+    runs = store.runs
+    if order.field == "attribute":
+        return source, _directed(runs.c[_RUN_COLUMNS[order.key]], order.ascending)
+    table = {"metric": store.latest_metrics, "parameter": store.params, "tag": store.run_tags}[order.field].alias()
+    here = and_(table.c.run == runs.c.number, table.c.key == order.key)
+    if inner:
+        here = and_(here, table.c.project == tx.project, table.c.is_nan.is_(False))
+        return source.join(table, here), [table.c.value.asc() if order.ascending else table.c.value.desc()]
+    joined = source.outerjoin(table, here)
+    if order.field != "metric":
+        return joined, _directed(table.c.value, order.ascending)
+    rank = case((table.c.is_nan.is_(True), 1), (table.c.value.is_(None), 2), else_=0)
+    return joined, [rank, table.c.value.asc() if order.ascending else table.c.value.desc()]
+
+
+def experiment_rows(
+    tx: Transaction, clauses: Sequence[Clause], orders: Sequence[Order], view: View, limit: int, offset: int
+) -> Sequence[sa.Row[Any]]:
+    """The experiments found, in order."""
+    table = store.experiments
+    conditions: list[ColumnElement[bool]] = [table.c.project == tx.project, table.c.stage.in_(STAGES[view])]
+    for clause in clauses:
+        if clause.field == "attribute":
+            conditions.append(compare(tx, table.c[_EXPERIMENT_COLUMNS[clause.key]], clause))
+            continue
+        tags = store.experiment_tags.alias()
+        here = and_(tags.c.project == tx.project, tags.c.experiment == table.c.number, tags.c.key == clause.key)
+        conditions.append(_tagged(tx, tags.c.value, here, clause))
+    keys = [
+        column.asc() if order.ascending else column.desc()
+        for order in orders
+        for column in (table.c[_EXPERIMENT_COLUMNS[order.key]],)
+    ]
+    if not any(order.key == "experiment_id" for order in orders):
+        keys.append(table.c.number.desc())
+    return tx.all(select(table).where(*conditions).order_by(*keys).limit(limit).offset(offset))
+
+
+def model_rows(
+    tx: Transaction,
+    experiments: Sequence[int] | None,
+    clauses: Sequence[Clause],
+    orders: Sequence[ModelOrder],
+    datasets: Sequence[tuple[str, str | None]],
+    limit: int,
+    offset: int,
+) -> Sequence[sa.Row[Any]]:
+    """The logged models found, in order. `datasets` (name, digest) narrow which values of metrics count."""
+    table = store.logged_models
+    conditions: list[ColumnElement[bool]] = [table.c.project == tx.project, table.c.stage == "active"]
+    if experiments is not None:
+        conditions.append(table.c.experiment.in_(experiments))
+    conditions += [_model_condition(tx, clause, datasets) for clause in clauses]
+    if datasets and not any(clause.field == "metric" for clause in clauses):
+        metrics = store.model_metrics.alias()
+        conditions.append(exists().where(_of_model(metrics), _on_datasets(metrics, datasets)))
+    keys: list[ColumnElement[Any]] = []
+    for order in orders:
+        keys += _model_order(order)
+    if not any(order.key == "created_ms" for order in orders):
+        keys.append(table.c.created_ms.desc())
+    statement = select(table).where(*conditions).order_by(*keys, table.c.id)
+    return tx.all(statement.limit(limit).offset(offset))
+
+
+def _model_condition(
+    tx: Transaction, clause: Clause, datasets: Sequence[tuple[str, str | None]]
+) -> ColumnElement[bool]:
+    if clause.field == "attribute":
+        return compare(tx, store.logged_models.c[_MODEL_COLUMNS[clause.key]], clause)
+    table = {"metric": store.model_metrics, "parameter": store.model_params, "tag": store.model_tags}[
+        clause.field
+    ].alias()
+    here = [_of_model(table), table.c.key == clause.key, compare(tx, table.c.value, clause)]
+    if clause.field == "metric":
+        here.append(table.c.is_nan.is_(False))
+        if datasets:
+            here.append(_on_datasets(table, datasets))
+    return exists().where(*here)
+
+
+def _model_order(order: ModelOrder) -> list[ColumnElement[Any]]:
+    if order.field == "attribute":
+        return _directed(store.logged_models.c[_MODEL_COLUMNS[order.key]], order.ascending)
+    metrics = store.model_metrics.alias()
+    wanted = [_of_model(metrics), metrics.c.key == order.key, metrics.c.is_nan.is_(False)]
+    if order.dataset_name:
+        wanted.append(metrics.c.dataset_name == order.dataset_name)
+    if order.dataset_digest:
+        wanted.append(metrics.c.dataset_digest == order.dataset_digest)
+    newest = (
+        select(metrics.c.value)
+        .where(*wanted)
+        .order_by(metrics.c.timestamp_ms.desc(), metrics.c.step.desc())
+        .limit(1)
+        .correlate(store.logged_models)
+        .scalar_subquery()
+    )
+    return _directed(newest, order.ascending)
+
+
+def _of_model(table: FromClause) -> ColumnElement[bool]:
+    models = store.logged_models
+    return and_(table.c.project == models.c.project, table.c.model_id == models.c.id)
+
+
+def _on_datasets(table: FromClause, datasets: Sequence[tuple[str, str | None]]) -> ColumnElement[bool]:
+    return or_(
+        *(
+            and_(table.c.dataset_name == name, literal(True) if digest is None else table.c.dataset_digest == digest)
+            for name, digest in datasets
+        )
+    )
+
+
+def _tagged(
+    tx: Transaction, value: ColumnElement[str], here: ColumnElement[bool], clause: Clause
+) -> ColumnElement[bool]:
+    if clause.operator == "IS NULL":
+        return ~exists().where(here)
+    if clause.operator == "IS NOT NULL":
+        return exists().where(here)
+    return exists().where(here, compare(tx, value, clause))
+
+
+def _directed(column: ColumnElement[Any], ascending: bool) -> list[ColumnElement[Any]]:
+    # Written out, since the two databases put NULL at opposite ends by default.
+    return [case((column.is_(None), 1), else_=0), column.asc() if ascending else column.desc()]
+
+
+def compare(tx: Transaction, column: ColumnElement[Any], clause: Clause) -> ColumnElement[bool]:
+    """A comparison of a clause as SQL. LIKE minds the case, ILIKE does not; a backslash is a backslash."""
+    value = clause.value
+    if clause.operator not in ("LIKE", "ILIKE"):
+        return _COMPARE[clause.operator](column, value)
+    assert isinstance(value, str)
+    if tx.dialect == "postgresql":
+        pattern = value.replace("\\", "\\\\")
+        return column.like(pattern) if clause.operator == "LIKE" else column.ilike(pattern)
+    # SQLite's LIKE folds ASCII case, its GLOB does not.
+    if clause.operator == "ILIKE":
+        return column.op("LIKE", is_comparison=True)(value)
+    return column.op("GLOB", is_comparison=True)(_glob(value))
+
+
+def _glob(pattern: str) -> str:
+    replaced = {"%": "*", "_": "?", "*": "[*]", "?": "[?]", "[": "[[]"}
+    return "".join(replaced.get(character, character) for character in pattern)
+
+
+def count_runs(tx: Transaction, experiment: int) -> int:
+    """How many active runs an experiment has."""
+    runs = store.runs
+    statement = (
+        select(func.count())
+        .select_from(runs)
+        .where(runs.c.project == tx.project, runs.c.experiment == experiment, runs.c.stage == "active")
+    )
+    return int(tx.scalar(statement))

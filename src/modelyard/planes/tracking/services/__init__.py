@@ -1,0 +1,1 @@
+"""The verbs of tracking, one file per noun."""

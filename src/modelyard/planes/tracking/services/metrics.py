@@ -1,0 +1,245 @@
+"""The verbs of metrics: append a batch, read a history, keep the latest values, put small segments together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import bindparam, or_, select, tuple_
+
+from modelyard.kernel.auth import Scope
+from modelyard.kernel.database import Database, Transaction
+from modelyard.kernel.errors import NotFound
+from modelyard.planes.tracking import points, rules, series, store
+from modelyard.planes.tracking.rows import run_row
+from modelyard.types.tracking import Metric, ModelMetric, Series
+
+_SEGMENTS = store.metric_segments
+_LATEST = store.latest_metrics
+_MODEL = store.model_metrics
+# Each write is one in so many to ask for a look by the compactor: no counter on the path of every write.
+_COMPACTION_ODDS = 64
+_MIX = 2_654_435_761
+_INSERT_SEGMENT = _SEGMENTS.insert()
+_OF_KEY = (
+    select(_SEGMENTS.c.body)
+    .where(_SEGMENTS.c.run == bindparam("run"), or_(_SEGMENTS.c.key == bindparam("key"), _SEGMENTS.c.key.is_(None)))
+    .order_by(_SEGMENTS.c.number)
+)
+
+
+class Batch(NamedTuple):
+    """Points of one write, checked, by key."""
+
+    groups: dict[str, list[points.Value]]
+
+    @classmethod
+    def of(cls, listed: Iterable[tuple[str, float, int, int]]) -> Batch:
+        """Points (key, value, step, time in ms). Raises InvalidInput, naming the first that cannot be."""
+        every = list(listed)
+        groups = points.group(every)
+        rules.check_metric_keys(groups)
+        for values in groups.values():
+            steps, times = [value.step for value in values], [value.timestamp_ms for value in values]
+            if min(times) < 0 or max(times) > rules.INT64_MAX or _outside(steps):
+                _name_the_bad_one(every)
+        return cls(groups)
+
+
+class OfModel(NamedTuple):
+    """A point that belongs to a logged model too."""
+
+    model_id: str
+    key: str
+    value: float
+    step: int
+    timestamp_ms: int
+    dataset_name: str = ""
+    dataset_digest: str = ""
+
+
+class Metrics:
+    """Histories of metrics: of one run, of many, whole or thinned."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def history(
+        self,
+        scope: Scope,
+        run_id: str,
+        key: str,
+        *,
+        points_max: int | None = None,
+        offset: int = 0,
+        limit: int | None = None,
+    ) -> Series:
+        """The points of a metric by time, from `offset` on, at most `limit`; or all, thinned to `points_max` with
+        their extremes kept. No points for a metric that the run does not have. Raises NotFound."""
+        with self._database.reading(scope) as tx:
+            bodies = _bodies(tx, run_row(tx, run_id).number, key)
+        found = series.assemble(bodies, key)
+        total = len(found)
+        if offset or limit is not None:
+            found = found.at(slice(offset, None if limit is None else offset + limit))
+        if points_max is not None:
+            found = series.thin(found, points_max)
+        return _noun(run_id, key, found, total)
+
+    def histories(self, scope: Scope, run_ids: Iterable[str], key: str, limit: int) -> list[Series]:
+        """The points of a metric of several runs, by run id and time, together at most `limit`.
+
+        Unknown runs are left out.
+        """
+        left, found = limit, []
+        for run_id, history in sorted(self._assemble(scope, run_ids, key).items()):
+            if left <= 0:
+                break
+            found.append(_noun(run_id, key, history.at(slice(left)), len(history)))
+            left -= len(history)
+        return found
+
+    def sampled(
+        self,
+        scope: Scope,
+        run_ids: Sequence[str],
+        key: str,
+        steps_max: int,
+        start_step: int | None = None,
+        end_step: int | None = None,
+        limit: int = 25_000,
+    ) -> list[Series]:
+        """The points of a metric of several runs at the same, about `steps_max` steps, each run's by step."""
+        histories = self._assemble(scope, run_ids, key)
+        steps = series.sampled_steps(list(histories.values()), steps_max, start_step, end_step)
+        return [
+            _noun(run_id, key, series.at_steps(histories[run_id], steps).at(slice(limit)), len(histories[run_id]))
+            for run_id in run_ids
+            if run_id in histories
+        ]
+
+    def _assemble(self, scope: Scope, run_ids: Iterable[str], key: str) -> dict[str, series.History]:
+        runs = store.runs
+        with self._database.reading(scope) as tx:
+            known = tx.all(
+                select(runs.c.id, runs.c.number).where(runs.c.project == tx.project, runs.c.id.in_(list(run_ids)))
+            )
+            bodies = {row.id: _bodies(tx, row.number, key) for row in known}
+        return {run_id: series.assemble(found, key) for run_id, found in bodies.items()}
+
+
+def append(tx: Transaction, run: int, batch: Batch) -> None:
+    """Add a batch to a run: one segment, and the latest value of each key where it is later."""
+    count = sum(len(values) for values in batch.groups.values())
+    made = tx.execute(
+        _INSERT_SEGMENT,
+        {"project": tx.project, "run": run, "key": None, "points": count, "body": points.pack(batch.groups)},
+    )
+    assert made.inserted_primary_key is not None
+    number: int = made.inserted_primary_key[0]
+    # Mixed, so that runs which write in turn do not always hit, or always miss.
+    if number * _MIX % 2**32 < 2**32 // _COMPACTION_ODDS:
+        tx.execute(
+            store.inserting(tx, store.compactions).on_conflict_do_nothing(), [{"run": run, "project": tx.project}]
+        )
+    rows = []
+    for key in sorted(batch.groups):
+        value = points.latest(batch.groups[key])
+        nan = math.isnan(value.value)
+        rows.append(
+            {
+                "run": run, "key": key, "project": tx.project, "is_nan": nan,
+                "value": 0.0 if nan else value.value, "step": value.step, "timestamp_ms": value.timestamp_ms,
+            }
+        )  # fmt: skip
+    tx.execute(_UPSERTS[tx.dialect], rows)
+
+
+def append_of_models(tx: Transaction, run_id: str, found: Sequence[OfModel]) -> None:
+    """Add points to the logged models that they are of. Raises NotFound for a model that is not there."""
+    if not found:
+        return
+    models = store.logged_models
+    wanted = {one.model_id for one in found}
+    known = {
+        row.id for row in tx.all(select(models.c.id).where(models.c.project == tx.project, models.c.id.in_(wanted)))
+    }
+    for missing in sorted(wanted - known):
+        raise NotFound(f"Logged model with ID '{missing[:80]}' not found.", code="logged_model.not_found")
+    rows = {}
+    for one in found:
+        nan = math.isnan(one.value)
+        rows[one[:2] + one[3:4] + one[5:]] = {
+            "project": tx.project, "model_id": one.model_id, "key": one.key, "run_id": run_id,
+            "dataset_name": one.dataset_name, "dataset_digest": one.dataset_digest, "step": one.step,
+            "timestamp_ms": one.timestamp_ms, "is_nan": nan, "value": 0.0 if nan else points.storable(one.value),
+        }  # fmt: skip
+    store.put_rows(tx, _MODEL, list(rows.values()), ["timestamp_ms", "is_nan", "value"])
+
+
+def latest_of(tx: Transaction, numbers: Sequence[int], keys: Sequence[str] | None = None) -> dict[int, list[Metric]]:
+    """The latest values of some runs, all or those of the keys."""
+    statement = select(
+        _LATEST.c.run, _LATEST.c.key, _LATEST.c.value, _LATEST.c.is_nan, _LATEST.c.step, _LATEST.c.timestamp_ms
+    ).where(_LATEST.c.run.in_(numbers))
+    if keys is not None:
+        statement = statement.where(_LATEST.c.key.in_(keys))
+    found: dict[int, list[Metric]] = {}
+    for run, key, value, nan, step, timestamp_ms in tx.execute(statement).tuples():
+        metric = Metric(key=key, value=None if nan else value, step=step, timestamp_ms=timestamp_ms)
+        found.setdefault(run, []).append(metric)
+    return found
+
+
+def of_models(tx: Transaction, model_ids: Sequence[str]) -> dict[str, list[ModelMetric]]:
+    """The values of some logged models, oldest first."""
+    found: dict[str, list[ModelMetric]] = {}
+    statement = select(_MODEL).where(_MODEL.c.project == tx.project, _MODEL.c.model_id.in_(model_ids))
+    for row in tx.all(statement.order_by(_MODEL.c.model_id, _MODEL.c.timestamp_ms, _MODEL.c.step, _MODEL.c.key)):
+        found.setdefault(row.model_id, []).append(
+            ModelMetric(
+                key=row.key, value=None if row.is_nan else row.value, step=row.step, timestamp_ms=row.timestamp_ms,
+                run_id=row.run_id, dataset_name=row.dataset_name or None, dataset_digest=row.dataset_digest or None,
+            )
+        )  # fmt: skip
+    return found
+
+
+def _upsert(tx_dialect: str) -> Any:
+    statement = store.inserting_in(tx_dialect, _LATEST)
+    new = statement.excluded
+    return statement.on_conflict_do_update(
+        index_elements=[_LATEST.c.run, _LATEST.c.key],
+        set_={name: new[name] for name in ("is_nan", "value", "step", "timestamp_ms")},
+        where=tuple_(new.step, new.timestamp_ms, new.value)
+        > tuple_(_LATEST.c.step, _LATEST.c.timestamp_ms, _LATEST.c.value),
+    )
+
+
+_UPSERTS = {dialect: _upsert(dialect) for dialect in ("sqlite", "postgresql")}
+
+
+def _bodies(tx: Transaction, run: int, key: str) -> list[bytes]:
+    return [row.body for row in tx.execute(_OF_KEY, {"run": run, "key": key})]
+
+
+def _noun(run_id: str, key: str, history: series.History, total: int) -> Series:
+    values: list[float | None] = history.values.tolist()
+    return Series(
+        run_id=run_id,
+        key=key,
+        steps=history.steps.tolist(),
+        timestamps_ms=history.times.tolist(),
+        values=[None if value != value else value for value in values],
+        total=total,
+    )
+
+
+def _outside(steps: Sequence[int]) -> bool:
+    return min(steps) < rules.INT64_MIN or max(steps) > rules.INT64_MAX
+
+
+def _name_the_bad_one(every: Sequence[tuple[str, float, int, int]]) -> None:
+    for at, (key, value, step, timestamp_ms) in enumerate(every):
+        rules.check_point(key, value, timestamp_ms, step, f"metrics[{at}]" if len(every) > 1 else "")

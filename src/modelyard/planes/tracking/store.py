@@ -1,0 +1,261 @@
+"""The tables of tracking. Runs have a number of their own: what belongs to a run is many rows, and a number is short.
+
+Metric points live in `metric_segments`, packed (see `points.py`); `latest_metrics` holds what search needs of them.
+Times that MLflow's clients filter by are milliseconds in BIGINT, exactly as they were sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    Index,
+    Integer,
+    LargeBinary,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    select,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+
+from modelyard.kernel.database import Transaction
+from modelyard.kernel.schema import Instant, Json, metadata
+
+# SQLite counts rows only in a column that is INTEGER PRIMARY KEY.
+_Number = BigInteger().with_variant(Integer, "sqlite")
+
+experiments = Table(
+    "experiments",
+    metadata,
+    Column("project", String(64), primary_key=True),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("name", String(500), nullable=False),
+    Column("artifact_location", Text, nullable=False),
+    Column("stage", String(8), nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("updated_ms", BigInteger, nullable=False),
+    UniqueConstraint("project", "name", name="uq_experiments_name"),
+)
+experiment_tags = Table(
+    "experiment_tags",
+    metadata,
+    Column("project", String(64), primary_key=True),
+    Column("experiment", BigInteger, primary_key=True, autoincrement=False),
+    Column("key", String(250), primary_key=True),
+    Column("value", Text, nullable=False),
+)
+counters = Table(
+    "tracking_counters",
+    metadata,
+    Column("project", String(64), primary_key=True),
+    Column("name", String(32), primary_key=True),
+    Column("value", BigInteger, nullable=False),
+)
+runs = Table(
+    "runs",
+    metadata,
+    Column("number", _Number, primary_key=True, autoincrement=True),
+    Column("project", String(64), nullable=False),
+    Column("id", String(32), nullable=False, unique=True),
+    Column("experiment", BigInteger, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("user", String(255), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("stage", String(8), nullable=False),
+    Column("start_ms", BigInteger, nullable=False),
+    Column("end_ms", BigInteger),
+    Column("artifact_uri", Text, nullable=False),
+    # Whether there is anything in run_inputs or run_models, so that reading a run need not look there in vain.
+    Column("has_links", Boolean, nullable=False, default=False),
+    Index("runs_by_start", "project", "experiment", "stage", "start_ms", "id"),
+)
+params = Table(
+    "params",
+    metadata,
+    Column("run", BigInteger, primary_key=True, autoincrement=False),
+    Column("key", String(250), primary_key=True),
+    Column("project", String(64), nullable=False),
+    Column("value", Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+run_tags = Table(
+    "run_tags",
+    metadata,
+    Column("run", BigInteger, primary_key=True, autoincrement=False),
+    Column("key", String(250), primary_key=True),
+    Column("project", String(64), nullable=False),
+    Column("value", Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+latest_metrics = Table(
+    "latest_metrics",
+    metadata,
+    Column("run", BigInteger, primary_key=True, autoincrement=False),
+    Column("key", String(250), primary_key=True),
+    Column("project", String(64), nullable=False),
+    Column("is_nan", Boolean, nullable=False),
+    # Zero where it is not a number, since no database orders NaN as the others do.
+    Column("value", Double, nullable=False),
+    Column("step", BigInteger, nullable=False),
+    Column("timestamp_ms", BigInteger, nullable=False),
+    Index("latest_metrics_by_value", "project", "key", "is_nan", "value", "run"),
+    sqlite_with_rowid=False,
+)
+metric_segments = Table(
+    "metric_segments",
+    metadata,
+    Column("number", _Number, primary_key=True, autoincrement=True),
+    Column("project", String(64), nullable=False),
+    Column("run", BigInteger, nullable=False),
+    # Null: a batch as it came, or several put together, of any keys. Else: a packed part of one key's history.
+    Column("key", String(250)),
+    Column("points", Integer, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Index("metric_segments_by_run", "run", "key"),
+)
+# Runs whose segments are worth a look by the compactor.
+compactions = Table(
+    "metric_compactions",
+    metadata,
+    Column("run", BigInteger, primary_key=True, autoincrement=False),
+    Column("project", String(64), nullable=False),
+)
+input_datasets = Table(
+    "input_datasets",
+    metadata,
+    Column("project", String(64), primary_key=True),
+    Column("experiment", BigInteger, primary_key=True, autoincrement=False),
+    Column("name", String(500), primary_key=True),
+    Column("digest", String(36), primary_key=True),
+    Column("source_type", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("schema", Text),
+    Column("profile", Text),
+)
+run_inputs = Table(
+    "run_inputs",
+    metadata,
+    Column("run", BigInteger, primary_key=True, autoincrement=False),
+    Column("name", String(500), primary_key=True),
+    Column("digest", String(36), primary_key=True),
+    Column("project", String(64), nullable=False),
+    Column("experiment", BigInteger, nullable=False),
+    Column("context", Text),
+    Column("tags", Json, nullable=False),
+    Index("run_inputs_by_experiment", "project", "experiment"),
+)
+run_models = Table(
+    "run_models",
+    metadata,
+    Column("run", BigInteger, primary_key=True, autoincrement=False),
+    Column("direction", String(6), primary_key=True),
+    Column("model_id", String(64), primary_key=True),
+    Column("project", String(64), nullable=False),
+    Column("step", BigInteger, nullable=False),
+)
+logged_models = Table(
+    "logged_models",
+    metadata,
+    Column("project", String(64), primary_key=True),
+    Column("id", String(64), primary_key=True),
+    Column("experiment", BigInteger, nullable=False),
+    Column("name", String(500), nullable=False),
+    Column("artifact_location", Text, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("stage", String(8), nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("updated_ms", BigInteger, nullable=False),
+    Column("model_type", Text),
+    Column("source_run_id", String(64)),
+    Index("logged_models_by_experiment", "project", "experiment", "created_ms"),
+)
+model_params = Table(
+    "logged_model_params",
+    metadata,
+    Column("project", String(64), primary_key=True),
+    Column("model_id", String(64), primary_key=True),
+    Column("key", String(250), primary_key=True),
+    Column("value", Text, nullable=False),
+)
+model_tags = Table(
+    "logged_model_tags",
+    metadata,
+    Column("project", String(64), primary_key=True),
+    Column("model_id", String(64), primary_key=True),
+    Column("key", String(250), primary_key=True),
+    Column("value", Text, nullable=False),
+)
+# A model has few values (a checkpoint is one step), and search asks for each with its dataset: rows, not segments.
+model_metrics = Table(
+    "logged_model_metrics",
+    metadata,
+    Column("project", String(64), primary_key=True),
+    Column("model_id", String(64), primary_key=True),
+    Column("key", String(250), primary_key=True),
+    Column("run_id", String(32), primary_key=True),
+    Column("dataset_name", String(500), primary_key=True),
+    Column("dataset_digest", String(36), primary_key=True),
+    Column("step", BigInteger, primary_key=True, autoincrement=False),
+    Column("timestamp_ms", BigInteger, nullable=False),
+    Column("is_nan", Boolean, nullable=False),
+    Column("value", Double, nullable=False),
+)
+artifacts = Table(
+    "artifacts",
+    metadata,
+    Column("project", String(64), primary_key=True),
+    Column("owner_kind", String(8), primary_key=True),
+    Column("owner_id", String(64), primary_key=True),
+    Column("path", String(1024), primary_key=True),
+    # The path as a file system without case would know it.
+    Column("folded", String(2048), nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("updated_at", Instant, nullable=False),
+    Index("artifacts_by_digest", "digest"),
+    Index("artifacts_by_folded", "project", "owner_kind", "owner_id", "folded"),
+)
+
+
+def inserting(tx: Transaction, table: Table) -> Any:
+    """An INSERT that knows ON CONFLICT, in the transaction's dialect."""
+    return inserting_in(tx.dialect, table)
+
+
+def inserting_in(dialect: str, table: Table) -> Any:
+    """An INSERT that knows ON CONFLICT, in the dialect of this name."""
+    return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
+
+
+def put_rows(tx: Transaction, table: Table, rows: Sequence[Mapping[str, Any]], changed: Sequence[str]) -> None:
+    """Insert rows; where the key exists, set the named columns."""
+    if not rows:
+        return
+    statement = inserting(tx, table)
+    statement = statement.on_conflict_do_update(
+        index_elements=list(table.primary_key.columns),
+        set_={name: statement.excluded[name] for name in changed},
+    )
+    tx.execute(statement, list(rows))
+
+
+def next_number(tx: Transaction, name: str) -> int:
+    """The next number of a counter of this project; the first is 1. Gaps come from what was rolled back."""
+    statement = inserting(tx, counters).values(project=tx.project, name=name, value=1)
+    statement = statement.on_conflict_do_update(
+        index_elements=[counters.c.project, counters.c.name], set_={"value": counters.c.value + 1}
+    ).returning(counters.c.value)
+    return int(tx.scalar(statement))
+
+
+def key_values(tx: Transaction, table: Table, owner: Any) -> dict[str, str]:
+    """The key-value rows that a condition picks."""
+    rows = tx.all(select(table.c.key, table.c.value).where(table.c.project == tx.project, owner))
+    return {row.key: row.value for row in rows}

@@ -1,0 +1,211 @@
+"""The nouns of tracking: experiments, runs and what is logged to them, logged models, artifacts."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+Stage = Literal["active", "deleted"]
+RunStatus = Literal["SCHEDULED", "RUNNING", "FINISHED", "FAILED", "KILLED"]
+ModelStatus = Literal["PENDING", "READY", "FAILED"]
+View = Literal["active", "deleted", "all"]
+OwnerKind = Literal["run", "model", "project"]
+
+TERMINAL_STATUSES: frozenset[RunStatus] = frozenset({"FINISHED", "FAILED", "KILLED"})
+
+
+class Experiment(msgspec.Struct, frozen=True, kw_only=True):
+    """A named group of runs. `id` is a number in text, unique in its project; `0` is always there."""
+
+    id: str
+    name: str
+    artifact_location: str
+    stage: Stage
+    created_at: datetime
+    updated_at: datetime
+    tags: dict[str, str] = {}
+
+
+class Metric(msgspec.Struct, frozen=True, kw_only=True):
+    """One value of a metric. `value` None is not-a-number: JSON has no NaN."""
+
+    key: str
+    value: float | None
+    step: int = 0
+    timestamp_ms: int = 0
+
+
+class ModelMetric(msgspec.Struct, frozen=True, kw_only=True):
+    """One value of a metric of a logged model: by which run, and on which dataset."""
+
+    key: str
+    value: float | None
+    step: int
+    timestamp_ms: int
+    run_id: str
+    dataset_name: str | None = None
+    dataset_digest: str | None = None
+
+
+class Dataset(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run read. `schema` and `profile` are texts of whatever form the client writes."""
+
+    name: str
+    digest: str
+    source_type: str
+    source: str
+    schema: str | None = None
+    profile: str | None = None
+
+
+class DatasetInput(msgspec.Struct, frozen=True):
+    """A dataset as an input of a run, with tags such as `mlflow.data.context`."""
+
+    dataset: Dataset
+    tags: dict[str, str] = {}
+
+
+class ModelOutput(msgspec.Struct, frozen=True):
+    """A logged model that a run made, at which step."""
+
+    model_id: str
+    step: int = 0
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """One execution and what it logged. `metrics` holds the latest value of each."""
+
+    id: str
+    experiment_id: str
+    name: str
+    user: str
+    status: RunStatus
+    stage: Stage
+    started_at: datetime
+    ended_at: datetime | None
+    artifact_uri: str
+    params: dict[str, str] = {}
+    tags: dict[str, str] = {}
+    metrics: list[Metric] = []
+    inputs: list[DatasetInput] = []
+    model_inputs: list[str] = []
+    model_outputs: list[ModelOutput] = []
+
+    @property
+    def latest(self) -> dict[str, float | None]:
+        """The latest value of each metric by its key."""
+        return {metric.key: metric.value for metric in self.metrics}
+
+
+class LoggedModel(msgspec.Struct, frozen=True, kw_only=True):
+    """A model that a run saved, before anybody registered it."""
+
+    id: str
+    experiment_id: str
+    name: str
+    artifact_location: str
+    status: ModelStatus
+    stage: Stage
+    created_at: datetime
+    updated_at: datetime
+    model_type: str | None = None
+    source_run_id: str | None = None
+    params: dict[str, str] = {}
+    tags: dict[str, str] = {}
+    metrics: list[ModelMetric] = []
+
+
+class Artifact(msgspec.Struct, frozen=True, kw_only=True):
+    """A file, or a directory of files (then without a digest), below its owner."""
+
+    path: str
+    is_dir: bool = False
+    size_bytes: int | None = None
+    digest: str | None = None
+
+
+class Series(msgspec.Struct, frozen=True, kw_only=True):
+    """The history of a metric in columns, by time. `total` counts the points before any down-sampling."""
+
+    run_id: str
+    key: str
+    steps: list[int]
+    timestamps_ms: list[int]
+    values: list[float | None]
+    total: int
+
+
+class DatasetSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """A dataset that runs of an experiment read, and in which context."""
+
+    experiment_id: str
+    name: str
+    digest: str
+    context: str | None
+
+
+class Point(msgspec.Struct, frozen=True, array_like=True):
+    """One value to log, written `[key, value, step, timestamp_ms]`; a null value is not-a-number."""
+
+    key: str
+    value: float | None
+    step: int = 0
+    timestamp_ms: int = 0
+
+
+class CreateExperiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a new experiment is made of."""
+
+    name: str
+    artifact_location: str = ""
+    tags: dict[str, str] = {}
+
+
+class UpdateExperiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A new name, tags to set, or another stage."""
+
+    name: str | None = None
+    tags: dict[str, str] = {}
+    stage: Stage | None = None
+
+
+class CreateRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a new run starts with. Without a start the server's time counts."""
+
+    experiment_id: str = "0"
+    name: str = ""
+    user: str = ""
+    started_at: datetime | None = None
+    tags: dict[str, str] = {}
+
+
+class UpdateRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A new status, end, name, or stage of a run."""
+
+    status: RunStatus | None = None
+    ended_at: datetime | None = None
+    name: str | None = None
+    stage: Stage | None = None
+
+
+class LogBatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is logged to a run in one transaction."""
+
+    metrics: list[Point] = []
+    params: dict[str, str] = {}
+    tags: dict[str, str] = {}
+    inputs: list[DatasetInput] = []
+
+
+class SearchRuns(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which runs, in which order, with which metrics. No `experiments` are all; no `metrics` are all of a run's."""
+
+    experiments: list[str] = []
+    filter: str = ""
+    order_by: list[str] = []
+    view: View = "active"
+    limit: int = 100
+    page: str = ""
+    metrics: list[str] | None = None
