@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from modelyard.engines.blobs.base import BlobStore
+from modelyard.engines.blobs.local import LocalBlobs
+from modelyard.engines.tables.delta import DeltaTables
 from modelyard.kernel.clock import Clock, SystemClock
 from modelyard.kernel.database import Database
 from modelyard.kernel.reconcile import ReconcileLoop
 from modelyard.kernel.settings import Settings
 from modelyard.migrations import migrate
+from modelyard.planes.data import Data
+from modelyard.planes.tracking import Tracking
 
 
 @dataclass(frozen=True)
@@ -17,6 +22,9 @@ class Yard:
 
     settings: Settings
     database: Database
+    blobs: BlobStore
+    data: Data
+    tracking: Tracking
     loop: ReconcileLoop
 
     def close(self) -> None:
@@ -30,5 +38,12 @@ def compose(settings: Settings, clock: Clock | None = None) -> Yard:
     settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
     database = Database(settings.catalog_url, clock or SystemClock())
     migrate(database)
-    loop = ReconcileLoop(database, interval_s=settings.reconcile_interval_s)
-    return Yard(settings, database, loop)
+    blobs = LocalBlobs(settings.home / "blobs")
+    data = Data(database, DeltaTables(settings.home / "tables"), spill=settings.home / "spill")
+    tracking = Tracking(database, blobs)
+    loop = ReconcileLoop(
+        database,
+        [*tracking.reconcilers(), *data.reconcilers()],
+        interval_s=settings.reconcile_interval_s,
+    )
+    return Yard(settings, database, blobs, data, tracking, loop)
