@@ -1,0 +1,1 @@
+"""MLflow's REST API over our planes. It translates, and decides nothing."""
