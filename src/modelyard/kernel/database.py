@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from pathlib import Path
@@ -109,14 +109,15 @@ class Transaction:
         """Tie two URNs by a relation of `lineage.RELATIONS`. Written with the commit; a tie that exists stays."""
         self._edges.append(lineage.Edge(subject, relation, object_))
 
-    def flush(self) -> None:
-        """Write the collected events and edges into the open transaction."""
+    def flush(self) -> bool:
+        """Write the collected events and edges into the open transaction. Returns whether there was an event."""
         said, self._said = self._said, []
         edges, self._edges = self._edges, []
         if said:
             events.insert(self.connection, said, actor=self.actor, at=self.now)
         if edges:
             lineage.insert(self.connection, edges, project=self.project, at=self.now)
+        return bool(said)
 
 
 class Database:
@@ -129,6 +130,8 @@ class Database:
         # Waiting here costs nothing and is fair; waiting in SQLite's busy handler is a lottery with sleeps.
         self._write_lock = threading.Lock() if self.engine.dialect.name == "sqlite" else nullcontext()
         self._open = threading.local()
+        self.after_commit: list[Callable[[], None]] = []
+        """Called after each commit that said an event: what waits for events looks at once."""
 
     @contextmanager
     def transaction(self, scope: Scope, lease: Lease | None = None) -> Iterator[Transaction]:
@@ -144,9 +147,12 @@ class Database:
                 if lease is not None:
                     check_lease(tx.connection, lease, tx.now)
                 yield tx
-                tx.flush()
+                told = tx.flush()
         finally:
             self._open.writing = False
+        if told:
+            for notify in self.after_commit:
+                notify()
 
     @contextmanager
     def reading(self, scope: Scope | None = None) -> Iterator[Transaction]:

@@ -61,7 +61,8 @@ class ReconcileLoop:
         self._interval_s = interval_s
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{new_id()[-8:]}"
         self._scope = system_scope("*")
-        self._wake = threading.Event()
+        self._woken = threading.Condition()
+        self._wakes = 0
         self._stopped = threading.Event()
         self._threads: list[threading.Thread] = []
         self._retry_at: dict[str, tuple[float, float]] = {}
@@ -79,6 +80,7 @@ class ReconcileLoop:
 
     def start(self) -> None:
         """Keep going, each reconciler in a thread of its own so that a slow one delays no other, until `stop`."""
+        self._database.after_commit.append(self.wake)
         for name, step in [
             ("events", self._step_events),
             *((one.name, lambda one=one: self._step_reconciler(one)) for one in self._reconcilers),
@@ -89,26 +91,29 @@ class ReconcileLoop:
 
     def wake(self) -> None:
         """Look now instead of at the next interval."""
-        self._wake.set()
+        with self._woken:
+            self._wakes += 1
+            self._woken.notify_all()
 
     def stop(self, timeout_s: float = 10.0) -> None:
         """Stop after the current acts."""
         self._stopped.set()
-        self._wake.set()
+        self.wake()
         for thread in self._threads:
             thread.join(timeout_s)
 
     def _run(self, step: object) -> None:
         assert callable(step)
         while not self._stopped.is_set():
+            seen = self._wakes
             try:
                 busy = step()
             except Exception:  # noqa: BLE001  the loop outlives any fault of what it runs
                 _log.exception("a reconcile round failed; it is repeated")
                 busy = 0
             if not busy:
-                self._wake.wait(self._interval_s)
-                self._wake.clear()
+                with self._woken:
+                    self._woken.wait_for(lambda seen=seen: self._wakes != seen, self._interval_s)  # type: ignore[misc]
 
     def _step_reconciler(self, reconciler: Reconciler) -> int:
         acted = 0
