@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
+from tempfile import gettempdir
 from typing import TYPE_CHECKING, Any
 
 from modelyard.engines.tables.base import FileSet, Snapshot, TableStore
@@ -16,9 +17,11 @@ from modelyard.kernel.database import Database
 from modelyard.kernel.errors import Conflict, InvalidInput, NotFound
 from modelyard.kernel.ids import new_id
 from modelyard.kernel.limits import PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX
+from modelyard.kernel.paths import make_private
 from modelyard.kernel.reconcile import Reconciler
 from modelyard.planes.data import store
-from modelyard.planes.data.checks import BATCH, DATASET
+from modelyard.planes.data.audit import columns_of
+from modelyard.planes.data.checks import DATASET
 from modelyard.planes.data.profile import wire_row
 from modelyard.planes.data.publish import JOB_PREFIX
 from modelyard.planes.data.reconcile import PublicationRecovery
@@ -235,6 +238,10 @@ class Data:
         with self._session(tables) as session:
             return session.table(statement)
 
+    def rows(self, scope: Scope, name: str, ref: Ref = None, *, filter: str | None = None, limit: int = 100) -> Rows:
+        """Some rows of a version as JSON can carry them, for looking at; at most 1,000."""
+        return self._rows(self.snapshot(scope, name, ref)[1].file_set, filter, limit)
+
     # --- tags -------------------------------------------------------------------------------------------------
 
     def tag(self, scope: Scope, name: str, tag: str, version: int) -> DatasetVersion:
@@ -278,14 +285,7 @@ class Data:
     ) -> Rows:
         """Rows of such a batch, those that meet an SQL condition where one is given."""
         write = self._quarantined_write(scope, name, quarantine_id)
-        table = self._staged_table(write.location, write.id)
-        if filter:
-            with self._session({BATCH: table}) as session:
-                session.check_condition(BATCH, filter)
-        with self._session({BATCH: table}) as session:
-            where = f" WHERE ({filter}\n)" if filter else ""
-            rows = session.rows(f"SELECT * FROM {BATCH}{where} LIMIT {min(max(limit, 0), ROWS_SHOWN_MAX)}")
-        return Rows(columns=write.columns, rows=[wire_row(row) for row in rows])
+        return self._rows(self._staged_table(write.location, write.id), filter, limit)
 
     def discard(self, scope: Scope, name: str, quarantine_id: str) -> None:
         """Remove a batch from quarantine, with its files."""
@@ -300,6 +300,10 @@ class Data:
     def reconcilers(self) -> Sequence[Reconciler]:
         """What the reconcile loop runs for this plane."""
         return [PublicationRecovery(self)]
+
+    def spool(self) -> Path:
+        """The name of a new file for a body that is being received."""
+        return make_private(self._spill or Path(gettempdir()) / "modelyard") / f"{new_id()}.incoming"
 
     def unfinished(self, now: datetime) -> Sequence[tuple[str, str]]:
         """Project and name of datasets with a publication that began some time ago and did not end."""
@@ -352,6 +356,14 @@ class Data:
 
         files = ds.dataset([str(file) for file in snapshot.files], schema=snapshot.schema, format="parquet")
         yield from files.to_batches(columns=schema.names)
+
+    def _rows(self, table: FileSet, filter: str | None, limit: int) -> Rows:
+        with self._session({DATASET: table}) as session:
+            if filter:
+                session.check_condition(DATASET, filter)
+            where = f" WHERE ({filter}\n)" if filter else ""
+            rows = session.rows(f"SELECT * FROM {DATASET}{where} LIMIT {min(max(limit, 0), ROWS_SHOWN_MAX)}")
+        return Rows(columns=columns_of(table.schema), rows=[wire_row(row) for row in rows])
 
     @contextmanager
     def _session(self, tables: Mapping[str, FileSet]) -> Iterator[SqlSession]:

@@ -1,0 +1,130 @@
+"""Tabular data as it arrives in a file: an Arrow stream or file, Parquet, or CSV, opened as a stream of batches.
+
+What a peer sent is not trusted: every Arrow batch is validated in full before its offsets are followed, since a
+crafted one would else be read outside its buffers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from modelyard.kernel.errors import InvalidInput
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ARROW_STREAM = "application/vnd.apache.arrow.stream"
+ARROW_FILE = "application/vnd.apache.arrow.file"
+PARQUET = "application/vnd.apache.parquet"
+CSV = "text/csv"
+_MAGIC = ((b"PAR1", PARQUET), (b"ARROW1", ARROW_FILE), (b"\xff\xff\xff\xff", ARROW_STREAM))
+_ROWS_PER_BATCH = 64 * 1024
+
+
+@contextmanager
+def open_tabular(file: Path, media_type: str) -> Iterator[pa.RecordBatchReader]:
+    """The file as a stream of batches. CSV is only read as such where the media type says so.
+
+    Raises InvalidInput (`dataset.not_tabular`) for what is none of these, or is damaged at its start.
+    """
+    import pyarrow as pa  # heavy: imported late
+
+    with file.open("rb") as head:
+        start = head.read(8)
+    if not start:
+        raise InvalidInput(
+            "there is nothing in the body", code="dataset.batch_empty", hint="send Arrow, Parquet or CSV"
+        )
+    kind = CSV if media_type.split(";")[0].strip().lower() == CSV else _kind_of(start)
+    try:
+        with pa.memory_map(str(file)) as source:
+            yield _open(source, kind)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError, EOFError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise InvalidInput(
+            f"the body is no readable {_NAMES[kind]}: {str(error).splitlines()[0]}",
+            code="dataset.not_tabular",
+            hint="it may be truncated; produce it again",
+        ) from error
+
+
+_NAMES = {ARROW_STREAM: "Arrow stream", ARROW_FILE: "Arrow file", PARQUET: "Parquet file", CSV: "CSV"}
+
+
+def _kind_of(start: bytes) -> str:
+    for magic, kind in _MAGIC:
+        if start.startswith(magic):
+            return kind
+    raise InvalidInput(
+        f"the body begins with {start!r}: it is neither Arrow nor Parquet",
+        code="dataset.not_tabular",
+        hint=f"send an Arrow IPC stream or a Parquet file, or CSV with the content type '{CSV}'",
+    )
+
+
+def _open(source: pa.NativeFile, kind: str) -> pa.RecordBatchReader:
+    import pyarrow as pa  # heavy: imported late
+
+    if kind == ARROW_STREAM:
+        reader = pa.ipc.open_stream(source)
+        return pa.RecordBatchReader.from_batches(reader.schema, _validated(iter(reader)))
+    if kind == ARROW_FILE:
+        file = pa.ipc.open_file(source)
+        batches = (file.get_batch(index) for index in range(file.num_record_batches))
+        return pa.RecordBatchReader.from_batches(file.schema, _validated(batches))
+    if kind == PARQUET:
+        import pyarrow.parquet as pq  # heavy: imported late
+
+        parquet = pq.ParquetFile(source)
+        return pa.RecordBatchReader.from_batches(parquet.schema_arrow, parquet.iter_batches(_ROWS_PER_BATCH))
+    import pyarrow.csv as csv  # heavy: imported late
+
+    return csv.open_csv(source)
+
+
+def _validated(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        batch.validate(full=True)
+        yield batch
+
+
+def ipc_chunks(schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> Iterator[bytes]:
+    """Batches as the bytes of an Arrow stream, a piece for each."""
+    import pyarrow as pa  # heavy: imported late
+
+    sink = _Pieces()
+    with pa.ipc.new_stream(pa.PythonFile(sink, mode="w"), schema) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+            yield sink.take()
+    yield sink.take()
+
+
+class _Pieces:
+    """A sink that gives back what was written to it since the last time."""
+
+    closed = False
+
+    def __init__(self) -> None:
+        self._held: list[bytes] = []
+
+    def write(self, piece: bytes) -> int:
+        self._held.append(bytes(piece))
+        return len(piece)
+
+    def take(self) -> bytes:
+        held, self._held = self._held, []
+        return b"".join(held)
+
+    def writable(self) -> bool:
+        return True
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def close(self) -> None:
+        self.closed = True
