@@ -285,6 +285,7 @@ def test_a_killed_supervisor_is_told_as_lost_and_nothing_keeps_running(bench: Be
 def test_a_reused_process_id_is_never_signalled(bench: Bench) -> None:
     handle = bench.python("pass")
     bench.end(handle)
+    bench.until(lambda: bench.marked(handle) == [])
     bystander = subprocess.Popen(["sleep", "600"])
     try:
         (Path(handle.directory) / "result.json").unlink()

@@ -27,7 +27,7 @@ from modelyard.kernel.errors import EngineError, InvalidInput, Unavailable
 from modelyard.kernel.paths import make_private
 from modelyard.types.jobs import Resources, Usage
 
-MARK = "MODELYARD_COMMAND"
+MARK = "MYD_COMMAND"
 """Name of the variable that marks every process of a command, for the case that its supervisor is gone."""
 
 MEMORY_SHARE = 0.8
