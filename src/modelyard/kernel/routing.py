@@ -23,7 +23,7 @@ def _declare(method: HttpMethod, path: str | list[str], requires: Action, status
     def decorate(function: Callable[..., Any]) -> HTTPRouteHandler:
         taken = RESERVED.intersection(inspect.signature(function).parameters)
         if taken:
-            raise TypeError(f"{function.__name__}: Litestar keeps {taken} for itself; take `caller: Scope`")
+            raise TypeError(f"{function.__name__}: Litestar keeps {sorted(taken)} for itself: rename it (the Scope is `caller`)")
         if not inspect.iscoroutinefunction(function):
             options["sync_to_thread"] = True
         return route(path, http_method=method, status_code=status_code, opt={REQUIRES: requires}, **options)(function)
