@@ -6,13 +6,15 @@ from dataclasses import dataclass
 
 from modelyard.engines.blobs.base import BlobStore
 from modelyard.engines.blobs.local import LocalBlobs
+from modelyard.engines.compute.process import ProcessEngine
 from modelyard.engines.tables.delta import DeltaTables
 from modelyard.kernel.clock import Clock, SystemClock
 from modelyard.kernel.database import Database
 from modelyard.kernel.reconcile import ReconcileLoop
-from modelyard.kernel.settings import Settings
+from modelyard.kernel.settings import Settings, process_environment
 from modelyard.migrations import migrate
 from modelyard.planes.data import Data
+from modelyard.planes.jobs import Jobs
 from modelyard.planes.tracking import Tracking
 
 
@@ -25,6 +27,7 @@ class Yard:
     blobs: BlobStore
     data: Data
     tracking: Tracking
+    jobs: Jobs
     loop: ReconcileLoop
 
     def close(self) -> None:
@@ -41,9 +44,12 @@ def compose(settings: Settings, clock: Clock | None = None) -> Yard:
     blobs = LocalBlobs(settings.home / "blobs")
     data = Data(database, DeltaTables(settings.home / "tables"), spill=settings.home / "spill")
     tracking = Tracking(database, blobs)
+    engine = ProcessEngine(process_environment(), cpus=settings.cpus, memory_bytes=settings.memory_bytes)
+    jobs = Jobs(database, engine, settings.home / "jobs", server_url=settings.public_url)
     loop = ReconcileLoop(
         database,
-        [*tracking.reconcilers(), *data.reconcilers()],
+        [*tracking.reconcilers(), *data.reconcilers(), *jobs.reconcilers()],
         interval_s=settings.reconcile_interval_s,
     )
-    return Yard(settings, database, blobs, data, tracking, loop)
+    jobs.wake = loop.wake
+    return Yard(settings, database, blobs, data, tracking, jobs, loop)

@@ -106,6 +106,11 @@ def load_with_origin(
     return settings, shown
 
 
+def process_environment() -> Mapping[str, str]:
+    """The environment that this process was given, for engines that start others."""
+    return dict(os.environ)
+
+
 def _read_file(file: Path) -> Mapping[str, Any]:
     if not file.is_file():
         return {}
