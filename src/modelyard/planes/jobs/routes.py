@@ -24,12 +24,12 @@ def submit_job(caller: Scope, jobs: Jobs, data: SubmitJob) -> Job:
 def list_jobs(
     caller: Scope,
     jobs: Jobs,
-    state: JobState | None = None,
+    in_state: Annotated[JobState | None, Parameter(query="state")] = None,
     after: str | None = None,
     limit: Annotated[int, Parameter(ge=1, le=PAGE_ITEMS_MAX)] = PAGE_ITEMS_DEFAULT,
 ) -> Page[Job]:
     """Jobs of the project, newest first."""
-    return jobs.list_jobs(caller, state=state, after=after, limit=limit)
+    return jobs.list_jobs(caller, state=in_state, after=after, limit=limit)
 
 
 @get("/api/jobs/{job_id:str}", requires=Action.READ)
