@@ -35,6 +35,7 @@ COOKIE = "modelyard_session"
 DEFAULT_PROJECT = "default"
 TRUSTED_FOR_S = 1.0
 """How long a token that was good is taken for good without asking the catalog: so long a revocation may take."""
+KNOWN_MAX = 10_000
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -103,24 +104,36 @@ class Gate:
             )
 
     async def _authenticate(self, scope: Scope, headers: dict[bytes, str]) -> Principal:
-        token = _token_of(headers)
+        token = _sent_token(headers)
         if token is None:
-            return self._anonymous
-        digest = digest_of(token)
-        good_until, principal = self._known.get(digest, (0.0, ANONYMOUS))
-        if time.monotonic() < good_until:
-            return principal
+            return await self._of_session(headers)
         client = scope.get("client")
         address = client[0] if client else "local"
         self._check_failures(address)
         try:
-            principal = await to_thread.run_sync(self._look_up, token)
+            return await self._principal_of(token)
         except Unauthenticated:
             self._failures.setdefault(address, deque()).append(time.monotonic())
             raise
-        if len(self._known) > 10_000:
-            self._known.clear()
-        self._known[digest] = (time.monotonic() + TRUSTED_FOR_S, principal)
+
+    async def _of_session(self, headers: dict[bytes, str]) -> Principal:
+        """Who a browser's cookie stands for. One that is no longer good is as none: the page asks to sign in."""
+        token = _cookie(headers)
+        if token is None:
+            return self._anonymous
+        try:
+            return await self._principal_of(token)
+        except Unauthenticated:
+            return self._anonymous
+
+    async def _principal_of(self, token: str) -> Principal:
+        digest = digest_of(token)
+        good_until, principal = self._known.get(digest, (0.0, ANONYMOUS))
+        if time.monotonic() >= good_until:
+            principal = await to_thread.run_sync(self._look_up, token)
+            if len(self._known) > KNOWN_MAX:
+                self._known.clear()
+            self._known[digest] = (time.monotonic() + TRUSTED_FOR_S, principal)
         return principal
 
     def _look_up(self, token: str) -> Principal:
@@ -149,7 +162,7 @@ def _enter_project(scope: Scope) -> Scope:
     return inner
 
 
-def _token_of(headers: dict[bytes, str]) -> str | None:
+def _sent_token(headers: dict[bytes, str]) -> str | None:
     kind, _, value = headers.get(b"authorization", "").partition(" ")
     if kind.lower() == "bearer":
         return value.strip()
@@ -160,6 +173,10 @@ def _token_of(headers: dict[bytes, str]) -> str | None:
         except (binascii.Error, UnicodeDecodeError) as error:
             raise InvalidInput("the Authorization header is not valid base64", code="token.malformed") from error
         return password
+    return None
+
+
+def _cookie(headers: dict[bytes, str]) -> str | None:
     for part in headers.get(b"cookie", "").split(";"):
         name, _, value = part.strip().partition("=")
         if name == COOKIE and value.startswith(TOKEN_PREFIX):

@@ -11,7 +11,7 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException
 from litestar.types import Send
 
-from modelyard.kernel.errors import ModelyardError, Problem, to_problem
+from modelyard.kernel.errors import InvalidInput, ModelyardError, Problem, to_problem
 from modelyard.kernel.ids import new_id
 
 MEDIA_TYPE = "application/problem+json"
@@ -31,6 +31,9 @@ def problem_of(error: Exception) -> Problem:
     request_id = new_id()
     if isinstance(error, ModelyardError):
         return to_problem(error, request_id)
+    if isinstance(error, RecursionError):
+        # The decoder's own guard: a body nested some thousand levels deep.
+        return to_problem(InvalidInput("what was sent is nested too deeply", code="body.too_deep"), request_id)
     if isinstance(error, HTTPException):
         extra = error.extra if isinstance(error.extra, dict) else {"errors": error.extra} if error.extra else {}
         code = _CODES.get(error.status_code, "http_error")
