@@ -15,6 +15,8 @@ from modelyard.kernel.settings import Settings, process_environment
 from modelyard.migrations import migrate
 from modelyard.planes.data import Data
 from modelyard.planes.jobs import Jobs
+from modelyard.planes.monitoring import Monitoring
+from modelyard.planes.registry import Registry
 from modelyard.planes.tracking import Tracking
 
 
@@ -28,6 +30,8 @@ class Yard:
     data: Data
     tracking: Tracking
     jobs: Jobs
+    registry: Registry
+    monitoring: Monitoring
     loop: ReconcileLoop
 
     def close(self) -> None:
@@ -46,10 +50,12 @@ def compose(settings: Settings, clock: Clock | None = None) -> Yard:
     tracking = Tracking(database, blobs)
     engine = ProcessEngine(process_environment(), cpus=settings.cpus, memory_bytes=settings.memory_bytes)
     jobs = Jobs(database, engine, settings.home / "jobs", server_url=settings.public_url)
+    registry = Registry(database, blobs, tracking, data)
+    monitoring = Monitoring(database, data)
     loop = ReconcileLoop(
         database,
-        [*tracking.reconcilers(), *data.reconcilers(), *jobs.reconcilers()],
+        [*tracking.reconcilers(), *data.reconcilers(), *jobs.reconcilers(), *monitoring.reconcilers()],
         interval_s=settings.reconcile_interval_s,
     )
     jobs.wake = loop.wake
-    return Yard(settings, database, blobs, data, tracking, jobs, loop)
+    return Yard(settings, database, blobs, data, tracking, jobs, registry, monitoring, loop)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
-from litestar import Request, Response
+from litestar import MediaType, Request, Response
 from litestar.exceptions import HTTPException
+from litestar.response import Redirect
 from litestar.types import Send
 
 from modelyard.kernel.errors import InvalidInput, ModelyardError, Problem, to_problem
 from modelyard.kernel.ids import new_id
+from modelyard.ui.problems import problem_page, wants_page
 
 MEDIA_TYPE = "application/problem+json"
 _log = logging.getLogger("modelyard.server")
@@ -49,9 +52,14 @@ def problem_of(error: Exception) -> Problem:
     )  # fmt: skip
 
 
-def handle(_request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
+def handle(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
     """Litestar's exception handler for all that no dialect handles itself."""
-    return to_response(problem_of(error))
+    problem = problem_of(error)
+    if not wants_page(request.headers.get("accept", ""), request.scope["path"]):
+        return to_response(problem)
+    if problem.status == 401:
+        return Redirect(f"/sign-in?next={quote(request.scope['path'])}", status_code=303)
+    return Response(problem_page(problem), status_code=problem.status, media_type=MediaType.HTML)
 
 
 HANDLERS: dict[Any, Callable[[Request[Any, Any, Any], Any], Response[Any]]] = {
