@@ -37,11 +37,11 @@ from modelyard.types.registry import (
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 DIGEST = "sha256:aa"
+ANN = frozenset({"ann"})
 FACTS = VersionFacts(
     model="delay",
     version=2,
     digest=DIGEST,
-    submitter="ann",
     has_signature=True,
     format="safe",
     size_bytes=1000,
@@ -271,7 +271,7 @@ def test_doubt_never_promotes(auc, log_loss, slice_auc, lower, p95, blank) -> No
     champion = Champion(1, None if 2 in blank else compared(lower=lower), "e1", True)
     facts = FACTS if 3 not in blank else VersionFacts(**{**FACTS.__dict__, "digest": ""})
     gates = judge(full_policy, facts, evidence, champion, NOW)
-    promotable = not unmet(full_policy, gates, count_approvals(ApprovalRule(), "ann", DIGEST, [], frozenset(), NOW))
+    promotable = not unmet(full_policy, gates, count_approvals(ApprovalRule(), ANN, DIGEST, [], frozenset(), NOW))
     proven = (
         not blank & {0, 1, 2, 3}
         and auc is not None and math.isfinite(auc) and auc >= 0.65
@@ -312,7 +312,7 @@ APPROVERS = frozenset({"ann", "bob", "cleo", "automation:drift"})
     ],
 )
 def test_who_may_approve(rule: ApprovalRule, given_: Approval, counted: bool, word: str) -> None:
-    found = count_approvals(rule, "ann", DIGEST, [given_], APPROVERS, NOW)
+    found = count_approvals(rule, ANN, DIGEST, [given_], APPROVERS, NOW)
     assert found.enough is counted
     if word:
         assert word in found.refused[0]
@@ -320,23 +320,23 @@ def test_who_may_approve(rule: ApprovalRule, given_: Approval, counted: bool, wo
 
 def test_the_same_person_twice_is_one_person() -> None:
     rule = ApprovalRule(count=2)
-    twice = count_approvals(rule, "ann", DIGEST, [approval("bob"), approval("bob", id="b")], APPROVERS, NOW)
+    twice = count_approvals(rule, ANN, DIGEST, [approval("bob"), approval("bob", id="b")], APPROVERS, NOW)
     assert (twice.by, twice.enough) == (["bob"], False)
-    both = count_approvals(rule, "ann", DIGEST, [approval("bob"), approval("cleo")], APPROVERS, NOW)
+    both = count_approvals(rule, ANN, DIGEST, [approval("bob"), approval("cleo")], APPROVERS, NOW)
     assert both.enough
 
 
 def test_no_digest_no_approval() -> None:
     """A version whose bytes the registry does not know cannot be approved by anybody."""
     blind = approval("bob", version_digest="")
-    assert not count_approvals(ApprovalRule(count=1), "ann", "", [blind], APPROVERS, NOW).enough
+    assert not count_approvals(ApprovalRule(count=1), ANN, "", [blind], APPROVERS, NOW).enough
 
 
 def test_what_is_unmet_names_gate_and_approvals() -> None:
     policy = Policy(signature=True, approvals=ApprovalRule(count=1))
     facts = VersionFacts(**{**FACTS.__dict__, "has_signature": False})
     gates = judge(policy, facts, Evidence(), None, NOW)
-    reasons = unmet(policy, gates, count_approvals(policy.approvals, "ann", DIGEST, [], APPROVERS, NOW))
+    reasons = unmet(policy, gates, count_approvals(policy.approvals, ANN, DIGEST, [], APPROVERS, NOW))
     assert len(reasons) == 2
     assert "signature missing" in reasons[0]
     assert "1 approvals are needed, there are 0" in reasons[1]

@@ -27,8 +27,6 @@ class MLmodel:
 
     flavors: dict[str, Any] = field(default_factory=dict)
     signature: dict[str, Any] | None = None
-    run: str = ""
-    logged_model: str = ""
 
 
 def read_yaml(content: bytes | str) -> Any:
@@ -93,8 +91,6 @@ def read_mlmodel(content: bytes) -> MLmodel:
     return MLmodel(
         flavors=_plain(flavors) if isinstance(flavors, Mapping) else {},
         signature=_signature(document.get("signature")),
-        run=_text(document.get("run_id")),
-        logged_model=_text(document.get("model_id")),
     )
 
 
@@ -119,10 +115,6 @@ def _plain(value: Mapping[Any, Any]) -> dict[str, Any]:
     """The value as JSON has it, so that it can be stored; dates become text."""
     found: dict[str, Any] = json.loads(json.dumps(value, default=str))
     return found
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
 
 
 def read_policy(text: str) -> Policy:

@@ -41,7 +41,6 @@ class VersionFacts:
     model: str
     version: int
     digest: str = ""
-    submitter: str = ""
     has_signature: bool = False
     format: str = "unknown"
     format_reason: str = ""
@@ -125,7 +124,7 @@ def _evidence_trouble(policy: Policy, facts: VersionFacts, evaluation: Evaluatio
         return f"{facts.urn} has not been evaluated{where}"
     if not facts.digest or evaluation.version_digest != facts.digest:
         return "the evaluation is of other bytes than this version's"
-    if policy.dataset and not _same_dataset(policy.dataset, evaluation.dataset):
+    if policy.dataset and not same_dataset(policy.dataset, evaluation.dataset):
         return f"the evaluation is on {evaluation.dataset or 'unnamed rows'}, the policy asks for {policy.dataset}"
     oldest = _oldest(policy, now)
     if oldest is not None and evaluation.at < oldest:
@@ -135,7 +134,7 @@ def _evidence_trouble(policy: Policy, facts: VersionFacts, evaluation: Evaluatio
     return ""
 
 
-def _same_dataset(wanted: str, found: str) -> bool:
+def same_dataset(wanted: str, found: str) -> bool:
     """A policy that names a dataset without a version takes any version of it."""
     return found == wanted or ("@" not in wanted and found.rpartition("@")[0] == wanted)
 
@@ -320,7 +319,7 @@ def _data_checks(facts: VersionFacts) -> GateResult:
 
 def count_approvals(
     rule: ApprovalRule,
-    submitter: str,
+    submitters: frozenset[str],
     digest: str,
     approvals: Sequence[Approval],
     approvers: frozenset[str],
@@ -330,7 +329,7 @@ def count_approvals(
     counted: list[str] = []
     refused: list[str] = []
     for approval in approvals:
-        why = _approval_trouble(rule, submitter, digest, approval, approvers, now)
+        why = _approval_trouble(rule, submitters, digest, approval, approvers, now)
         if why:
             refused.append(f"{approval.by}: {why}")
         elif approval.by not in counted:
@@ -340,7 +339,7 @@ def count_approvals(
 
 def _approval_trouble(
     rule: ApprovalRule,
-    submitter: str,
+    submitters: frozenset[str],
     digest: str,
     approval: Approval,
     approvers: frozenset[str],
@@ -357,7 +356,7 @@ def _approval_trouble(
     machine = approval.by.startswith(AUTOMATION_PREFIX)
     if machine and not rule.automation:
         return "is an automation, and the policy wants people"
-    if approval.by == submitter and not machine:
+    if approval.by in submitters and not machine:
         return "submitted this version, and nobody approves their own"
     return ""
 

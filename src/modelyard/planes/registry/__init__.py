@@ -1,0 +1,103 @@
+"""The registry: models, their immutable versions, the evidence about them, and the gates that aliases pass.
+
+`Registry` is the face: `.models`, `.versions`, `.evidence`, `.promotions`; on itself the verbs that other planes use.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from modelyard.engines.blobs.base import BlobStore
+from modelyard.kernel.auth import Scope, system_scope
+from modelyard.kernel.database import Database
+from modelyard.planes.data import Data
+from modelyard.planes.registry import store
+from modelyard.planes.registry.diff import changes
+from modelyard.planes.registry.services.evidence import Evidence
+from modelyard.planes.registry.services.models import Models
+from modelyard.planes.registry.services.promotions import Promotions
+from modelyard.planes.registry.services.versions import Versions
+from modelyard.planes.registry.snapshot import Sources
+from modelyard.planes.registry.verdicts import DataVerdicts
+from modelyard.planes.tracking import Tracking
+from modelyard.types.registry import AliasMove, Approval, Decision, ModelVersion, VersionDiff
+
+__all__ = ["Evidence", "Models", "Promotions", "Registry", "Versions"]
+
+
+class Registry:
+    """The registry plane over a catalog, a store of blobs, and the planes below it."""
+
+    def __init__(self, database: Database, blobs: BlobStore, tracking: Tracking, data: Data) -> None:
+        self._database = database
+        self.models = Models(database)
+        self._sources = Sources(tracking)
+        self.versions = Versions(database, blobs, self._sources)
+        self.evidence = Evidence(database, blobs)
+        self.promotions = Promotions(database, self.evidence, DataVerdicts(data))
+
+    def resolve(self, scope: Scope, name: str, reference: str | int) -> ModelVersion:
+        """The version that a number, an alias or `latest` names. Raises NotFound."""
+        return self.versions.resolve(scope, name, reference)
+
+    def materialize(self, scope: Scope, name: str, version: int, into: Path) -> ModelVersion:
+        """Write all files of a version below an empty directory, each checked against its digest."""
+        return self.versions.materialize(scope, name, version, into)
+
+    def decide(self, scope: Scope, name: str, version: int, alias: str = "") -> Decision:
+        """Whether the version may get the alias now, with every gate's reason."""
+        return self.promotions.decide(scope, name, version, alias)
+
+    def approve(self, scope: Scope, name: str, version: int, reason: str, *, digest: str = "") -> Approval:
+        """Say yes to the bytes of a version, by name and with a reason."""
+        return self.evidence.approve(scope, name, version, reason, digest=digest)
+
+    def promote(
+        self,
+        scope: Scope,
+        name: str,
+        version: int,
+        alias: str,
+        reason: str,
+        *,
+        override: bool = False,
+        expected: int | None = None,
+    ) -> ModelVersion:
+        """Let the alias point to the version. Raises Forbidden (`promotion.refused`), Conflict."""
+        return self.promotions.promote(scope, name, version, alias, reason, override=override, expected=expected)
+
+    def rollback(self, scope: Scope, name: str, alias: str, reason: str) -> ModelVersion:
+        """Let the alias point to the version before the present one."""
+        return self.promotions.rollback(scope, name, alias, reason)
+
+    def drop(self, scope: Scope, name: str, version: int, reason: str) -> ModelVersion:
+        """Take a version out of use for ever. Raises Conflict while an alias points to it."""
+        return self.versions.drop(scope, name, version, reason)
+
+    def history(self, scope: Scope, name: str, alias: str | None = None) -> list[AliasMove]:
+        """All moves of an alias, or of all aliases, oldest first."""
+        return self.promotions.history(scope, name, alias)
+
+    def at(self, scope: Scope, name: str, alias: str, instant: datetime) -> ModelVersion:
+        """The version that the alias pointed to at an instant."""
+        return self.promotions.at(scope, name, alias, instant)
+
+    def diff(self, scope: Scope, name: str, before: str | int, after: str | int) -> VersionDiff:
+        """In what two versions differ, and how they compare on the newest rows that both were evaluated on."""
+        old, new = self.resolve(scope, name, before), self.resolve(scope, name, after)
+        pair = self.evidence.common(scope, old, new)
+        found = changes(
+            old,
+            new,
+            (self.versions.files(scope, name, old.version), self.versions.files(scope, name, new.version)),
+            pair or (None, None),
+            (self._sources.params(scope, old.provenance.run), self._sources.params(scope, new.provenance.run)),
+        )
+        comparison = None if pair is None else self.evidence.compared(scope, pair[1], pair[0], "auc", 0.95)
+        return VersionDiff(model=name, before=old.version, after=new.version, changes=found, comparison=comparison)
+
+    def kept_blobs(self) -> set[str]:
+        """The digests of all blobs that versions and evaluations of any project need: what a sweep has to keep."""
+        with self._database.reading(system_scope("*")) as tx:
+            return store.kept_blobs(tx)

@@ -1,0 +1,1 @@
+"""The verbs of the registry, one file per noun."""

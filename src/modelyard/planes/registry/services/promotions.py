@@ -1,0 +1,401 @@
+"""The verbs of promotion: decide, promote, roll back, and the history that none of them alters.
+
+A decision is made on what the catalog says at one moment; the move then happens only if nothing that it rests on has
+changed since (the model's revision), so that of two promotions at once one wins and the other is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from modelyard.kernel.auth import Action, Scope, check
+from modelyard.kernel.database import Database, Transaction
+from modelyard.kernel.errors import Conflict, Forbidden, InvalidInput, NotFound
+from modelyard.kernel.ids import new_id
+from modelyard.kernel.lineage import neighbours
+from modelyard.planes.registry import store
+from modelyard.planes.registry.gates import (
+    Champion,
+    VersionFacts,
+    count_approvals,
+    judge,
+    same_dataset,
+    unmet,
+)
+from modelyard.planes.registry.gates import Evidence as GateEvidence
+from modelyard.planes.registry.history import step_back, version_at
+from modelyard.planes.registry.rows import (
+    data_behind,
+    locked_model,
+    may_approve,
+    model_and_version,
+    model_row,
+    submitters_of,
+    version_noun,
+    version_row,
+)
+from modelyard.planes.registry.rules import (
+    ACTIVE_STAGES,
+    canonical_stage,
+    check_alias,
+    check_reason,
+    check_settable_alias,
+)
+from modelyard.planes.registry.services.evidence import Evidence, same_rows
+from modelyard.planes.registry.services.models import announce_move
+from modelyard.planes.registry.verdicts import DataVerdicts
+from modelyard.types.registry import (
+    AliasMove,
+    Approval,
+    ApprovalCount,
+    Comparison,
+    Decision,
+    Evaluation,
+    Latency,
+    ModelVersion,
+    MoveKind,
+    Policy,
+)
+
+DEFAULT_ALIAS = "champion"
+GUARDED_STAGE = "Production"
+
+
+@dataclass(frozen=True)
+class _State:
+    """All that a decision rests on, read in one transaction. `other` is the champion's evaluation on the same rows."""
+
+    revision: int
+    policy: Policy
+    guarded: bool
+    alias: str
+    facts: VersionFacts
+    submitters: frozenset[str]
+    evaluation: Evaluation | None
+    latency: Latency | None
+    approvals: Sequence[Approval]
+    approvers: frozenset[str]
+    champion: int | None
+    champion_evaluated: bool
+    other: Evaluation | None
+    now: datetime
+
+
+class Promotions:
+    """Aliases of models, and what lets them move."""
+
+    def __init__(self, database: Database, evidence: Evidence, data: DataVerdicts) -> None:
+        self._database = database
+        self._evidence = evidence
+        self._data = data
+
+    def decide(self, scope: Scope, name: str, version: str | int, alias: str = "") -> Decision:
+        """Whether the version may get the alias now, with every gate's reason. Without a policy it always may."""
+        return self._decide(scope, name, version, alias)[0]
+
+    def promote(
+        self,
+        scope: Scope,
+        name: str,
+        version: str | int,
+        alias: str,
+        reason: str = "",
+        *,
+        override: bool = False,
+        expected: int | None = None,
+    ) -> ModelVersion:
+        """Let the alias point to the version.
+
+        Raises Forbidden (`promotion.refused`) naming what is missing, unless an admin overrides with a reason, which
+        stays on record; Conflict where something changed in between, or the alias is not at `expected` (0: nowhere).
+        """
+        check_settable_alias(alias)
+        decision, state = self._decide(scope, name, version, alias)
+        overriding = override and state.guarded and not decision.promotable
+        if overriding:
+            check(scope.principal, Action.ADMIN, scope.project)
+            check_reason(reason, "an override")
+        elif state.guarded and not decision.promotable:
+            raise _refused(decision)
+        with self._database.transaction(scope) as tx:
+            model = _guarded_model(tx, name, state.revision) if state.guarded else locked_model(tx, name, revised=True)
+            if state.guarded and not overriding:
+                _check_approvers(tx, decision)
+            row = version_row(tx, model, version)
+            previous = store.alias_version(tx, model.id, alias)
+            _check_expected(name, alias, previous, expected)
+            if previous != row.version:
+                kind: MoveKind = "override" if overriding else "promote"
+                _move(tx, model, alias, row.version, previous, kind, reason, decision.reasons if overriding else [])
+            return version_noun(tx, model, row.version)
+
+    def rollback(self, scope: Scope, name: str, alias: str, reason: str = "") -> ModelVersion:
+        """Let the alias point to the version before the present one. Raises Conflict where there is none to go to."""
+        check_alias(alias)
+        with self._database.transaction(scope) as tx:
+            model = locked_model(tx, name, revised=True)
+            moves = store.moves_of(tx, model.id, name, alias)
+            target = step_back(moves, store.usable_versions(tx, model.id))
+            if target is None:
+                raise Conflict(
+                    f"alias '{alias}' of {name} has no earlier version to go back to",
+                    code="alias.no_earlier",
+                    hint=f"see `modelyard model history {name}`",
+                )
+            previous = store.alias_version(tx, model.id, alias)
+            _move(tx, model, alias, target, previous, "rollback", reason, [])
+            return version_noun(tx, model, target)
+
+    def unset(self, scope: Scope, name: str, alias: str, reason: str = "") -> None:
+        """Let the alias point nowhere; that it does not exist is no error. A guarded one needs an admin."""
+        check_alias(alias)
+        with self._database.transaction(scope) as tx:
+            model = locked_model(tx, name, revised=True)
+            previous = store.alias_version(tx, model.id, alias)
+            if previous is None:
+                return
+            policy = store.policy_of(model)
+            if policy is not None and _guards(policy, alias):
+                check(scope.principal, Action.ADMIN, scope.project)
+            _move(tx, model, alias, None, previous, "delete", reason, [])
+
+    def transition(
+        self, scope: Scope, name: str, version: str | int, stage: str, *, archive_existing: bool = False
+    ) -> ModelVersion:
+        """Move a version to one of MLflow's stages. Where there is a policy, Production needs what a promotion does."""
+        to = canonical_stage(stage)
+        if archive_existing and to not in ACTIVE_STAGES:
+            raise InvalidInput(
+                "Model version transition cannot archive existing model versions because "
+                f"'{stage}' is not an Active stage. Valid stages are {list(ACTIVE_STAGES)}",
+                code="stage.not_active",
+            )
+        decision, state = self._decide(scope, name, version, "")
+        policy = state.policy if state.guarded else None
+        if policy is not None and to in (GUARDED_STAGE, *policy.aliases) and not decision.promotable:
+            raise _refused(decision)
+        with self._database.transaction(scope) as tx:
+            model = locked_model(tx, name, revised=True)
+            row = version_row(tx, model, version)
+            table = store.versions
+            if archive_existing:
+                tx.execute(
+                    table.update()
+                    .where(table.c.model_id == model.id, table.c.stage == to, table.c.version != row.version)
+                    .values(stage="Archived", updated_at=tx.now)
+                )
+            tx.execute(
+                table.update()
+                .where(table.c.model_id == model.id, table.c.version == row.version)
+                .values(stage=to, updated_at=tx.now)
+            )
+            tx.event(
+                "model.stage_changed",
+                f"model:{name}@{row.version}",
+                {"model": name, "version": row.version, "stage": to, "previous": row.stage},
+            )
+            return version_noun(tx, model, row.version)
+
+    def history(self, scope: Scope, name: str, alias: str | None = None) -> list[AliasMove]:
+        """All moves of an alias, or of all aliases, oldest first."""
+        with self._database.reading(scope) as tx:
+            return store.moves_of(tx, model_row(tx, name).id, name, alias)
+
+    def at(self, scope: Scope, name: str, alias: str, instant: datetime) -> ModelVersion:
+        """The version that the alias pointed to at an instant. Raises NotFound where it pointed to none."""
+        check_alias(alias)
+        with self._database.reading(scope) as tx:
+            model = model_row(tx, name)
+            found = version_at(store.moves_of(tx, model.id, name, alias), instant)
+            if found is None:
+                raise NotFound(
+                    f"no version of {name} was {alias} at {instant:%Y-%m-%d %H:%M:%S %Z}", code="alias.not_found"
+                )
+            return version_noun(tx, model, found)
+
+    # --- deciding -------------------------------------------------------------------------------------------------
+
+    def _decide(self, scope: Scope, name: str, version: str | int, alias: str) -> tuple[Decision, _State]:
+        with self._database.reading(scope) as tx:
+            state = _gather(tx, name, version, alias)
+        policy = state.policy
+        if policy.data_checks:
+            verdicts = {urn: self._data.verdict(scope, urn) for urn in state.facts.data}
+            state = replace(state, facts=replace(state.facts, data_checks=verdicts))
+        comparison = self._comparison(scope, state)
+        champion = (
+            None
+            if state.champion is None
+            else Champion(
+                state.champion, comparison, state.other.id if state.other else "", evaluated=state.champion_evaluated
+            )
+        )
+        evidence = GateEvidence(state.evaluation, state.latency)
+        gates = judge(policy, state.facts, evidence, champion, state.now)
+        counted = count_approvals(
+            policy.approvals,
+            state.submitters,
+            state.facts.digest,
+            state.approvals,
+            state.approvers,
+            state.now,
+        )
+        reasons = unmet(policy, gates, counted)
+        decision = Decision(
+            model=name,
+            version=state.facts.version,
+            alias=state.alias,
+            guarded=state.guarded,
+            promotable=not reasons or not state.guarded,
+            reasons=reasons,
+            gates=gates,
+            approvals=counted if state.guarded else ApprovalCount(required=0, by=counted.by, refused=[]),
+            comparison=comparison,
+            champion=state.champion,
+            at=state.now,
+        )
+        return decision, state
+
+    def _comparison(self, scope: Scope, state: _State) -> Comparison | None:
+        gate = state.policy.champion
+        if gate is None or state.evaluation is None or state.other is None:
+            return None
+        if state.champion == state.facts.version:
+            return None
+        return self._evidence.compared(scope, state.evaluation, state.other, gate.metric, gate.confidence)
+
+
+def _gather(tx: Transaction, name: str, version: str | int, alias: str) -> _State:
+    model, row = model_and_version(tx, name, version)
+    declared = store.policy_of(model)
+    policy = declared or Policy()
+    asked = alias or next(iter(policy.aliases), policy.champion.alias if policy.champion else DEFAULT_ALIAS)
+    facts = _facts(tx, model, row)
+    mine = store.evaluations_of(tx, model, row.version)
+    evaluation = _chosen(mine, policy, facts.digest)
+    champion = store.alias_version(tx, model.id, policy.champion.alias) if policy.champion else None
+    theirs = store.evaluations_of(tx, model, champion) if champion is not None else []
+    other = None
+    if champion is not None and evaluation is not None:
+        holder = store.version_row(tx, model.id, champion)
+        other = same_rows(theirs, evaluation, holder.digest) if holder is not None else None
+    given = store.approvals_of(tx, model.id, row.version)
+    return _State(
+        revision=model.revision,
+        policy=policy,
+        guarded=declared is not None and _guards(declared, asked),
+        alias=asked,
+        facts=facts,
+        submitters=submitters_of(tx, row),
+        evaluation=evaluation,
+        latency=next(iter(store.latencies_of(tx, model, row.version, limit=1)), None),
+        approvals=given,
+        approvers=frozenset(one.by for one in given if may_approve(tx, one.by)),
+        champion=champion,
+        champion_evaluated=bool(theirs),
+        other=other,
+        now=tx.now,
+    )
+
+
+def _facts(tx: Transaction, model: Any, row: Any) -> VersionFacts:
+    urn = f"model:{model.name}@{row.version}"
+    # The run is taken from the lineage, not from what a client said of itself.
+    runs = [
+        edge.subject.removeprefix("run:")
+        for edge in neighbours(tx, urn)
+        if edge.relation == "produced" and edge.object == urn and edge.subject.startswith("run:")
+    ]
+    run = runs[0] if runs else ""
+    data = sorted({*row.data, *data_behind(tx, run)[0]})
+    return VersionFacts(
+        model=model.name,
+        version=row.version,
+        digest=row.digest,
+        has_signature=row.signature is not None,
+        format=row.format,
+        format_reason=row.format_reason,
+        trusted=row.trusted,
+        size_bytes=row.size_bytes,
+        run=run,
+        data=tuple(data),
+    )
+
+
+def _chosen(evaluations: Sequence[Evaluation], policy: Policy, digest: str) -> Evaluation | None:
+    """The newest evaluation of these bytes on the policy's data; without one the newest at all, to be named."""
+    for one in evaluations:
+        if one.version_digest == digest and (not policy.dataset or same_dataset(policy.dataset, one.dataset)):
+            return one
+    return next(iter(evaluations), None)
+
+
+def _guards(policy: Policy, alias: str) -> bool:
+    return not policy.aliases or alias in policy.aliases
+
+
+def _guarded_model(tx: Transaction, name: str, revision: int) -> Any:
+    """The model's row, if nothing that the decision rests on changed since; its revision is counted on."""
+    row = model_row(tx, name)
+    tx.update_guarded(
+        store.models.update()
+        .where(store.models.c.id == row.id, store.models.c.revision == revision)
+        .values(revision=revision + 1, updated_at=tx.now),
+        what=f"model '{name}'",
+    )
+    return row
+
+
+def _check_approvers(tx: Transaction, decision: Decision) -> None:
+    # Who may approve is no part of the model, so its revision does not show that somebody was shut out just now.
+    gone = [name for name in decision.approvals.by if not may_approve(tx, name)]
+    if gone:
+        raise Conflict(f"{', '.join(gone)} may not approve any more", code="stale", hint="decide anew")
+
+
+def _check_expected(name: str, alias: str, previous: int | None, expected: int | None) -> None:
+    if expected is not None and (previous or 0) != expected:
+        raise Conflict(
+            f"alias '{alias}' of {name} points to {previous or 'nothing'}, not to {expected or 'nothing'}",
+            code="alias.moved",
+            hint="read it again and decide anew",
+        )
+
+
+def _move(
+    tx: Transaction,
+    model: Any,
+    alias: str,
+    version: int | None,
+    previous: int | None,
+    kind: MoveKind,
+    reason: str,
+    over: Sequence[str],
+) -> None:
+    store.point_alias(tx, model.id, alias, version)
+    move = AliasMove(
+        id=new_id(),
+        model=model.name,
+        alias=alias,
+        kind=kind,
+        version=version,
+        previous=previous,
+        at=tx.now,
+        by=tx.actor,
+        reason=reason,
+        unmet=list(over),
+    )
+    store.add_move(tx, model.id, move)
+    announce_move(tx, move)
+
+
+def _refused(decision: Decision) -> Forbidden:
+    return Forbidden(
+        f"{decision.model}@{decision.version} may not become {decision.alias}: {'; '.join(decision.reasons)}",
+        code="promotion.refused",
+        hint=f"see `modelyard model gates {decision.model} {decision.version}`",
+        details={"unmet": decision.reasons},
+    )

@@ -1,0 +1,368 @@
+"""The verbs of versions: take one in, find, describe, tag, trust, move through MLflow's stages, drop, write out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from sqlalchemy import select
+
+from modelyard.engines.blobs.base import CHUNK_BYTES, BlobStore
+from modelyard.kernel.auth import Action, Scope, check
+from modelyard.kernel.database import Database, Transaction
+from modelyard.kernel.errors import Conflict, NotFound
+from modelyard.kernel.ids import new_id
+from modelyard.kernel.paths import make_private, open_inside, safe_relative
+from modelyard.planes.registry import store
+from modelyard.planes.registry.filtering import versions_where
+from modelyard.planes.registry.rows import (
+    data_behind,
+    known_digest,
+    locked_model,
+    model_and_version,
+    model_row,
+    number_for,
+    version_noun,
+    version_row,
+)
+from modelyard.planes.registry.rules import (
+    canonical_stage,
+    check_description,
+    check_reason,
+    check_tag_key,
+    check_tags,
+    check_version,
+)
+from modelyard.planes.registry.search import (
+    asks_for_prompts,
+    order_versions,
+    parse_versions,
+)
+from modelyard.planes.registry.services.models import announce_move
+from modelyard.planes.registry.snapshot import Inspected, Snapshot, Sources, inspect
+from modelyard.planes.registry.sources import Source, parse_source
+from modelyard.planes.tracking import page_offset, page_token
+from modelyard.types.page import Page
+from modelyard.types.registry import AliasMove, ModelFile, ModelVersion
+
+_ORDER_COLUMNS = {
+    "name": store.models.c.name,
+    "version": store.versions.c.version,
+    "created_at": store.versions.c.created_at,
+    "updated_at": store.versions.c.updated_at,
+}
+
+
+class Versions:
+    """Versions of a project's models."""
+
+    def __init__(self, database: Database, blobs: BlobStore, sources: Sources) -> None:
+        self._database = database
+        self._blobs = blobs
+        self._sources = sources
+
+    def create(
+        self,
+        scope: Scope,
+        name: str,
+        source: str,
+        *,
+        run: str = "",
+        logged_model: str = "",
+        description: str = "",
+        tags: Mapping[str, str] | None = None,
+        run_link: str = "",
+        unchecked_source: bool = False,
+    ) -> ModelVersion:
+        """Take a new version in: its files as they are now, by digest. Raises NotFound, InvalidInput.
+
+        `unchecked_source` is for MLflow's prompts, whose source is a word that names nothing.
+        """
+        check_description(description)
+        checked = check_tags(tags or {})
+        with self._database.reading(scope) as tx:
+            model_row(tx, name)
+        parsed = Source("elsewhere", source) if unchecked_source else parse_source(source)
+        snapshot, origin = self._read(scope, parsed)
+        inspected = inspect(self._blobs, snapshot.files)
+        # What a client says of the run is kept for MLflow's sake; lineage has only what is on record here.
+        proven = snapshot.run or self._sources.known_run(scope, run)
+        run = run or snapshot.run
+        logged_model = logged_model or snapshot.logged_model
+        with self._database.transaction(scope) as tx:
+            model = locked_model(tx, name)
+            number = _next_number(tx, name)
+            row = {
+                "source": source, "location": snapshot.location, "run_id": run, "logged_model_id": logged_model,
+                "description": description, "run_link": run_link,
+            }  # fmt: skip
+            _insert(tx, model.id, number, row, inspected, len(snapshot.files), data_behind(tx, proven))
+            store.add_files(tx, model.id, number, snapshot.files)
+            for key, value in checked.items():
+                store.set_tag(tx, store.version_tags, {"model_id": model.id, "version": number, "key": key}, value)
+            urn = f"model:{name}@{number}"
+            if proven:
+                tx.link(f"run:{proven}", "produced", urn)
+            if origin:
+                tx.link(urn, "derived", origin)
+            tx.event(
+                "model.version_created",
+                urn,
+                {
+                    "model": name,
+                    "version": number,
+                    "run": proven,
+                    "digest": inspected.digest,
+                    "format": inspected.format,
+                },
+            )
+            return version_noun(tx, model, number)
+
+    def _read(self, scope: Scope, source: Source) -> tuple[Snapshot, str]:
+        if source.kind != "version":
+            return self._sources.read(scope, source), ""
+        with self._database.reading(scope) as tx:
+            model = model_row(tx, source.owner)
+            number = _staged(tx, model, source.version) or number_for(tx, model, source.alias or source.version)
+            row = version_row(tx, model, number)
+            files = store.files_of(tx, model.id, number)
+        snapshot = Snapshot(row.location or row.source, files, row.run_id, row.logged_model_id)
+        return snapshot, f"model:{source.owner}@{number}"
+
+    def get(self, scope: Scope, name: str, version: str | int) -> ModelVersion:
+        """A version by its number. Raises NotFound."""
+        with self._database.reading(scope) as tx:
+            model, row = model_and_version(tx, name, version)
+            return version_noun(tx, model, row.version)
+
+    def resolve(self, scope: Scope, name: str, reference: str | int) -> ModelVersion:
+        """The version that a number, an alias or `latest` names. Raises NotFound."""
+        with self._database.reading(scope) as tx:
+            model = model_row(tx, name)
+            return version_noun(tx, model, number_for(tx, model, reference))
+
+    def list(self, scope: Scope, name: str, *, dropped: bool = False) -> Sequence[ModelVersion]:
+        """All versions of a model, newest first; dropped ones only on request."""
+        with self._database.reading(scope) as tx:
+            statement = store.with_name(model_row(tx, name)).order_by(store.versions.c.version.desc())
+            if not dropped:
+                statement = statement.where(store.versions.c.dropped_at.is_(None))
+            return store.to_versions(tx, tx.all(statement))
+
+    def search(
+        self,
+        scope: Scope,
+        filter: str = "",
+        order_by: Sequence[str] = (),
+        *,
+        limit: int = 100,
+        page: str | None = None,
+    ) -> Page[ModelVersion]:
+        """Versions of all models that meet a filter, newest changed first unless ordered otherwise."""
+        clauses = parse_versions(filter)
+        orders = order_versions(order_by)
+        offset = page_offset(page)
+        with self._database.reading(scope) as tx:
+            statement = versions_where(tx, clauses, prompts=asks_for_prompts(clauses))
+            for order in orders:
+                column = _ORDER_COLUMNS[order.key]
+                statement = statement.order_by(column.asc() if order.ascending else column.desc())
+            rows = tx.all(statement.limit(limit + 1).offset(offset))
+            found = store.to_versions(tx, rows[:limit])
+        return Page(found, page_token(offset + limit) if len(rows) > limit else None)
+
+    def latest(self, scope: Scope, name: str, stages: Sequence[str] = ()) -> Sequence[ModelVersion]:
+        """The newest version of each of MLflow's stages."""
+        wanted = {canonical_stage(stage) for stage in stages}
+        with self._database.reading(scope) as tx:
+            newest = store.to_models(tx, [model_row(tx, name)])[0].latest
+        return [version for version in newest if not wanted or version.stage in wanted]
+
+    def describe(self, scope: Scope, name: str, version: str | int, description: str) -> ModelVersion:
+        """Set the description."""
+        check_description(description)
+        with self._database.transaction(scope) as tx:
+            model, row = model_and_version(tx, name, version)
+            _update(tx, model.id, row.version, description=description)
+            return version_noun(tx, model, row.version)
+
+    def set_tag(self, scope: Scope, name: str, version: str | int, key: str, value: str) -> None:
+        """Set a tag."""
+        number = check_version(version)
+        check_tags({key: value})
+        with self._database.transaction(scope) as tx:
+            model, row = model_and_version(tx, name, number)
+            store.set_tag(tx, store.version_tags, {"model_id": model.id, "version": row.version, "key": key}, value)
+
+    def unset_tag(self, scope: Scope, name: str, version: str | int, key: str) -> None:
+        """Take a tag away; that it is not there is no error."""
+        number = check_version(version)
+        check_tag_key(key)
+        with self._database.transaction(scope) as tx:
+            model, row = model_and_version(tx, name, number)
+            store.unset_tag(tx, store.version_tags, {"model_id": model.id, "version": row.version, "key": key})
+
+    def trust(self, scope: Scope, name: str, version: str | int, reason: str) -> ModelVersion:
+        """Record that an approver takes responsibility for files that are not of a safe format."""
+        check(scope.principal, Action.APPROVE, scope.project)
+        check_reason(reason, "trusting a version")
+        with self._database.transaction(scope) as tx:
+            model = locked_model(tx, name, revised=True)
+            row = version_row(tx, model, version)
+            digest = known_digest(row, name)
+            _update(tx, model.id, row.version, trusted=True, trusted_by=tx.actor, trusted_reason=reason)
+            tx.event(
+                "model.version_trusted",
+                f"model:{name}@{row.version}",
+                {"model": name, "version": row.version, "digest": digest, "reason": reason},
+            )
+            return version_noun(tx, model, row.version)
+
+    def drop(
+        self, scope: Scope, name: str, version: str | int, reason: str, *, with_aliases: bool = False
+    ) -> ModelVersion:
+        """Take a version out of use for ever. Raises Conflict while an alias points to it, unless `with_aliases`:
+        then they go with it, which on a model with a policy only an admin may do."""
+        check_reason(reason, "dropping a version")
+        with self._database.transaction(scope) as tx:
+            model, row = model_and_version(tx, name, version)
+            store.touch(tx, model.id, revised=True)
+            held = [
+                one.alias
+                for one in tx.all(select(store.aliases).where(store.aliases.c.model_id == model.id))
+                if one.version == row.version
+            ]
+            if held and not with_aliases:
+                raise Conflict(
+                    f"{name}@{row.version} is {', '.join(held)}",
+                    code="version.in_use",
+                    hint="move the alias to another version first",
+                )
+            if held and model.policy is not None:
+                check(scope.principal, Action.ADMIN, scope.project)
+            for alias in held:
+                _let_go(tx, model, alias, row.version, reason)
+            _update(tx, model.id, row.version, dropped_at=tx.now, dropped_by=tx.actor, dropped_reason=reason)
+            tx.event(
+                "model.version_dropped",
+                f"model:{name}@{row.version}",
+                {"model": name, "version": row.version, "reason": reason},
+            )
+            return version_noun(tx, model, row.version)
+
+    def files(self, scope: Scope, name: str, version: str | int) -> Sequence[ModelFile]:
+        """The files of a version, by path."""
+        with self._database.reading(scope) as tx:
+            model, row = model_and_version(tx, name, version)
+            return store.files_of(tx, model.id, row.version)
+
+    def open(self, scope: Scope, name: str, version: str | int, path: str) -> tuple[ModelFile, BinaryIO]:
+        """One file of a version and its bytes, to be closed by the caller. Raises NotFound, InvalidInput."""
+        wanted = str(safe_relative(path))
+        for one in self.files(scope, name, version):
+            if one.path == wanted:
+                return one, self._blobs.open(one.digest)
+        raise NotFound(f"{name}@{version} has no file '{wanted}'", code="version.no_such_file")
+
+    def materialize(self, scope: Scope, name: str, version: str | int, into: Path) -> ModelVersion:
+        """Write all files of a version below an empty directory, each checked against its digest.
+
+        Raises Conflict where the files are not known here, EngineError where a blob is damaged, FileExistsError where
+        a file is there already.
+        """
+        with self._database.reading(scope) as tx:
+            model, row = model_and_version(tx, name, version)
+            known_digest(row, name)
+            noun = version_noun(tx, model, row.version)
+            files = store.files_of(tx, model.id, row.version)
+        make_private(into)
+        for one in files:
+            with self._blobs.open(one.digest, verify=True) as source, open_inside(into, one.path, "xb") as sink:
+                while piece := source.read(CHUNK_BYTES):
+                    sink.write(piece)
+        return noun
+
+
+def _next_number(tx: Transaction, name: str) -> int:
+    """The next number of a name. Its model's row is locked, so that no two take the same."""
+    found = store.last_number(tx, name)
+    number = int(found.last_version) + 1 if found is not None else 1
+    tx.execute(
+        store.names.update()
+        .where(store.names.c.project == tx.project, store.names.c.name == name)
+        .values(last_version=number)
+    )
+    return number
+
+
+def _staged(tx: Transaction, model: Any, word: str) -> int | None:
+    """`models:/name/Production` means the newest version in that stage."""
+    if word.lower() not in ("staging", "production", "archived", "none"):
+        return None
+    newest = store.to_models(tx, [model])[0].latest
+    return next((version.version for version in newest if version.stage == canonical_stage(word)), None)
+
+
+def _insert(
+    tx: Transaction,
+    model_id: str,
+    number: int,
+    said: Mapping[str, str],
+    inspected: Inspected,
+    files: int,
+    behind: tuple[Sequence[str], str, str],
+) -> None:
+    data, code, environment = behind
+    tx.execute(
+        store.versions.insert().values(
+            **said,
+            model_id=model_id,
+            version=number,
+            created_at=tx.now,
+            created_by=tx.actor,
+            updated_at=tx.now,
+            stage="None",
+            data=data,
+            code=code,
+            environment=environment,
+            digest=inspected.digest,
+            size_bytes=inspected.size_bytes,
+            files=files,
+            format=inspected.format,
+            format_reason=inspected.format_reason,
+            signature=inspected.mlmodel.signature,
+            flavors=inspected.mlmodel.flavors,
+            trusted=False,
+            trusted_by="",
+            trusted_reason="",
+            dropped_by="",
+            dropped_reason="",
+        )
+    )
+
+
+def _update(tx: Transaction, model_id: str, version: int, **values: Any) -> None:
+    table = store.versions
+    tx.execute(
+        table.update()
+        .where(table.c.model_id == model_id, table.c.version == version)
+        .values(**values, updated_at=tx.now)
+    )
+
+
+def _let_go(tx: Transaction, model: Any, alias: str, version: int, reason: str) -> None:
+    store.point_alias(tx, model.id, alias, None)
+    move = AliasMove(
+        id=new_id(),
+        model=model.name,
+        alias=alias,
+        kind="drop",
+        version=None,
+        previous=version,
+        at=tx.now,
+        by=tx.actor,
+        reason=reason,
+    )
+    store.add_move(tx, model.id, move)
+    announce_move(tx, move)
