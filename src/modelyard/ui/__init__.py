@@ -1,0 +1,1 @@
+"""The UI: server-rendered pages over the planes. It presents and decides nothing."""

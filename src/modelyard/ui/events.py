@@ -1,0 +1,63 @@
+"""How an event reads: `model.promoted` on `model:delay@3` as "promoted", with the colour of what it means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec import Struct
+
+from modelyard.kernel.events import Event
+from modelyard.ui.format import number, short_id, truncated, words
+from modelyard.ui.urns import address_of, kind_of, label_of
+
+_BAD = ("failed", "rejected", "refused", "quarantined", "lost", "raised", "timed_out", "killed", "blocked", "crashed")
+_GOOD = ("promoted", "published", "approved", "finished", "succeeded", "ready", "resolved", "passed", "completed")
+_WARN = ("retried", "preempted", "rolled_back", "dropped", "cancelled", "revoked", "stale", "paused")
+_SHOWN_MAX = 4
+
+
+class Sentence(Struct, frozen=True):
+    """An event for a reader: subject with its page, verb, a few details, and a tone."""
+
+    kind: str
+    label: str
+    href: str
+    verb: str
+    details: str
+    tone: str
+
+
+def sentence(event: Event) -> Sentence:
+    """An event in words."""
+    noun, _, verb = event.kind.partition(".")
+    subject = kind_of(event.subject)
+    phrase = words(verb or noun)
+    # `version.created` on a dataset says more as "version created" than as "created".
+    if noun not in (event.subject.partition(":")[0], subject.replace(" ", "_")) and verb:
+        phrase = f"{words(noun)} {phrase}"
+    return Sentence(
+        subject, label_of(event.subject), address_of(event.subject), phrase, details(event.data), tone_of(event.kind)
+    )
+
+
+def details(data: Mapping[str, Any]) -> str:
+    """The first few plain values of an event's data, as `alias champion, version 3`."""
+    parts = []
+    for key, value in data.items():
+        if value in (None, "", [], {}) or isinstance(value, list | dict):
+            continue
+        text = number(value) if isinstance(value, float | int) else str(value)
+        text = short_id(text) if len(text) in (32, 40, 64) and text.isalnum() else truncated(text, 90)
+        parts.append(text if key == "reason" else f"{words(key)} {text}")
+        if len(parts) == _SHOWN_MAX:
+            break
+    return ", ".join(parts)
+
+
+def tone_of(kind: str) -> str:
+    """The colour family of an event's kind."""
+    for endings, tone in ((_BAD, "bad"), (_WARN, "warn"), (_GOOD, "good")):
+        if kind.endswith(endings):
+            return tone
+    return "quiet"
