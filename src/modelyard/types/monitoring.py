@@ -18,16 +18,15 @@ AlertStatus = Literal["open", "acknowledged", "resolved"]
 
 
 class Reference(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What "as usual" means: a dataset at a ref (the training table, say), or the first windows of the log itself.
+    """What "as usual" means for the inputs: a dataset at a ref (the training table, say) with columns named as the
+    inputs, or without one the first complete window of the log. It is read once: the monitor keeps its sketch.
 
-    Columns of a reference dataset are named as the model's inputs; `score` is its column of the model's output, where
-    it has one. It is read once: the monitor keeps its sketch.
+    Predictions, and without a `Baseline` performance, are compared with the first complete window of the same model
+    version: two models may well differ in what they say.
     """
 
     dataset: str | None = None
     ref: str = "main"
-    score: str | None = None
-    first_windows: int = 1
 
 
 class Labels(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -81,8 +80,8 @@ class MonitorSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """What to watch. `window` is `month`, `week`, `day` or hours as `6h`, all in UTC over the predictions' event time.
 
     `predictions` is the endpoint's prediction log by default. `inputs` limits which inputs are compared (default: all
-    that the reference has); `score` names the output that is the probability of the positive class, where the model
-    has more than one numeric output.
+    that the reference has as well); `score` names the output that is the probability of the positive class, where the
+    model has several.
     """
 
     name: str

@@ -51,10 +51,10 @@ def test_events_are_matched_by_kind_and_fields() -> None:
 
 
 def test_a_dataset_is_matched_by_its_whole_name() -> None:
-    cause = replace(CAUSE, kind="dataset.published", subject="dataset:flights@7")
+    cause = replace(CAUSE, kind="dataset.version_published", subject="dataset:flights@7")
     assert matches(OnDataset(dataset="flights"), cause)
     assert not matches(OnDataset(dataset="flight"), cause)
-    assert not matches(OnDataset(dataset="flights"), replace(cause, kind="dataset.quarantined"))
+    assert not matches(OnDataset(dataset="flights"), replace(cause, kind="dataset.batch_quarantined"))
 
 
 def test_it_fires_with_its_params_filled() -> None:

@@ -17,7 +17,7 @@ from modelyard.kernel.errors import InvalidInput
 from modelyard.types.automation import FINAL_STATES, OnDataset, OnEvent, Promotion, Response, Scalar, TriggerSpec
 from modelyard.types.registry import Decision
 
-DATASET_PUBLISHED = "dataset.published"
+DATASET_PUBLISHED = "dataset.version_published"
 ROOTS = ("id", "kind", "subject", "at", "data")
 _TEMPLATE = re.compile(r"\{([^{}]*)\}")
 _PATH = re.compile(r"event((?:\.[A-Za-z0-9_-]+)+)")
