@@ -1,4 +1,4 @@
-"""`python tools/make_migration.py WHAT`: write the next migration from what the rooms declare and the chain does not have."""
+"""`python tools/make_migration.py WHAT`: write the next migration: what the rooms declare and the chain lacks."""
 
 from __future__ import annotations
 

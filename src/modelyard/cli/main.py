@@ -15,6 +15,17 @@ from modelyard.kernel.errors import ModelyardError
 
 NOUNS: dict[str, tuple[str, str]] = {
     "up": ("modelyard.cli.up", "Serve the API and the UI over the home directory."),
+    "demo": ("modelyard.cli.demo", "Run the flights project from raw data to a model that retrains itself."),
+    "dataset": ("modelyard.cli.dataset", "Versioned datasets: write, read, check, quarantine."),
+    "feature": ("modelyard.cli.feature", "Feature views and point-in-time joins."),
+    "run": ("modelyard.cli.run", "Tracked runs: metrics, params, artifacts, comparison."),
+    "job": ("modelyard.cli.job", "Commands with resources, queued and metered."),
+    "pipeline": ("modelyard.cli.pipeline", "Pipelines of cached steps: run, resume, cancel."),
+    "model": ("modelyard.cli.model", "Models: versions, gates, approvals, aliases, history."),
+    "endpoint": ("modelyard.cli.endpoint", "Endpoints that serve models."),
+    "monitor": ("modelyard.cli.monitor", "Drift, performance and alerts."),
+    "trigger": ("modelyard.cli.trigger", "What events start, and what became of it."),
+    "cost": ("modelyard.cli.cost", "What runs, pipelines and projects cost."),
     "config": ("modelyard.cli.config", "Show the settings in force and where each came from."),
     "lineage": ("modelyard.cli.lineage", "What led to a thing, and what came of it."),
     "audit": ("modelyard.cli.audit", "Read the event log and verify its hash chain."),
