@@ -34,7 +34,7 @@ def assets() -> dict[str, Asset]:
         if file.suffix in _TYPES:
             body = file.read_bytes()
             found[file.relative_to(ROOT).as_posix()] = Asset(
-                body, f"{_TYPES[file.suffix]}; charset=utf-8", hashlib.sha256(body).hexdigest()[:16]
+                body, _TYPES[file.suffix], hashlib.sha256(body).hexdigest()[:16]
             )
     return found
 

@@ -334,4 +334,4 @@ def compare(caller: Scope, tracking: Tracking, runs: str = "", all: bool = False
     )
 
 
-ROUTES: list[Any] = [runs, run, compare]
+ROUTES: list[Any] = [*runs, *run, *compare]

@@ -17,7 +17,7 @@ def sign_in(next: str = "/") -> Response[bytes]:
     # Only a path of this server: `//host` and `/\\host` would lead a browser elsewhere.
     local = next if next.startswith("/") and not next.startswith(("//", "/\\")) else "/"
     body = render_alone("signin.html", title="Sign in", next=local).encode()
-    return Response(body, media_type="text/html; charset=utf-8", headers={"Cache-Control": "no-store"})
+    return Response(body, media_type="text/html", headers={"Cache-Control": "no-store"})
 
 
 ROUTES: list[Any] = [sign_in]
