@@ -25,7 +25,7 @@ from modelyard.endpoint.router import Router
 from modelyard.endpoint.runner import Runner
 from modelyard.endpoint.variants import Loaded, assemble, load_variants
 from modelyard.kernel.errors import Conflict, InvalidInput, ModelyardError
-from modelyard.types.serving import EndpointConfig, EndpointStatus
+from modelyard.types.serving import EndpointConfig, EndpointOptions, EndpointStatus
 
 CONFIG_POLL_S = 0.25
 LOG_TICK_S = 1.0
@@ -128,8 +128,8 @@ class Process:
     async def _apply(self, config: EndpointConfig) -> None:
         """Load beside what is served, then swap. What is served stays if the new does not load."""
         serving = self._front.serving
-        # A runner keeps the limits it was made with, so other limits need another one.
-        same = serving is not None and serving.config.options == config.options
+        # A runner keeps the limits it was made with, so other limits need another one. The port is none of them.
+        same = serving is not None and _limits(serving.config) == _limits(config)
         have = serving.keys if serving is not None and same else frozenset()
         try:
             check(config, self._config)
@@ -189,6 +189,10 @@ class Process:
             at=datetime.now(UTC),
         )
         write_atomically(self._base / STATUS_FILE, msgspec.json.encode(status))
+
+
+def _limits(config: EndpointConfig) -> EndpointOptions:
+    return msgspec.structs.replace(config.options, port=0)
 
 
 def check(config: EndpointConfig, first: EndpointConfig) -> None:

@@ -1,15 +1,16 @@
-"""A model in a worker process: the parent's side. The worker is started again when it dies; a stall ends it."""
+"""A model in a worker process: the parent's side. The worker is started again when it dies; a stall ends it.
+
+The worker has its parent's environment. That of a prediction process was cleaned when the platform started it.
+"""
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import modelyard
 from modelyard.engines.models.worker_wire import Answer, Ready, pack, receive, send, unpack
 from modelyard.kernel.errors import EngineError, InvalidInput, UserCodeError
 from modelyard.types.serving import TensorSpec
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 LOAD_TIMEOUT_S = 120.0
 ANSWER_TIMEOUT_S = 60.0
-_PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
 
 
 class IsolatedModel:
@@ -90,7 +90,6 @@ class IsolatedModel:
                 self._command(theirs.fileno()),
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
-                env=worker_environment(),
                 cwd=self._directory,
             )
         self._channel = ours
@@ -111,15 +110,3 @@ class IsolatedModel:
             )
         ours.settimeout(self._answer_timeout_s)
         return ready
-
-
-def worker_environment() -> dict[str, str]:
-    """The worker's environment: what a library needs to run, and no token of ours."""
-    source = str(Path(modelyard.__file__).parent.parent)
-    return {key: os.environ[key] for key in _PASSED_ON if key in os.environ} | {
-        "PYTHONPATH": source,
-        "PYTHONUNBUFFERED": "1",
-        "OMP_NUM_THREADS": "1",
-        "OPENBLAS_NUM_THREADS": "1",
-        "MLFLOW_TRACKING_URI": "file:///nonexistent",
-    }

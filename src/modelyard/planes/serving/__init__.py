@@ -1,0 +1,5 @@
+"""The serving plane: endpoints, the processes behind them, and the predictions that they logged."""
+
+from modelyard.planes.serving.service import Serving
+
+__all__ = ["Serving"]
