@@ -14,9 +14,11 @@ from modelyard.kernel.reconcile import ReconcileLoop
 from modelyard.kernel.settings import Settings, process_environment
 from modelyard.migrations import migrate
 from modelyard.planes.data import Data
+from modelyard.planes.features import Features
 from modelyard.planes.jobs import Jobs
 from modelyard.planes.monitoring import Monitoring
 from modelyard.planes.registry import Registry
+from modelyard.planes.serving import Serving
 from modelyard.planes.tracking import Tracking
 
 
@@ -31,6 +33,8 @@ class Yard:
     tracking: Tracking
     jobs: Jobs
     registry: Registry
+    features: Features
+    serving: Serving
     monitoring: Monitoring
     loop: ReconcileLoop
 
@@ -51,11 +55,14 @@ def compose(settings: Settings, clock: Clock | None = None) -> Yard:
     engine = ProcessEngine(process_environment(), cpus=settings.cpus, memory_bytes=settings.memory_bytes)
     jobs = Jobs(database, engine, settings.home / "jobs", server_url=settings.public_url)
     registry = Registry(database, blobs, tracking, data)
+    features = Features(database, data, spill=settings.home / "spill")
+    serving = Serving(database, registry, data, engine, settings.home / "endpoints")
     monitoring = Monitoring(database, data)
     loop = ReconcileLoop(
         database,
-        [*tracking.reconcilers(), *data.reconcilers(), *jobs.reconcilers(), *monitoring.reconcilers()],
+        [one for plane in (tracking, data, jobs, serving, monitoring) for one in plane.reconcilers()],
+        [one for plane in (serving, monitoring) for one in plane.readers()],
         interval_s=settings.reconcile_interval_s,
     )
     jobs.wake = loop.wake
-    return Yard(settings, database, blobs, data, tracking, jobs, registry, monitoring, loop)
+    return Yard(settings, database, blobs, data, tracking, jobs, registry, features, serving, monitoring, loop)
