@@ -14,6 +14,7 @@ from modelyard.kernel.database import Database
 from modelyard.planes.data import Data
 from modelyard.planes.registry import store
 from modelyard.planes.registry.diff import changes
+from modelyard.planes.registry.evaluation import CALIBRATION_BINS, measure
 from modelyard.planes.registry.services.evidence import Evidence
 from modelyard.planes.registry.services.models import Models
 from modelyard.planes.registry.services.promotions import Promotions
@@ -23,7 +24,7 @@ from modelyard.planes.registry.verdicts import DataVerdicts
 from modelyard.planes.tracking import Tracking
 from modelyard.types.registry import AliasMove, Approval, Decision, ModelVersion, VersionDiff
 
-__all__ = ["Evidence", "Models", "Promotions", "Registry", "Versions"]
+__all__ = ["CALIBRATION_BINS", "Evidence", "Models", "Promotions", "Registry", "Versions", "measure"]
 
 
 class Registry:
