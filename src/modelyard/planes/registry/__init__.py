@@ -20,6 +20,7 @@ from modelyard.planes.registry.services.models import Models
 from modelyard.planes.registry.services.promotions import Promotions
 from modelyard.planes.registry.services.versions import Versions
 from modelyard.planes.registry.snapshot import Sources
+from modelyard.planes.registry.sources import check_not_climbing
 from modelyard.planes.registry.verdicts import DataVerdicts
 from modelyard.planes.tracking import Tracking
 from modelyard.types.registry import AliasMove, Approval, Decision, ModelVersion, VersionDiff

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
 from datetime import datetime
 from typing import Annotated, Any, BinaryIO, cast
 
@@ -12,7 +11,6 @@ from litestar import Request
 from litestar.params import Parameter
 from litestar.response import Stream
 
-from modelyard.engines.blobs.base import CHUNK_BYTES
 from modelyard.kernel.auth import Action, Scope
 from modelyard.kernel.errors import InvalidInput, TooLarge
 from modelyard.kernel.limits import MIB, PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX
@@ -125,7 +123,7 @@ def get_version_file(caller: Scope, registry: Registry, name: str, version: str,
     """One file of a version."""
     file, content = registry.versions.open(caller, name, version, path)
     headers = {"content-disposition": "attachment", "content-length": str(file.size_bytes)}
-    return Stream(_pieces(content), media_type="application/octet-stream", headers=headers)
+    return Stream(registry.versions.pieces(content), media_type="application/octet-stream", headers=headers)
 
 
 @get(_VERSION + "/gates", requires=Action.READ)
@@ -257,12 +255,6 @@ def get_history(caller: Scope, registry: Registry, name: str, alias: str | None 
 def diff_versions(caller: Scope, registry: Registry, name: str, before: str, after: str) -> VersionDiff:
     """In what two versions (by number or alias) differ."""
     return registry.diff(caller, name, before, after)
-
-
-def _pieces(content: BinaryIO) -> Iterator[bytes]:
-    with content:
-        while piece := content.read(CHUNK_BYTES):
-            yield piece
 
 
 ROUTES = [

@@ -33,6 +33,7 @@ from modelyard.planes.registry.rows import (
     may_approve,
     model_and_version,
     model_row,
+    number_for,
     submitters_of,
     version_noun,
     version_row,
@@ -198,6 +199,20 @@ class Promotions:
                 {"model": name, "version": row.version, "stage": to, "previous": row.stage},
             )
             return version_noun(tx, model, row.version)
+
+    def aliased(self, scope: Scope, name: str, alias: str) -> ModelVersion:
+        """The version under an alias, or the newest for `latest`. Raises NotFound; a number is no alias here."""
+        check_alias(alias)
+        with self._database.reading(scope) as tx:
+            model = model_row(tx, name)
+            number = None if alias.lower() == "latest" else store.alias_version(tx, model.id, alias)
+            if number is None and alias.lower() != "latest":
+                raise NotFound(
+                    f"Registered model alias {alias} not found.",
+                    code="alias.not_found",
+                    hint=f"see the aliases with `modelyard model get {name}`",
+                )
+            return version_noun(tx, model, number_for(tx, model, "latest") if number is None else number)
 
     def history(self, scope: Scope, name: str, alias: str | None = None) -> list[AliasMove]:
         """All moves of an alias, or of all aliases, oldest first."""

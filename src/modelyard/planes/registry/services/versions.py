@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -264,6 +264,13 @@ class Versions:
             if one.path == wanted:
                 return one, self._blobs.open(one.digest)
         raise NotFound(f"{name}@{version} has no file '{wanted}'", code="version.no_such_file")
+
+    @staticmethod
+    def pieces(content: BinaryIO) -> Iterator[bytes]:
+        """The bytes of an open file in pieces; closes it at the end."""
+        with content:
+            while piece := content.read(CHUNK_BYTES):
+                yield piece
 
     def materialize(self, scope: Scope, name: str, version: str | int, into: Path) -> ModelVersion:
         """Write all files of a version below an empty directory, each checked against its digest.
