@@ -5,10 +5,12 @@ Thin over Litestar: handlers are plain functions that run in a thread, since the
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
 
+from anyio import to_thread
 from litestar import HttpMethod
 from litestar.handlers import HTTPRouteHandler, route
 
@@ -24,11 +26,19 @@ def _declare(method: HttpMethod, path: str | list[str], requires: Action, status
         taken = RESERVED.intersection(inspect.signature(function).parameters)
         if taken:
             raise TypeError(f"{function.__name__}: Litestar keeps {sorted(taken)} for itself: rename it (the Scope is `caller`)")
-        if not inspect.iscoroutinefunction(function):
-            options["sync_to_thread"] = True
-        return route(path, http_method=method, status_code=status_code, opt={REQUIRES: requires}, **options)(function)
+        handler = function if inspect.iscoroutinefunction(function) else _in_thread(function)
+        return route(path, http_method=method, status_code=status_code, opt={REQUIRES: requires}, **options)(handler)
 
     return decorate
+
+
+def _in_thread(function: Callable[..., Any]) -> Callable[..., Any]:
+    # Litestar's own `sync_to_thread` wraps a handler once more for every other method on its path (2.25).
+    @functools.wraps(function)
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        return await to_thread.run_sync(functools.partial(function, *args, **kwargs))
+
+    return call
 
 
 def get(path: str | list[str], *, requires: Action, status_code: int = 200, **options: Any) -> Handler:
