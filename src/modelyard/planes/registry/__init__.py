@@ -25,7 +25,16 @@ from modelyard.planes.registry.verdicts import DataVerdicts
 from modelyard.planes.tracking import Tracking
 from modelyard.types.registry import AliasMove, Approval, Decision, ModelVersion, VersionDiff
 
-__all__ = ["CALIBRATION_BINS", "Evidence", "Models", "Promotions", "Registry", "Versions", "measure"]
+__all__ = [
+    "CALIBRATION_BINS",
+    "Evidence",
+    "Models",
+    "Promotions",
+    "Registry",
+    "Versions",
+    "check_not_climbing",
+    "measure",
+]
 
 
 class Registry:
