@@ -45,7 +45,7 @@ def page(
             return _private(html(template, screen, visit_of(request, given["caller"])))
 
         _take_signature(handler, view)
-        # Two handlers, not one with two paths: Litestar 2.25 wraps such a one for its thread twice, and loses the reply.
+        # Not one handler with two paths: Litestar 2.25 wraps such a one for its thread twice, and loses the reply.
         paths = [path] if parameter else [path, f"{path.rstrip('/') or '/home'}{JSON_SUFFIX}"]
         return [get(one, requires=requires)(handler) for one in paths]
 

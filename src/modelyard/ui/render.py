@@ -82,7 +82,7 @@ class Visit(Struct, frozen=True, kw_only=True):
 
     def to(self, path: str) -> str:
         """The address of a path in this visit's project."""
-        return path if self.project == "default" else f"/p/{self.project}{path}"
+        return project_path(self.project, path)
 
     def with_query(self, **changes: str | int | None) -> str:
         """This address with some query parameters changed; None or empty takes one away."""
@@ -93,6 +93,11 @@ class Visit(Struct, frozen=True, kw_only=True):
     def may(self, action: str) -> bool:
         """Whether the visitor may do the action; buttons that would be refused are not shown."""
         return Action(action) in self.actions
+
+
+def project_path(project: str, path: str) -> str:
+    """The address of a path in a project."""
+    return path if project == "default" else f"/p/{project}{path}"
 
 
 def render(template: str, screen: Screen, visit: Visit) -> str:

@@ -44,7 +44,7 @@ def address_of(urn: str) -> str:
         page = f"/models/{quote(name, safe='')}"
         return f"{page}/versions/{quote(version)}" if version else page
     if kind == "feature-view":
-        return f"/features/{quote(name, safe='')}"
+        return f"/features/{quote(name, safe='')}" + (f"?version={quote(version)}" if version else "")
     return lineage_of(urn)
 
 

@@ -5,15 +5,33 @@ from __future__ import annotations
 from typing import Any
 
 from modelyard.ui import assets
-from modelyard.ui.views import datasets, events, experiments, jobs, lineage, runs, signin
+from modelyard.ui.views import (
+    datasets,
+    endpoints,
+    events,
+    experiments,
+    features,
+    home,
+    jobs,
+    lineage,
+    models,
+    monitors,
+    runs,
+    signin,
+)
 
 ROUTES: list[Any] = [
     *assets.ROUTES,
     *signin.ROUTES,
+    *home.ROUTES,
+    *datasets.ROUTES,
+    *features.ROUTES,
     *experiments.ROUTES,
     *runs.ROUTES,
-    *datasets.ROUTES,
     *jobs.ROUTES,
+    *models.ROUTES,
+    *endpoints.ROUTES,
+    *monitors.ROUTES,
     *lineage.ROUTES,
     *events.ROUTES,
 ]

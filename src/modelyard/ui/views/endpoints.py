@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 from msgspec import Struct
 
+from modelyard.kernel.auth import Scope
+from modelyard.kernel.database import Database
+from modelyard.kernel.errors import NotFound
+from modelyard.planes.data import Data
+from modelyard.planes.monitoring import Monitoring
+from modelyard.planes.serving import Serving
+from modelyard.types.data import DatasetVersion
 from modelyard.types.monitoring import Alert, MonitorWindow
-from modelyard.types.serving import Endpoint, Switch, Variant
-from modelyard.ui.frame import Screen
-from modelyard.ui.series import Chart
+from modelyard.types.serving import Endpoint, PredictionRows, Switch, Variant
+from modelyard.ui.format import duration, number
+from modelyard.ui.frame import Crumb, Frame, Screen, rail, tabs
+from modelyard.ui.page import page as ui_page
+from modelyard.ui.series import Chart, series
 from modelyard.ui.timeline import Span, Timeline, timeline
+from modelyard.ui.urns import address_of
+from modelyard.ui.views import monitors
 
 
 class EndpointRow(Struct, frozen=True, kw_only=True):
@@ -94,3 +106,138 @@ def _span(variant: Variant, start: datetime | None, end: datetime | None) -> Spa
         state="ready" if end is None else "served before",
         href=f"/models/{variant.model}/versions/{variant.version}",
     )
+
+
+PREDICTIONS_LOOKED_AT = 200
+PREDICTIONS_SHOWN = 50
+LOG_VERSIONS_LOOKED_AT = 500
+_OWN_COLUMNS = ("at", "event_time", "id", "version", "variant", "latency_us")
+_INPUTS_SHOWN = 8
+
+
+def traffic(log: Sequence[DatasetVersion]) -> Chart | None:
+    """Rows taken into the prediction log by minute, from the versions of that log; zero where a minute has none."""
+    by_minute: dict[int, int] = {}
+    for version in log:
+        minute = int(version.created_at.timestamp()) // 60
+        by_minute[minute] = by_minute.get(minute, 0) + version.rows_written
+    if len(by_minute) < 2:
+        return None
+    first, last = min(by_minute), max(by_minute)
+    points = [(minute * 60.0, float(by_minute.get(minute, 0))) for minute in range(first, last + 1)]
+    return Chart(title="Rows logged a minute", x="time", series=(series("rows", points),))
+
+
+def latency(rows: Sequence[dict[str, Any]]) -> Tally | None:
+    """The 95th percentile of the latencies of the newest predictions."""
+    known = sorted(float(row["latency_us"]) for row in rows if isinstance(row.get("latency_us"), int | float))
+    if not known:
+        return None
+    p95 = known[min(len(known) - 1, math.ceil(len(known) * 0.95) - 1)]
+    return Tally(label="p95 latency", value=duration(p95 / 1e6), note=f"of the newest {len(known)}")
+
+
+def columns_shown(rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    """Of the log's columns those that a reader wants: what is common to all, the outputs, and some inputs."""
+    names = list(rows[0]) if rows else []
+    outputs = [name for name in names if name.startswith("output.")]
+    inputs = [name for name in names if name.startswith("input.")]
+    return tuple([name for name in _OWN_COLUMNS if name in names] + outputs + inputs[:_INPUTS_SHOWN])
+
+
+def quality(windows: Sequence[MonitorWindow], alerts: Sequence[Alert]) -> Tally | None:
+    """The newest AUC that labels allow."""
+    known = [window for window in windows if window.performance and window.performance.auc is not None]
+    if not known or known[-1].performance is None:
+        return None
+    bad = any(alert.kind == "auc" for alert in alerts)
+    return Tally(
+        label="Latest AUC",
+        value=number(round(known[-1].performance.auc or 0.0, 4)),
+        note=f"from {known[-1].start:%d %b %Y}",
+        tone="bad" if bad else "",
+    )
+
+
+@ui_page("/endpoints", template="endpoints.html")
+def endpoints(caller: Scope, serving: Serving, monitoring: Monitoring, page: str = "") -> Endpoints:
+    """All endpoints."""
+    found = serving.list(caller, after=page or None)
+    alerts = [alert for alert in monitoring.alerts(caller).items if alert.status != "resolved"]
+    return Endpoints(
+        frame=Frame(title="Endpoints", section="endpoints"),
+        rows=tuple(
+            EndpointRow(endpoint=one, alerts=sum(alert.endpoint == one.name for alert in alerts)) for one in found.items
+        ),
+        next=found.next,
+    )
+
+
+@ui_page("/endpoints/{name:str}", template="endpoint.html")
+def endpoint(
+    caller: Scope,
+    database: Database,
+    datasets: Data,
+    serving: Serving,
+    monitoring: Monitoring,
+    name: str,
+    tab: str = "",
+) -> EndpointPage:
+    """One endpoint: what it serves, how well, and what it predicted last."""
+    found = serving.get(caller, name)
+    watching = [one for one in monitoring.list(caller).items if one.spec.endpoint == name]
+    windows = [monitors.in_time(monitoring.windows(caller, one.name).items) for one in watching]
+    alerts = [a for a in monitoring.alerts(caller).items if a.endpoint == name and a.status != "resolved"]
+    shown = [
+        ("overview", "Overview", None),
+        ("quality", "Drift and quality", None),
+        ("predictions", "Predictions", None),
+    ]
+    parts = tabs(address_of(f"endpoint:{name}"), tab, shown)
+    current = next(key for (key, _, _), part in zip(shown, parts, strict=True) if part.current)
+    logged = _predictions(caller, serving, name)
+    switches = list(serving.switches(caller, name))
+    log = datasets.versions(caller, logged.dataset, limit=LOG_VERSIONS_LOOKED_AT).items if logged.rows else []
+    every_window = [window for group in windows for window in group]
+    tallies = [one for one in (latency(logged.rows), quality(every_window, alerts)) if one is not None]
+    return EndpointPage(
+        frame=Frame(
+            title=name,
+            section="endpoints",
+            kind="endpoint",
+            state=found.state,
+            owner=found.created_by,
+            at=found.created_at,
+            crumbs=(Crumb("Endpoints", "/endpoints"),),
+            tabs=parts,
+            rail=rail(database, caller, f"endpoint:{name}", f"modelyard endpoint get {name}"),
+            live=current == "overview",
+        ),
+        endpoint=found,
+        tab=current,
+        variants=shares(found.variants),
+        switches=tuple(switches),
+        reigns=reigns(switches, database.clock.now()),
+        tallies=tuple(tallies),
+        traffic=traffic(log),
+        alerts=tuple(alerts),
+        charts=tuple(
+            chart for one, group in zip(watching, windows, strict=True) for chart in monitors.charts(one, group)
+        ),
+        windows=tuple(every_window),
+        columns=columns_shown(logged.rows),
+        predictions=tuple(logged.rows[:PREDICTIONS_SHOWN]) if current == "predictions" else (),
+        log_dataset=logged.dataset,
+        example=f"curl {found.url or 'URL'}/v2/models/{name}/infer --json '{{\"inputs\": []}}'",
+    )
+
+
+def _predictions(caller: Scope, serving: Serving, name: str) -> PredictionRows:
+    try:
+        return serving.predictions(caller, name, limit=PREDICTIONS_LOOKED_AT)
+    except NotFound:
+        # Nothing was logged yet, which for a new endpoint is no error.
+        return PredictionRows(dataset="", rows=[])
+
+
+ROUTES: list[Any] = [*endpoints, *endpoint]

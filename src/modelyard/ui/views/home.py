@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import datetime
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
 
 from msgspec import Struct
 
+from modelyard.kernel import events as log
+from modelyard.kernel.auth import Scope
+from modelyard.kernel.database import Database
 from modelyard.kernel.events import Event
-from modelyard.ui.frame import Screen
+from modelyard.planes.data import Data
+from modelyard.planes.jobs import Jobs
+from modelyard.planes.monitoring import Monitoring
+from modelyard.planes.registry import Registry
+from modelyard.planes.serving import Serving
+from modelyard.planes.tracking import Tracking
+from modelyard.types.data import Quarantined
+from modelyard.types.jobs import Job, JobState
+from modelyard.types.monitoring import Alert, Monitor
+from modelyard.types.page import Page
+from modelyard.types.registry import Decision
+from modelyard.types.serving import Endpoint
+from modelyard.ui.format import plural
+from modelyard.ui.frame import Frame, Screen
+from modelyard.ui.page import page as ui_page
+from modelyard.ui.urns import address_of
+from modelyard.ui.views import models, monitors
 
 WINDOW_DAYS = 7
+COUNTED_MAX = 200
+EVENTS_SHOWN = 15
 _URGENCY = ("alert", "endpoint", "monitor", "quarantine", "approval", "pipeline run", "job", "run")
 
 
@@ -48,3 +70,157 @@ class Home(Screen, frozen=True, kw_only=True):
 def ordered(needs: Iterable[Need]) -> tuple[Need, ...]:
     """What concerns production first, and of one kind the newest first."""
     return tuple(sorted(needs, key=lambda need: (_URGENCY.index(need.kind), -need.at.timestamp())))
+
+
+def of_alerts(alerts: Iterable[Alert]) -> list[Need]:
+    """Alerts that nobody has resolved."""
+    return [
+        Need(
+            kind="alert",
+            state=alert.status,
+            title=monitors.title_of(alert),
+            why=alert.reason,
+            href=address_of(f"alert:{alert.id}"),
+            at=alert.raised_at,
+        )
+        for alert in alerts
+        if alert.status != "resolved"
+    ]
+
+
+def of_endpoints(endpoints: Iterable[Endpoint]) -> list[Need]:
+    """Endpoints that failed, or that did not take what they were told to serve."""
+    return [
+        Need(
+            kind="endpoint",
+            state=endpoint.state if endpoint.state == "failed" else "degraded",
+            title=endpoint.name,
+            why=endpoint.error or "its process does not come up",
+            href=address_of(f"endpoint:{endpoint.name}"),
+            at=endpoint.updated_at,
+        )
+        for endpoint in endpoints
+        if endpoint.state == "failed" or endpoint.error
+    ]
+
+
+def of_monitors(found: Iterable[Monitor]) -> list[Need]:
+    """Monitors whose last evaluation could not be done."""
+    return [
+        Need(
+            kind="monitor",
+            state="problem",
+            title=monitor.name,
+            why=monitor.problem,
+            href=address_of(f"monitor:{monitor.name}"),
+            at=monitor.evaluated_at or monitor.updated_at,
+        )
+        for monitor in found
+        if monitor.problem
+    ]
+
+
+def of_quarantine(batches: Iterable[Quarantined]) -> list[Need]:
+    """Batches that were turned down and not discarded."""
+    return [
+        Need(
+            kind="quarantine",
+            state="quarantined",
+            title=batch.dataset,
+            why=f"{plural(batch.rows, 'row')}: "
+            + "; ".join(result.message or result.name or result.check for result in batch.report.failed),
+            href=f"{address_of(f'dataset:{batch.dataset}')}/quarantine/{batch.id}",
+            at=batch.created_at,
+        )
+        for batch in batches
+    ]
+
+
+def of_approvals(decisions: Iterable[Decision]) -> list[Need]:
+    """Versions that lack nothing but approvals."""
+    return [
+        Need(
+            kind="approval",
+            state="waiting",
+            title=f"{decision.model}, version {decision.version}",
+            why="; ".join(decision.reasons),
+            href=address_of(f"model:{decision.model}@{decision.version}"),
+            at=decision.at,
+        )
+        for decision in decisions
+    ]
+
+
+def of_jobs(jobs: Sequence[Job], since: datetime) -> list[Need]:
+    """Jobs that failed since then, and of whose name none has succeeded after them. `jobs` is newest first."""
+    mended: set[str] = set()
+    needs = []
+    for job in jobs:
+        if job.state is JobState.SUCCEEDED:
+            mended.add(job.name)
+        failed = job.state in (JobState.FAILED, JobState.TIMED_OUT)
+        if failed and job.name not in mended and job.ended_at and job.ended_at >= since:
+            needs.append(
+                Need(
+                    kind="job",
+                    state=job.state.value,
+                    title=job.name or job.command[0],
+                    why=job.reason,
+                    href=address_of(f"job:{job.id}"),
+                    at=job.ended_at,
+                )
+            )
+    return needs
+
+
+@ui_page("/", template="home.html")
+def home(
+    caller: Scope,
+    database: Database,
+    datasets: Data,
+    tracking: Tracking,
+    jobs: Jobs,
+    registry: Registry,
+    serving: Serving,
+    monitoring: Monitoring,
+) -> Home:
+    """What needs somebody, how much there is of everything, and what happened last."""
+    known_datasets = datasets.list(caller)
+    known_jobs = jobs.list_jobs(caller, limit=COUNTED_MAX)
+    known_models = registry.models.search(caller)
+    known_endpoints = serving.list(caller)
+    runs = tracking.runs.search(caller, limit=COUNTED_MAX, metric_keys=[])
+    with database.reading(caller) as tx:
+        happened = log.recent(tx, limit=EVENTS_SHOWN)
+    needs = [
+        *of_alerts(monitoring.alerts(caller).items),
+        *of_endpoints(known_endpoints.items),
+        *of_monitors(monitoring.list(caller).items),
+        *of_quarantine(b for one in known_datasets.items for b in datasets.quarantine(caller, one.name).items),
+        *of_approvals(d for one in known_models.items for d in models.waiting_for_approval(caller, registry, one)),
+        *of_jobs(known_jobs.items, database.clock.now() - timedelta(days=WINDOW_DAYS)),
+    ]
+    live_runs = sum(run.status == "RUNNING" for run in runs.items)
+    live_jobs = sum(not job.state.final for job in known_jobs.items)
+    ready = sum(endpoint.ready for endpoint in known_endpoints.items)
+    tallies = (
+        _tally("Datasets", "/datasets", known_datasets),
+        _tally("Runs", "/runs", runs, f"{live_runs} running" if live_runs else ""),
+        _tally("Jobs", "/jobs", known_jobs, f"{live_jobs} not done" if live_jobs else ""),
+        _tally("Models", "/models", known_models),
+        _tally("Endpoints", "/endpoints", known_endpoints, f"{ready} ready" if known_endpoints.items else ""),
+    )
+    return Home(
+        frame=Frame(title="Home", section="home", live=True),
+        needs=ordered(needs),
+        tallies=tallies,
+        events=tuple(happened),
+        fresh=not needs and not any(tally.count for tally in tallies),
+    )
+
+
+def _tally(label: str, href: str, found: Page[Any], note: str = "") -> Tally:
+    return Tally(label=label, href=href, count=len(found.items), more=found.next is not None, note=note)
+
+
+ROUTES: list[Any] = [*home]

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from litestar import Response
+from litestar.enums import RequestEncodingType
+from litestar.params import Body
 from msgspec import Struct
 
+from modelyard.kernel.auth import Action, Scope
+from modelyard.kernel.database import Database
+from modelyard.kernel.routing import post
+from modelyard.planes.registry import Registry
 from modelyard.types.registry import (
     AliasMove,
     Approval,
@@ -19,9 +26,13 @@ from modelyard.types.registry import (
     ModelFile,
     ModelVersion,
 )
-from modelyard.ui.frame import Screen
+from modelyard.ui.frame import Crumb, Frame, Screen, rail, tabs
+from modelyard.ui.page import page as ui_page
+from modelyard.ui.render import project_path
+from modelyard.ui.urns import address_of
 
 CHAMPION = "champion"
+NEWEST_LOOKED_AT = 3
 
 
 class ModelRow(Struct, frozen=True, kw_only=True):
@@ -108,3 +119,160 @@ def _type_of(column: Mapping[str, Any]) -> str:
     if isinstance(tensor, dict):
         return f"{tensor.get('dtype', '?')} {tensor.get('shape', '')}"
     return str(column.get("type", "?")) + ("" if column.get("required", True) else ", may be left out")
+
+
+def trimmed(value: Any) -> Any:
+    """A structure without its empty parts, for reading."""
+    if isinstance(value, dict):
+        kept = {key: trimmed(one) for key, one in value.items()}
+        return {key: one for key, one in kept.items() if one not in (None, "", [], {}, False)}
+    return [trimmed(one) for one in value] if isinstance(value, list) else value
+
+
+def waiting_for_approval(caller: Scope, registry: Registry, model: Model) -> tuple[Decision, ...]:
+    """Of the newest versions after the champion, those that lack nothing but approvals."""
+    if model.policy is None or model.policy.approvals.count == 0:
+        return ()
+    newer = [one for one in registry.versions.list(caller, model.name) if one.version > model.aliases.get(CHAMPION, 0)]
+    decisions = [registry.decide(caller, model.name, one.version) for one in newer[:NEWEST_LOOKED_AT]]
+    return tuple(decision for decision in decisions if lacks_only_approvals(decision))
+
+
+@ui_page("/models", template="models.html")
+def models(caller: Scope, registry: Registry, page: str = "") -> Models:
+    """All models."""
+    found = registry.models.search(caller, page=page or None)
+    return Models(
+        frame=Frame(title="Models", section="models"),
+        rows=tuple(
+            ModelRow(model=one, waiting=len(waiting_for_approval(caller, registry, one))) for one in found.items
+        ),
+        next=found.next,
+    )
+
+
+@ui_page("/models/{name:str}", template="model.html")
+def model(caller: Scope, database: Database, registry: Registry, name: str, tab: str = "") -> ModelPage:
+    """One model: its versions, who was champion when, and its policy."""
+    found = registry.models.get(caller, name)
+    versions = registry.versions.list(caller, name, dropped=True)
+    moves = registry.history(caller, name)
+    shown = [("versions", "Versions", len(versions)), ("history", "History", len(moves)), ("policy", "Policy", None)]
+    parts = tabs(address_of(f"model:{name}"), tab, shown)
+    policy = msgspec.yaml.encode(trimmed(msgspec.to_builtins(found.policy))).decode() if found.policy else ""
+    champion = found.aliases.get(CHAMPION)
+    return ModelPage(
+        frame=Frame(
+            title=name,
+            section="models",
+            kind="model",
+            about=found.description,
+            owner=found.created_by,
+            at=found.created_at,
+            crumbs=(Crumb("Models", "/models"),),
+            tabs=parts,
+            rail=rail(
+                database,
+                caller,
+                f"model:{name}@{champion}" if champion else f"model:{name}",
+                f"modelyard model get {name}",
+            ),
+        ),
+        model=found,
+        tab=next(key for (key, _, _), part in zip(shown, parts, strict=True) if part.current),
+        versions=tuple(versions),
+        waiting=waiting_for_approval(caller, registry, found),
+        moves=reigns(moves),
+        policy_text=policy,
+    )
+
+
+@ui_page("/models/{name:str}/versions/{version:str}", template="model_version.html")
+def model_version(
+    caller: Scope, database: Database, registry: Registry, name: str, version: str, tab: str = ""
+) -> ModelVersionPage:
+    """One version: whether it may be promoted and on what evidence, where it comes from, its files."""
+    found = registry.resolve(caller, name, version)
+    decision = registry.decide(caller, name, found.version) if found.dropped_at is None else None
+    files = registry.versions.files(caller, name, found.version)
+    shown = [
+        ("gates", "Gates", len(decision.gates) if decision else None),
+        ("about", "About", None),
+        ("files", "Files", len(files)),
+    ]
+    parts = tabs(address_of(found.urn), tab, shown)
+    approvals = registry.evidence.approvals(caller, name, found.version)
+    approved = any(one.by == caller.actor and one.revoked_at is None for one in approvals)
+    return ModelVersionPage(
+        frame=Frame(
+            title=f"{name}, version {found.version}",
+            section="models",
+            kind="model version",
+            about=found.description,
+            owner=found.created_by,
+            at=found.created_at,
+            crumbs=(Crumb("Models", "/models"), Crumb(name, address_of(f"model:{name}"))),
+            tabs=parts,
+            rail=rail(database, caller, found.urn, f"modelyard model get {name} --version {found.version}"),
+        ),
+        version=found,
+        tab=next(key for (key, _, _), part in zip(shown, parts, strict=True) if part.current),
+        decision=decision,
+        approvals=tuple(approvals),
+        evaluations=tuple(registry.evidence.evaluations(caller, name, found.version)),
+        latencies=tuple(registry.evidence.latencies(caller, name, found.version)),
+        files=tuple(files),
+        inputs=columns_of(found.signature, "inputs"),
+        outputs=columns_of(found.signature, "outputs"),
+        can_approve=bool(decision) and bool(found.digest) and not approved and found.dropped_at is None,
+    )
+
+
+class ApproveForm(Struct, frozen=True, kw_only=True):
+    """The form of the approve dialog. `digest` is that of the files that were looked at."""
+
+    reason: str
+    digest: str = ""
+
+
+class PromoteForm(Struct, frozen=True, kw_only=True):
+    """The form of the promote dialog. `expected` is the version that the alias pointed to when it was looked at."""
+
+    alias: str
+    reason: str
+    expected: str = ""
+
+
+@post("/models/{name:str}/versions/{version:str}/approve", requires=Action.APPROVE, status_code=303)
+def approve(
+    caller: Scope,
+    registry: Registry,
+    name: str,
+    version: int,
+    data: Annotated[ApproveForm, Body(media_type=RequestEncodingType.URL_ENCODED)],
+) -> Response[None]:
+    """Approve a version by the form, and show it again."""
+    registry.approve(caller, name, version, data.reason, digest=data.digest)
+    return _back_to(caller, name, version)
+
+
+@post("/models/{name:str}/versions/{version:str}/promote", requires=Action.WRITE, status_code=303)
+def promote(
+    caller: Scope,
+    registry: Registry,
+    name: str,
+    version: int,
+    data: Annotated[PromoteForm, Body(media_type=RequestEncodingType.URL_ENCODED)],
+) -> Response[None]:
+    """Promote a version by the form, and show it again."""
+    expected = int(data.expected) if data.expected.isdecimal() else None
+    registry.promote(caller, name, version, data.alias, data.reason, expected=expected)
+    return _back_to(caller, name, version)
+
+
+def _back_to(caller: Scope, name: str, version: int) -> Response[None]:
+    there = project_path(caller.project, address_of(f"model:{name}@{version}"))
+    return Response(None, status_code=303, headers={"Location": there})
+
+
+ROUTES: list[Any] = [*models, *model, *model_version, approve, promote]

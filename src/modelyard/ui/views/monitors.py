@@ -4,15 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
+from litestar import Response
 from msgspec import Struct
 
+from modelyard.kernel import events as log
+from modelyard.kernel.auth import Action, Scope
+from modelyard.kernel.database import Database
 from modelyard.kernel.events import Event
+from modelyard.kernel.routing import post
+from modelyard.planes.monitoring import Monitoring
 from modelyard.types.monitoring import Alert, Monitor, MonitorWindow
-from modelyard.ui.frame import Screen
+from modelyard.ui.format import words
+from modelyard.ui.frame import Crumb, Frame, Screen, rail
+from modelyard.ui.page import page as ui_page
+from modelyard.ui.render import project_path
 from modelyard.ui.series import Chart, Series, series
+from modelyard.ui.urns import address_of
 
 _COLUMNS_DRAWN = 6
+_ANSWERS = 20
 
 
 class MonitorRow(Struct, frozen=True, kw_only=True):
@@ -125,3 +137,91 @@ def aucs(windows: Sequence[MonitorWindow]) -> tuple[float, ...]:
     """AUC of the windows that have labels, in time order."""
     ordered = sorted(windows, key=lambda window: window.start)
     return tuple(w.performance.auc for w in ordered if w.performance and w.performance.auc is not None)
+
+
+def in_time(windows: Sequence[MonitorWindow]) -> tuple[MonitorWindow, ...]:
+    """Windows from the oldest to the newest, those of one time by version."""
+    return tuple(sorted(windows, key=lambda window: (window.start, len(window.model_version), window.model_version)))
+
+
+@ui_page("/monitors", template="monitors.html")
+def monitors(caller: Scope, monitoring: Monitoring, page: str = "") -> Monitors:
+    """All monitors, and the alerts that they raised."""
+    found = monitoring.list(caller, after=page or None)
+    alerts = monitoring.alerts(caller).items
+    return Monitors(
+        frame=Frame(title="Monitors", section="monitors"),
+        rows=tuple(
+            MonitorRow(
+                monitor=one,
+                open=sum(alert.monitor == one.name and alert.status != "resolved" for alert in alerts),
+                aucs=aucs(monitoring.windows(caller, one.name).items),
+            )
+            for one in found.items
+        ),
+        alerts=tuple(alerts),
+        next=found.next,
+    )
+
+
+@ui_page("/monitors/{name:str}", template="monitor.html")
+def monitor(caller: Scope, database: Database, monitoring: Monitoring, name: str) -> MonitorPage:
+    """One monitor, window by window."""
+    found = monitoring.get(caller, name)
+    windows = in_time(monitoring.windows(caller, name).items)
+    alerts = monitoring.alerts(caller, monitor=name).items
+    unresolved = any(alert.status != "resolved" for alert in alerts)
+    return MonitorPage(
+        frame=Frame(
+            title=name,
+            section="monitors",
+            kind="monitor",
+            state="problem" if found.problem else "open" if unresolved else "healthy" if windows else "pending",
+            owner=found.created_by,
+            at=found.created_at,
+            crumbs=(Crumb("Monitors", "/monitors"),),
+            rail=rail(database, caller, f"monitor:{name}", f"modelyard monitor evaluate {name}"),
+        ),
+        monitor=found,
+        windows=windows,
+        charts=charts(found, windows),
+        alerts=tuple(alerts),
+    )
+
+
+@ui_page("/alerts/{alert_id:str}", template="alert.html")
+def alert(caller: Scope, database: Database, monitoring: Monitoring, alert_id: str) -> AlertPage:
+    """One alert, and what it set off."""
+    found = monitoring.alert(caller, alert_id)
+    with database.reading(caller) as tx:
+        answers = log.recent(tx, subject=f"alert:{alert_id}", limit=_ANSWERS)
+    return AlertPage(
+        frame=Frame(
+            title=title_of(found),
+            section="monitors",
+            kind="alert",
+            state=found.status,
+            at=found.raised_at,
+            crumbs=(Crumb("Monitors", "/monitors"), Crumb(found.monitor, address_of(f"monitor:{found.monitor}"))),
+            rail=rail(database, caller, f"alert:{alert_id}", f"modelyard monitor alert {alert_id}"),
+        ),
+        alert=found,
+        answers=tuple(answers),
+    )
+
+
+def title_of(alert: Alert) -> str:
+    """An alert in a few words."""
+    kind = "AUC" if alert.kind == "auc" else words(alert.kind).capitalize()
+    return f"{kind} of {alert.endpoint}"
+
+
+@post("/alerts/{alert_id:str}/acknowledge", requires=Action.WRITE, status_code=303)
+def acknowledge(caller: Scope, monitoring: Monitoring, alert_id: str) -> Response[None]:
+    """Say that one looks after an alert, and show it again."""
+    monitoring.acknowledge(caller, alert_id)
+    there = project_path(caller.project, address_of(f"alert:{alert_id}"))
+    return Response(None, status_code=303, headers={"Location": there})
+
+
+ROUTES: list[Any] = [*monitors, *monitor, *alert, acknowledge]
