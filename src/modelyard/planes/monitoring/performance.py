@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from modelyard.kernel.errors import InvalidInput
-from modelyard.planes.registry.evaluation import CALIBRATION_BINS, measure
+from modelyard.planes.registry import CALIBRATION_BINS, measure
 from modelyard.types.monitoring import CalibrationBin, Performance
 
 if TYPE_CHECKING:

@@ -95,6 +95,10 @@ def score_column(schema: pa.Schema, wanted: str | None) -> str | None:
                 hint=f"its numeric outputs are: {', '.join(outputs) or 'none'}",
             )
         return outputs[wanted]
+    classes = {f"{name.rpartition('.')[0]}.{place}" for place, name in enumerate(outputs)}
+    if len(outputs) == 2 and classes == set(outputs):
+        # The probabilities of class 0 and class 1, as a binary classifier gives them.
+        return next(column for name, column in outputs.items() if name.endswith(".1"))
     if len(outputs) > 1:
         raise InvalidInput(
             f"the model has several numeric outputs: {', '.join(outputs)}",
