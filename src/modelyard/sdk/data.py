@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
@@ -133,21 +135,19 @@ class DatasetHandle:
 
     def read(self, columns: Sequence[str] | None = None, filter: str | None = None, version: Ref = None) -> pa.Table:
         """Rows as an Arrow table. `filter`: an SQL condition. `version`: a number, a tag, or None for the newest."""
-        import pyarrow as pa  # heavy: imported late
+        with self.reader(columns, filter, version) as reader:
+            return reader.read_all()
 
-        params = {"ref": version, "column": columns, "filter": filter}
-        with self._client.stream(f"{self._path}/data", params) as chunks:
-            return pa.ipc.open_stream(pa.PythonFile(io.BufferedReader(_Reading(chunks)), mode="r")).read_all()
-
-    def batches(
+    @contextmanager
+    def reader(
         self, columns: Sequence[str] | None = None, filter: str | None = None, version: Ref = None
-    ) -> Iterator[pa.RecordBatch]:
-        """As `read`, but batch by batch, for more than fits in memory."""
+    ) -> Iterator[pa.RecordBatchReader]:
+        """As `read`, but batch by batch, for more than fits in memory: `with dataset.reader() as batches: …`."""
         import pyarrow as pa  # heavy: imported late
 
         params = {"ref": version, "column": columns, "filter": filter}
         with self._client.stream(f"{self._path}/data", params) as chunks:
-            yield from pa.ipc.open_stream(pa.PythonFile(io.BufferedReader(_Reading(chunks)), mode="r"))
+            yield pa.ipc.open_stream(pa.PythonFile(io.BufferedReader(_Reading(chunks)), mode="r"))
 
     def to_pandas(
         self, columns: Sequence[str] | None = None, filter: str | None = None, version: Ref = None
@@ -200,6 +200,48 @@ class DatasetHandle:
 def dataset(name: str, client: Client | None = None) -> DatasetHandle:
     """A dataset by its name."""
     return DatasetHandle(name, client)
+
+
+def send_file(
+    client: Client,
+    name: str,
+    file: Path,
+    *,
+    media_type: str,
+    mode: str = "append",
+    checks: Sequence[Check] | None = None,
+    key: str | None = None,
+    source: str = "",
+    evolve: bool = False,
+) -> WriteResult:
+    """Write a Parquet, Arrow or CSV file as it is, streamed. The result says where it was turned down."""
+    params = {
+        "mode": mode,
+        "key": key,
+        "source": source or None,
+        "evolve": evolve or None,
+        "create": True,
+        "checks": None if checks is None else msgspec.json.encode(list(checks)).decode(),
+    }
+    path = f"/api/datasets/{quote(name, safe='')}/data"
+    with file.open("rb") as content:
+        chunks = iter(lambda: content.read(1024 * 1024), b"")
+        sent: WriteResult = client.send_bytes(
+            "POST", path, chunks, media_type=media_type, type=WriteResult, params=params
+        )
+    return sent
+
+
+def save_parquet(handle: DatasetHandle, file: Path, columns: Sequence[str] | None, filter: str | None, ref: Ref) -> int:
+    """Write rows of a version to a Parquet file, batch by batch. Returns how many."""
+    import pyarrow.parquet as pq  # heavy: imported late
+
+    rows = 0
+    with handle.reader(columns, filter, ref) as reader, pq.ParquetWriter(file, reader.schema) as writer:
+        for batch in reader:
+            writer.write_batch(batch)
+            rows += batch.num_rows
+    return rows
 
 
 def list_datasets(client: Client | None = None, *, after: str | None = None, limit: int = 100) -> Page[Dataset]:

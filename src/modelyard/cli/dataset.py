@@ -1,0 +1,322 @@
+"""`modelyard dataset`: datasets, their versions, and the batches that their checks turned down."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from modelyard.cli.context import JsonFlag, client, show_fields, show_items, show_json
+from modelyard.kernel.errors import InvalidInput
+from modelyard.sdk import data
+from modelyard.types.data import Check, CheckReport, CheckResult, Column, Rows
+
+app = typer.Typer(add_completion=False, no_args_is_help=True)
+quarantine = typer.Typer(add_completion=False, no_args_is_help=True, help="Batches that their checks turned down.")
+app.add_typer(quarantine, name="quarantine")
+
+Name = Annotated[str, typer.Argument(help="The dataset's name.")]
+Version = Annotated[str | None, typer.Option("--version", help="A number or a tag. Default: the newest.")]
+Where = Annotated[str | None, typer.Option("--filter", help="An SQL condition, such as \"origin = 'JFK'\".")]
+_CHECKS_BYTES_MAX = 1024 * 1024
+_SUFFIXES = {".parquet": "application/vnd.apache.parquet", ".csv": "text/csv"}
+
+
+@app.callback()
+def dataset() -> None:
+    """Versioned tables: each write is checked first, and becomes a version or stays in quarantine.
+
+    \b
+    modelyard dataset write flights january.parquet
+    modelyard dataset read flights --filter "origin = 'JFK'"
+    """
+
+
+@app.command("list")
+def list_datasets(
+    limit: Annotated[int, typer.Option(help="At most so many.", min=1, max=1000)] = 100, as_json: JsonFlag = False
+) -> None:
+    """The datasets of the project."""
+    page = data.list_datasets(client(), limit=limit)
+    columns = {
+        "NAME": lambda one: one.name,
+        "VERSION": lambda one: one.latest,
+        "ROWS": lambda one: one.rows,
+        "BYTES": lambda one: one.size_bytes,
+        "UPDATED": lambda one: one.updated_at,
+        "DESCRIPTION": lambda one: one.description,
+    }
+    empty = "no dataset yet; make one with `modelyard dataset write NAME FILE`"
+    show_items(page.items, columns, as_json=as_json, empty=empty, more=page.next)
+
+
+@app.command()
+def get(name: Name, version: Version = None, as_json: JsonFlag = False) -> None:
+    """A dataset, and its newest (or the given) version with columns, profile and check results."""
+    found = _handle(name).get()
+    shown = _handle(name).version(version) if found.latest else None
+    if as_json:
+        show_json({"dataset": found, "version": shown})
+        return
+    show_fields(
+        [
+            ("name", found.name),
+            ("description", found.description),
+            ("key", ", ".join(found.key)),
+            ("versions", found.latest),
+            ("tags", ", ".join(f"{tag}={number}" for tag, number in found.tags.items())),
+            ("created", f"{found.created_at:%Y-%m-%d %H:%M:%S} by {found.created_by}"),
+        ]
+    )
+    if shown is None:
+        typer.echo(f"\nno version yet; write one with `modelyard dataset write {name} FILE`")
+        return
+    typer.echo(f"\nversion {shown.version}: {shown.rows} rows, {shown.size_bytes} bytes, by {shown.created_by}")
+    profiles = {} if shown.profile is None else {one.name: one for one in shown.profile.columns}
+    columns = {
+        "COLUMN": lambda one: one.name,
+        "TYPE": lambda one: one.type,
+        "NULLS": lambda one: profiles[one.name].nulls if one.name in profiles else None,
+        "DISTINCT": lambda one: profiles[one.name].distinct if one.name in profiles else None,
+        "MIN": lambda one: profiles[one.name].min if one.name in profiles else None,
+        "MEAN": lambda one: profiles[one.name].mean if one.name in profiles else None,
+        "MAX": lambda one: profiles[one.name].max if one.name in profiles else None,
+    }
+    show_items(shown.columns, columns, as_json=False, empty="")
+
+
+@app.command()
+def create(
+    name: Name,
+    description: Annotated[str, typer.Option(help="What it holds.")] = "",
+    key: Annotated[list[str] | None, typer.Option(help="A column that says what a row is about; repeatable.")] = None,
+    checks: Annotated[Path | None, typer.Option(help="A YAML or JSON file of checks.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Make a dataset without versions."""
+    made = _handle(name).create(description=description, key=key or [], checks=_read_checks(checks) or [])
+    if as_json:
+        show_json(made)
+    else:
+        typer.echo(f"dataset {made.name} is there; write to it with `modelyard dataset write {made.name} FILE`")
+
+
+@app.command()
+def write(
+    name: Name,
+    file: Annotated[Path, typer.Argument(help="Parquet, Arrow or CSV.", exists=True, dir_okay=False)],
+    mode: Annotated[str, typer.Option(help="append, or overwrite: the rows take the place of all before.")] = "append",
+    checks: Annotated[Path | None, typer.Option(help="Further checks for this write, YAML or JSON.")] = None,
+    key: Annotated[str | None, typer.Option(help="Idempotency key: repeated, the write has its first result.")] = None,
+    source: Annotated[str, typer.Option(help="Where the rows came from. Default: the file's name.")] = "",
+    evolve: Annotated[bool, typer.Option("--evolve", help="Allow new columns; on overwrite, any schema.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write a file as the next version; exits with 1 where the checks turn it down."""
+    written = data.send_file(
+        client(), name, file, media_type=_SUFFIXES.get(file.suffix.lower(), "application/octet-stream"),
+        mode=mode, checks=_read_checks(checks), key=key, source=source or file.name, evolve=evolve,
+    )  # fmt: skip
+    if as_json:
+        show_json(written)
+    elif written.published:
+        typer.echo(f"{written.rows} rows written: {name} is at version {written.version}")
+    else:
+        typer.echo(f"{written.rows} rows kept in quarantine as {written.quarantine_id}; {name} did not move")
+    if not as_json:
+        _show_report(written.report, only_failed=written.published)
+    if not written.published:
+        raise typer.Exit(1)
+
+
+@app.command()
+def read(
+    name: Name,
+    version: Version = None,
+    filter: Where = None,
+    column: Annotated[list[str] | None, typer.Option(help="Only this column; repeatable.")] = None,
+    limit: Annotated[int, typer.Option(help="Rows to show.", min=1, max=1000)] = 20,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write all rows to this Parquet file.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show rows, or write them to a Parquet file."""
+    if output is not None:
+        rows = data.save_parquet(_handle(name), output, column, filter, version)
+        typer.echo(f"{rows} rows written to {output}")
+        return
+    _show_rows(_handle(name).rows(version, filter=filter, limit=limit), column, as_json=as_json)
+
+
+@app.command()
+def versions(
+    name: Name,
+    limit: Annotated[int, typer.Option(help="At most so many, newest first.", min=1, max=1000)] = 50,
+    as_json: JsonFlag = False,
+) -> None:
+    """The versions, newest first."""
+    columns = {
+        "VERSION": lambda one: one.version,
+        "MODE": lambda one: one.mode,
+        "ROWS": lambda one: one.rows,
+        "WRITTEN": lambda one: one.rows_written,
+        "CREATED": lambda one: one.created_at,
+        "BY": lambda one: one.created_by,
+        "SOURCE": lambda one: one.source,
+        "TAGS": lambda one: ", ".join(one.tags),
+    }
+    empty = f"no version yet; write one with `modelyard dataset write {name} FILE`"
+    show_items(_handle(name).versions(limit), columns, as_json=as_json, empty=empty)
+
+
+@app.command()
+def checks(
+    name: Name,
+    file: Annotated[Path | None, typer.Argument(help="A YAML or JSON file of checks to guard every write.")] = None,
+    version: Version = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """What the checks found for a version; with FILE, replace the dataset's checks."""
+    given = _read_checks(file)
+    if given is not None:
+        changed = _handle(name).checks(given)
+        typer.echo(f"{len(changed.checks)} checks guard {name} from now on")
+        return
+    report = _handle(name).version(version).report
+    if as_json:
+        show_json(report)
+    elif report is not None:
+        _show_report(report)
+
+
+@app.command()
+def tag(
+    name: Name,
+    tag: Annotated[str, typer.Argument(help="The tag.")],
+    version: Annotated[int | None, typer.Argument(help="The version it shall name. Default: the newest.")] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Remove the tag.")] = False,
+) -> None:
+    """Let a tag name a version."""
+    if remove:
+        _handle(name).untag(tag)
+        typer.echo(f"tag {tag} is removed")
+        return
+    named = _handle(name).tag(tag, version if version is not None else _handle(name).get().latest)
+    typer.echo(f"tag {tag} names {named.dataset} version {named.version}")
+
+
+@quarantine.command("list")
+def list_quarantine(name: Name, as_json: JsonFlag = False) -> None:
+    """The batches that were turned down, newest first."""
+    columns = {
+        "ID": lambda one: one.id,
+        "ROWS": lambda one: one.rows,
+        "CREATED": lambda one: one.created_at,
+        "BY": lambda one: one.created_by,
+        "FAILED": lambda one: "; ".join(found.name for found in one.report.failed),
+    }
+    empty = f"nothing of {name} is in quarantine"
+    show_items(_handle(name).quarantine(), columns, as_json=as_json, empty=empty)
+
+
+QuarantineId = Annotated[str, typer.Argument(help="The batch, as `quarantine list` names it.")]
+
+
+@quarantine.command("get")
+def get_quarantined(name: Name, quarantine_id: QuarantineId, as_json: JsonFlag = False) -> None:
+    """Why a batch was turned down, with failing rows."""
+    found = _handle(name).quarantined(quarantine_id)
+    if as_json:
+        show_json(found)
+        return
+    show_fields([("batch", found.id), ("rows", found.rows), ("source", found.source), ("by", found.created_by)])
+    _show_report(found.report, only_failed=True)
+    for failed in found.report.failed:
+        if failed.sample:
+            typer.echo(f"\n{failed.name}, for example:")
+            names = list(failed.sample[0])
+            _show_rows(Rows(columns=[Column(one, "") for one in names], rows=failed.sample[:5]), None, as_json=False)
+
+
+@quarantine.command("rows")
+def quarantined_rows(
+    name: Name,
+    quarantine_id: QuarantineId,
+    filter: Where = None,
+    limit: Annotated[int, typer.Option(help="Rows to show.", min=1, max=1000)] = 20,
+    as_json: JsonFlag = False,
+) -> None:
+    """Rows of a batch that was turned down."""
+    _show_rows(_handle(name).quarantined_rows(quarantine_id, filter=filter, limit=limit), None, as_json=as_json)
+
+
+@quarantine.command("discard")
+def discard_quarantined(name: Name, quarantine_id: QuarantineId) -> None:
+    """Remove a batch from quarantine, with its rows."""
+    _handle(name).discard(quarantine_id)
+    typer.echo(f"batch {quarantine_id} is removed")
+
+
+def _handle(name: str) -> data.DatasetHandle:
+    return data.dataset(name, client())
+
+
+def _read_checks(file: Path | None) -> list[Check] | None:
+    """Checks from a YAML or JSON file: a list, or a mapping whose `checks` is one. Raises InvalidInput."""
+    if file is None:
+        return None
+    text = _read_text(file)
+    import yaml  # heavy: imported late
+
+    try:
+        # An alias could stand for itself many times over; a suite has no use for one.
+        if any(isinstance(token, (yaml.AliasToken, yaml.AnchorToken)) for token in yaml.scan(text)):
+            raise InvalidInput(f"{file} uses YAML anchors, which a suite may not", code="dataset.checks_invalid")
+        held = yaml.safe_load(text)
+        listed = held.get("checks") if isinstance(held, dict) else held
+        return msgspec.convert(listed, list[Check])
+    except (yaml.YAMLError, msgspec.ValidationError, RecursionError) as error:
+        raise InvalidInput(
+            f"{file} is no list of checks: {error}",
+            code="dataset.checks_invalid",
+            hint="an entry looks like `{check: range, column: distance, min: 0}`",
+        ) from error
+
+
+def _read_text(file: Path) -> str:
+    try:
+        if file.stat().st_size > _CHECKS_BYTES_MAX:
+            raise InvalidInput(f"{file} is larger than {_CHECKS_BYTES_MAX} bytes", code="dataset.checks_invalid")
+        return file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"{file} cannot be read: {error}", code="dataset.checks_invalid") from error
+
+
+def _show_report(report: CheckReport, *, only_failed: bool = False) -> None:
+    results: list[CheckResult] = report.failed if only_failed else report.results
+    columns = {
+        "CHECK": lambda one: one.name,
+        "VERDICT": lambda one: one.status if one.severity == "block" or one.status == "passed" else "warning",
+        "LOOKED AT": lambda one: one.evaluated or None,
+        "FAILING": lambda one: one.failing,
+        "WHY": lambda one: one.message,
+    }
+    if results:
+        typer.echo("")
+        show_items(results, columns, as_json=False, empty="")
+
+
+def _show_rows(found: Rows, only: list[str] | None, *, as_json: bool) -> None:
+    names = only or [column.name for column in found.columns]
+    if as_json:
+        show_json([{name: row.get(name) for name in names} for row in found.rows])
+        return
+    columns: dict[str, Callable[[dict[str, Any]], Any]] = {name: partial(_value, name) for name in names}
+    show_items(found.rows, columns, as_json=False, empty="no rows")
+
+
+def _value(name: str, row: dict[str, Any]) -> Any:
+    return row.get(name)
