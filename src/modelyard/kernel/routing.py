@@ -25,7 +25,7 @@ def _declare(method: HttpMethod, path: str | list[str], requires: Action, status
     def decorate(function: Callable[..., Any]) -> HTTPRouteHandler:
         taken = RESERVED.intersection(inspect.signature(function).parameters)
         if taken:
-            raise TypeError(f"{function.__name__}: Litestar keeps {sorted(taken)} for itself: rename it (the Scope is `caller`)")
+            raise TypeError(f"{function.__name__}: Litestar keeps {sorted(taken)}; rename (the Scope is `caller`)")
         handler = function if inspect.iscoroutinefunction(function) else _in_thread(function)
         return route(path, http_method=method, status_code=status_code, opt={REQUIRES: requires}, **options)(handler)
 
