@@ -104,8 +104,15 @@ class Event(msgspec.Struct, frozen=True):
 class EventReader(Protocol):
     """Who acts on events. Called at least once per event of its kinds, in sealed order, with a durable cursor."""
 
-    name: str
-    kinds: frozenset[str]
+    @property
+    def name(self) -> str:
+        """Names its cursor: it must stay the same over restarts."""
+        ...
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """The kinds that it wants to hear of; asked for anew with every batch."""
+        ...
 
     def handle(self, event: Event) -> None:
         """Act on one event; idempotent. Raising keeps the cursor before the event, so that it is tried again."""
