@@ -72,13 +72,10 @@ class PredictionLog:
         with self._lock:
             if self._bytes and time.monotonic() - self._opened_at >= self._options.segment_age_s_max:
                 self._close_segment()
-            total = 0
-            with os.scandir(self._directory) as entries:
-                for entry in entries:
-                    # The server may take a segment away at any moment.
-                    with suppress(FileNotFoundError):
-                        total += entry.stat().st_size
-            self._backlog_bytes = total
+            try:
+                self._backlog_bytes = _size_of(self._directory)
+            except OSError as error:
+                self._complain(str(error))
 
     def configure(self, options: EndpointOptions) -> None:
         """Take other limits from now on."""
@@ -135,3 +132,13 @@ class PredictionLog:
             else:
                 os.unlink(self._path)
         os.close(file)
+
+
+def _size_of(directory: Path) -> int:
+    total = 0
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            # The server may take a segment away at any moment.
+            with suppress(FileNotFoundError):
+                total += entry.stat().st_size
+    return total

@@ -13,13 +13,15 @@ import traceback
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from modelyard.engines.models import mlmodel, pyfunc, sklearn
-from modelyard.engines.models.base import Columns
 from modelyard.engines.models.worker_wire import Answer, Ready, pack, receive, send, unpack
 from modelyard.kernel.errors import InvalidInput
 from modelyard.types.serving import LoggedColumn
+
+if TYPE_CHECKING:
+    from modelyard.engines.models.base import Columns
 
 T = TypeVar("T")
 

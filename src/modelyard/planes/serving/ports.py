@@ -16,6 +16,6 @@ class Versions(Protocol):
         """The version that a number or an alias names. Raises NotFound."""
         ...
 
-    def materialize(self, scope: Scope, name: str, version: str | int, into: Path) -> ModelVersion:
+    def materialize(self, scope: Scope, name: str, version: int, into: Path) -> ModelVersion:
         """Write all files of a version below an empty directory, each checked against its digest."""
         ...

@@ -194,9 +194,8 @@ class Serving:
         dataset = DATASET_PREFIX + name
         limit = min(max(limit, 1), PAGE_ITEMS_MAX)
         try:
-            table = self._data.query(
-                scope, f'SELECT * FROM "{dataset}" ORDER BY at DESC LIMIT {limit}', {dataset: None}
-            )
+            newest = f'SELECT * FROM "{dataset}" ORDER BY "at" DESC, "row" LIMIT {limit}'
+            table = self._data.query(scope, newest, {dataset: None})
         except NotFound as error:
             with self._database.reading(scope) as tx:
                 store.find(tx, name)
