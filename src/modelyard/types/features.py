@@ -50,9 +50,9 @@ class DefineFeatureView(Struct, frozen=True, kw_only=True, omit_defaults=True, f
 
     `entities`: the columns of `source` that say whom a row is about; an entity frame joins on columns of these names.
     `event_time`, `known_at`: columns of instants; a row counts only from when it had happened *and* was known. Without
-    `known_at` it was known as it happened. `columns`: features that are the values of the entity's latest such row, null
-    once it is `ttl_s` old. `sql`: one row-wise SELECT over the source (`SELECT …, arr_delay > 15 AS late FROM arrivals`),
-    for derived columns and a filter.
+    `known_at` it was known as it happened. `columns`: features that are the values of the entity's latest such row,
+    null once it is `ttl_s` old. `sql`: one row-wise SELECT over the source, for derived columns and a filter
+    (`SELECT *, arr_delay > 15 AS late FROM arrivals`).
     """
 
     name: Name
@@ -75,7 +75,7 @@ class Feature(Struct, frozen=True):
 
 
 class FeatureView(Struct, frozen=True, kw_only=True):
-    """One immutable version of a feature view. `version` is the hash of its meaning: the same definition, the same version.
+    """One immutable version of a feature view. `version` is the hash of its meaning.
 
     `current`: whether the view's bare name stands for this version.
     """

@@ -158,7 +158,9 @@ a_row = st.fixed_dictionaries(
         "flag": st.sampled_from([True, False, None]),
     }
 )
-a_question = st.fixed_dictionaries({"a": st.sampled_from(["p", "q", "r", None]), "b": st.sampled_from([1, 2]), "t": moments})
+a_question = st.fixed_dictionaries(
+    {"a": st.sampled_from(["p", "q", "r", None]), "b": st.sampled_from([1, 2]), "t": moments}
+)
 
 
 def known(row: Row) -> Row:
@@ -167,7 +169,7 @@ def known(row: Row) -> Row:
     return {**made, "known": None if missing else row["event"] + row["late"]}
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     events=st.lists(a_row.map(known), max_size=30),
     asked=st.lists(a_question, min_size=1, max_size=12),
@@ -178,6 +180,29 @@ def test_agrees_with_the_rule_row_by_row(
     events: list[Row], asked: list[Row], keys: tuple[tuple[str, str], ...], ttl_s: int | None
 ) -> None:
     check(events, asked, view(keys, ttl_s))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_agrees_with_the_rule_in_a_crowd(seed: int) -> None:
+    rng = random.Random(seed)
+    lates = [0, 0, SECOND // 2, SECOND, 2 * SECOND, 3 * SECOND, 12 * SECOND, -SECOND]
+    events = [
+        {
+            "a": rng.choice("pq"),
+            "b": rng.choice([1, 2]),
+            "event": (moment := rng.randrange(-20, 60) * SECOND // 2) if rng.random() > 0.03 else None,
+            "known": moment + rng.choice(lates) if rng.random() > 0.03 else None,
+            "x": rng.choice([None, math.nan, -math.inf, 0.1, rng.uniform(-5, 5), rng.gauss(0, 1e-9), 5e9, -7e18]),
+            "n": rng.choice([None, rng.randrange(-9, 9)]),
+            "flag": rng.choice([True, False, None]),
+        }
+        for _ in range(150)
+    ]
+    asked = [
+        {"a": rng.choice("pq"), "b": rng.choice([1, 2]), "t": rng.randrange(-24, 70) * SECOND // 2} for _ in range(150)
+    ]
+    keys = (("a", "e0"),) if seed % 2 else (("a", "e0"), ("b", "e1"))
+    check(events, asked, view(keys, ttl_s=rng.choice([1, 2])))
 
 
 def row(event: int, known_at: int, x: float | None = 1.0, a: str | None = "p") -> Row:

@@ -1,6 +1,6 @@
 """The point-in-time join as SQL: a pure function from bound feature views to one DuckDB SELECT.
 
-The rule, for an entity at instant `t`: a row counts if `event_time <= t`, `known_at <= t` and `event_time > t - window`.
+The rule, for an entity at instant `t`: a row counts if `event_time <= t`, `known_at <= t`, `event_time > t - window`.
 So a row counts for exactly the instants of one half-open interval, `[max(event_time, known_at), event_time + window)`,
 and rows that became known later than `window` after they happened never count. Sums and counts over the counting rows
 are therefore a step function of `t` that rises where an interval starts and falls where it ends: one running sum per
@@ -125,7 +125,8 @@ class _ViewCompiler:
             f"{records} AS (\n"
             f"  SELECT {self.keys}, starts, event, {', '.join(slots)} FROM (\n"
             f"    SELECT *, max(place) OVER (PARTITION BY {self.keys} ORDER BY starts) AS best FROM (\n"
-            f"      SELECT *, row_number() OVER (PARTITION BY {self.keys} ORDER BY {order}) AS place FROM {self.source}\n"
+            f"      SELECT *, row_number() OVER (PARTITION BY {self.keys} ORDER BY {order}) AS place\n"
+            f"      FROM {self.source}\n"
             f"    )\n  ) WHERE place = best\n)"
         )
         fresh = "true" if self.view.ttl_s is None else f"r.event > s.t - {self.view.ttl_s * _SECOND_US}"

@@ -1,0 +1,218 @@
+"""The verbs of feature views."""
+
+from __future__ import annotations
+
+import builtins
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from modelyard.engines.tables.base import FileSet
+from modelyard.engines.tables.sql import SqlLimits, sandbox
+from modelyard.kernel.auth import Scope
+from modelyard.kernel.database import Database
+from modelyard.kernel.errors import InvalidInput, ModelyardError, NotFound
+from modelyard.kernel.limits import PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX
+from modelyard.planes.data import Data
+from modelyard.planes.features import store
+from modelyard.planes.features.binding import Binding, bind
+from modelyard.planes.features.entities import feature_refs, lookup_table, read_frame, with_features
+from modelyard.planes.features.pit_join import ENTITIES, compile_join
+from modelyard.types.features import NAME_SEPARATOR, DatasetPin, DefineFeatureView, FeatureView, JoinRecord
+from modelyard.types.page import Page
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+METADATA_KEY = b"modelyard"
+RULES = 1
+"""Part of every view's version: raised when the meaning of definitions changes, so that no version changes meaning."""
+_JOB = "job:"
+
+
+class Features:
+    """Feature views and their point-in-time join over datasets.
+
+    `spill` is where a join may put what does not fit in memory.
+    """
+
+    def __init__(
+        self, database: Database, data: Data, spill: Path | None = None, limits: SqlLimits | None = None
+    ) -> None:
+        self._database = database
+        self._data = data
+        self._spill = spill
+        self._limits = limits
+
+    def apply(self, scope: Scope, definition: DefineFeatureView) -> FeatureView:
+        """Make the definition the current version of its view; what is so already stays as it is.
+
+        It is checked against its source's newest version. Raises NotFound for a dataset that does not exist or has no
+        version yet, InvalidInput for SQL that is wrong or not row-wise, and for columns that are missing or unsuited.
+        """
+        _, snapshot = self._data.snapshot(scope, definition.source)
+        binding = bind(definition, snapshot.schema)
+        version = version_of(definition)
+        with self._database.transaction(scope) as tx:
+            new = store.add_version(tx, definition, version, binding.features)
+            before = store.set_current(tx, definition.name, version, definition.description)
+            if before != version:
+                kind = "feature_view.created" if before is None else "feature_view.updated"
+                urn = f"feature-view:{definition.name}@{version}"
+                tx.event(kind, urn, {"source": definition.source, "replaces": before, "new_version": new})
+        return self.get(scope, definition.name)
+
+    def get(self, scope: Scope, ref: str) -> FeatureView:
+        """A view by its name (the current version), or `name@version`. Raises NotFound."""
+        name, _, version = ref.partition("@")
+        with self._database.reading(scope) as tx:
+            found = store.view(tx, name, version or None)
+        if found is None:
+            raise NotFound(
+                f"feature view {ref[:160]!a} does not exist in project '{scope.project}'",
+                code="feature_view.not_found",
+                hint="list them with `modelyard feature list`, or make it with `modelyard feature apply`",
+            )
+        return found
+
+    def list(self, scope: Scope, *, after: str | None = None, limit: int = PAGE_ITEMS_DEFAULT) -> Page[FeatureView]:
+        """Current versions by name."""
+        limit = _page_size(limit)
+        with self._database.reading(scope) as tx:
+            found = store.current_views(tx, after or "", limit + 1)
+        return Page(found[:limit], found[limit - 1].name if len(found) > limit else None)
+
+    def versions(self, scope: Scope, name: str, *, limit: int = PAGE_ITEMS_DEFAULT) -> Page[FeatureView]:
+        """Versions of a view, newest first. Raises NotFound."""
+        self.get(scope, name)
+        with self._database.reading(scope) as tx:
+            return Page(store.versions_of(tx, name, _page_size(limit)))
+
+    def historical(
+        self,
+        scope: Scope,
+        entities: pa.RecordBatchReader,
+        features: Sequence[str],
+        *,
+        timestamp: str,
+        pins: Mapping[str, int | str] | None = None,
+    ) -> pa.Table:
+        """The entity frame with the features as they stood, for each row, at its own instant in column `timestamp`.
+
+        `features`: views (`origin_delays`, `origin_delays@<version>`) or single features (`origin_delays:late_rate`).
+        Their columns are named `<view>__<feature>`. Every row comes back, in its order, with all its columns. `pins`
+        says which version of a dataset to read, else the newest. The schema's metadata holds a `JoinRecord`. A job that
+        asks gets the edges `used` to views and dataset versions. Raises NotFound, InvalidInput, TooLarge.
+        """
+        wanted = self._wanted(scope, feature_refs(features))
+        frame = read_frame(entities)
+        sources, read = self._sources(scope, [view for view, _ in wanted], pins or {})
+        bindings = [_bound(view, sources[view.definition.source]) for view, _ in wanted]
+        keys, columns = _keys(bindings)
+        views = [
+            binding.join_view(
+                tuple(columns[name] for name in binding.definition.entities),
+                {name: f"{view.name}{NAME_SEPARATOR}{name}" for name in names},
+            )
+            for binding, (view, names) in zip(bindings, wanted, strict=True)
+        ]
+        lookup = lookup_table(frame, timestamp, keys)
+        with sandbox({**sources, ENTITIES: lookup}, spill=self._spill, limits=self._limits) as session:
+            joined = session.table(compile_join(views))
+        self._record_use(scope, [view for view, _ in wanted])
+        record = JoinRecord(
+            views=[view.urn for view, _ in wanted], datasets=read, features=joined.column_names, rows=joined.num_rows
+        )
+        return with_features(frame, joined, {METADATA_KEY: msgspec.json.encode(record)})
+
+    def spool(self) -> Path:
+        """The name of a new file for an entity frame that is being received."""
+        return self._data.spool()
+
+    def _wanted(self, scope: Scope, refs: Sequence[tuple[str, str]]) -> Sequence[tuple[FeatureView, Sequence[str]]]:
+        """Each view once, with the features that are wanted of it."""
+        views: dict[str, FeatureView] = {}
+        names: dict[str, builtins.list[str]] = {}
+        for ref, feature in refs:
+            view = self.get(scope, ref)
+            if views.setdefault(view.name, view).version != view.version:
+                raise InvalidInput(
+                    f"two versions of feature view '{view.name}' are asked for at once",
+                    code="features.two_versions",
+                    hint="join them one after the other",
+                )
+            known = [one.name for one in view.features]
+            if feature and feature not in known:
+                raise InvalidInput(
+                    f"feature view '{view.name}' has no feature '{feature[:128]}'",
+                    code="features.feature_unknown",
+                    hint=f"its features are: {', '.join(known)}",
+                )
+            listed = names.setdefault(view.name, [])
+            listed += [name for name in ([feature] if feature else known) if name not in listed]
+        return [(view, names[name]) for name, view in views.items()]
+
+    def _sources(
+        self, scope: Scope, views: Sequence[FeatureView], pins: Mapping[str, int | str]
+    ) -> tuple[Mapping[str, FileSet], builtins.list[DatasetPin]]:
+        names = list(dict.fromkeys(view.definition.source for view in views))
+        unused = [name for name in pins if name not in names]
+        if unused:
+            raise InvalidInput(
+                f"dataset '{unused[0]}' is pinned, but no view reads it",
+                code="features.pin_unused",
+                hint=f"the views read: {', '.join(names)}",
+            )
+        snapshots = {name: self._data.snapshot(scope, name, pins.get(name)) for name in names}
+        read = [DatasetPin(name, version.version) for name, (version, _) in snapshots.items()]
+        return {name: snapshot.file_set for name, (_, snapshot) in snapshots.items()}, read
+
+    def _record_use(self, scope: Scope, views: Sequence[FeatureView]) -> None:
+        if not scope.actor.startswith(_JOB):
+            return
+        with self._database.transaction(scope) as tx:
+            for view in views:
+                tx.link(scope.actor, "used", view.urn)
+
+
+def version_of(definition: DefineFeatureView) -> str:
+    """The hash of what a definition means. Its description is no part of that."""
+    meaning = msgspec.structs.replace(definition, description="")
+    return hashlib.sha256(b"%d:" % RULES + msgspec.json.encode(meaning)).hexdigest()[:12]
+
+
+def _bound(view: FeatureView, source: FileSet) -> Binding:
+    """The view over the version of its source that is read now, whose schema may have changed since it was applied."""
+    try:
+        return bind(view.definition, source.schema)
+    except ModelyardError as error:
+        raise InvalidInput(
+            f"feature view '{view.name}' no longer fits dataset '{view.definition.source}': {error.message}",
+            code="feature_view.source_changed",
+            hint="read an older version of the dataset, or apply the view anew",
+            details=error.details,
+        ) from error
+
+
+def _keys(bindings: Sequence[Binding]) -> tuple[dict[str, tuple[str, pa.DataType]], dict[str, str]]:
+    """For each column of the lookup table the frame's column and its type, and the reverse by the frame's column."""
+    types: dict[str, pa.DataType] = {}
+    for binding in bindings:
+        for name, kind in zip(binding.definition.entities, binding.key_types, strict=True):
+            if types.setdefault(name, kind) != kind:
+                raise InvalidInput(
+                    f"entity '{name}' is {types[name]} in one view and {kind} in '{binding.definition.name}'",
+                    code="features.entity_type",
+                    hint="cast it in the SQL of one of them",
+                )
+    columns = {name: f"e{index}" for index, name in enumerate(types)}
+    return {columns[name]: (name, kind) for name, kind in types.items()}, columns
+
+
+def _page_size(limit: int) -> int:
+    if not 1 <= limit <= PAGE_ITEMS_MAX:
+        raise InvalidInput(f"a page has 1 to {PAGE_ITEMS_MAX} items, not {limit}", code="page.limit_invalid")
+    return limit
