@@ -1,4 +1,4 @@
-"""The only place where text becomes a path: safe names, safe joins, safe opening, safe extraction.
+"""The only place where text becomes a path: safe names, safe joins, safe opening; `archives` adds safe extraction.
 
 Published attacks on this class of code came in rounds (climbing, then encoded climbing, then encoded twice, then by
 `;` parameters, then by symbolic links in archives), so the rule here is narrow on purpose: what could be read as
