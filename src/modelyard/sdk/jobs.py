@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from modelyard.kernel import settings
@@ -15,13 +15,14 @@ from modelyard.sdk.client import EMBEDDED_URL, Client, connect
 from modelyard.types.jobs import Job, JobLog, JobState, Resources, SubmitJob
 from modelyard.types.page import Page
 
+T = TypeVar("T")
 POLL_S_MIN, POLL_S_MAX = 0.05, 1.0
 OUTAGE_S_MAX = 60.0
 
 
 @contextmanager
 def serving_client(given: Settings | None = None) -> Iterator[Client]:
-    """A client of a server that runs jobs: the one that there is, else one of this program's own while the block runs."""
+    """A client of a server that runs jobs: the one that there is, else one of this program's own for the block."""
     chosen = given or settings.load()
     client = connect(chosen)
     if client.base_url != EMBEDDED_URL:
@@ -122,7 +123,7 @@ def follow_job_log(job_id: str, *, client: Client | None = None) -> Iterator[str
         offset = piece.next
 
 
-def wait_until[T](
+def wait_until(
     look: Callable[[], T],
     done: Callable[[T], bool],
     shown: Callable[[T], Any],

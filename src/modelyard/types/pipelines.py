@@ -96,7 +96,7 @@ class Code(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     digest: str
     size_bytes: int
-    import_paths: list[str] = [""]
+    import_paths: list[str] = msgspec.field(default_factory=lambda: [""])
     commit: str = ""
     dirty: bool = False
 

@@ -92,12 +92,12 @@ def list_runs(
     caller: Scope,
     pipelines: Pipelines,
     pipeline: str | None = None,
-    state: RunState | None = None,
+    in_state: Annotated[RunState | None, Parameter(query="state")] = None,
     after: str | None = None,
     limit: Limit = PAGE_ITEMS_DEFAULT,
 ) -> Page[PipelineRun]:
     """Runs, newest first."""
-    return pipelines.list_runs(caller, pipeline=pipeline, state=state, after=after, limit=limit)
+    return pipelines.list_runs(caller, pipeline=pipeline, state=in_state, after=after, limit=limit)
 
 
 @get("/api/pipeline-runs/{run_id:str}", requires=Action.READ)
