@@ -17,6 +17,7 @@ from modelyard.planes.data import Data
 from modelyard.planes.features import Features
 from modelyard.planes.jobs import Jobs
 from modelyard.planes.monitoring import Monitoring
+from modelyard.planes.pipelines import Pipelines
 from modelyard.planes.registry import Registry
 from modelyard.planes.serving import Serving
 from modelyard.planes.tracking import Tracking
@@ -34,6 +35,7 @@ class Yard:
     jobs: Jobs
     registry: Registry
     features: Features
+    pipelines: Pipelines
     serving: Serving
     monitoring: Monitoring
     loop: ReconcileLoop
@@ -56,13 +58,14 @@ def compose(settings: Settings, clock: Clock | None = None) -> Yard:
     jobs = Jobs(database, engine, settings.home / "jobs", server_url=settings.public_url)
     registry = Registry(database, blobs, tracking, data)
     features = Features(database, data, spill=settings.home / "spill")
+    pipelines = Pipelines(database, jobs, data, blobs)
     serving = Serving(database, registry, data, engine, settings.home / "endpoints")
     monitoring = Monitoring(database, data)
     loop = ReconcileLoop(
         database,
-        [one for plane in (tracking, data, jobs, serving, monitoring) for one in plane.reconcilers()],
-        [one for plane in (serving, monitoring) for one in plane.readers()],
+        [one for plane in (tracking, data, jobs, pipelines, serving, monitoring) for one in plane.reconcilers()],
+        [one for plane in (pipelines, serving, monitoring) for one in plane.readers()],
         interval_s=settings.reconcile_interval_s,
     )
     jobs.wake = loop.wake
-    return Yard(settings, database, blobs, data, tracking, jobs, registry, features, serving, monitoring, loop)
+    return Yard(settings, database, blobs, data, tracking, jobs, registry, features, pipelines, serving, monitoring, loop)

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from typing import Any
 
-import modelyard.planes
-import modelyard.server.dialects
+from modelyard.planes.data import routes as data
+from modelyard.planes.features import routes as features
+from modelyard.planes.jobs import routes as jobs
+from modelyard.planes.monitoring import routes as monitoring
+from modelyard.planes.pipelines import routes as pipelines
+from modelyard.planes.registry import routes as registry
+from modelyard.planes.serving import routes as serving
+from modelyard.server.dialects import mlflow
+from modelyard.ui import views
+
+_ROOMS = (data, jobs, registry, features, pipelines, serving, monitoring, mlflow, views)
 
 
 def all_routes() -> list[Any]:
     """The route handlers of all planes, dialects and pages."""
-    found: list[Any] = []
-    names = [f"modelyard.planes.{p.name}.routes" for p in pkgutil.iter_modules(modelyard.planes.__path__)]
-    names += [f"modelyard.server.dialects.{p.name}" for p in pkgutil.iter_modules(modelyard.server.dialects.__path__)]
-    names += ["modelyard.ui.views"]
-    for name in names:
-        try:
-            module = importlib.import_module(name)
-        except ModuleNotFoundError:
-            continue
-        found += getattr(module, "ROUTES", [])
-    return found
+    return [handler for room in _ROOMS for handler in room.ROUTES]
