@@ -58,7 +58,11 @@ def extract_tar(archive: Path, into: Path, limits: ExtractionLimits | None = Non
         counted = _Counted(_unpacked(packed), meter)
         try:
             with tarfile.open(fileobj=counted, mode="r|", tarinfo=_BoundedTarInfo, format=tarfile.PAX_FORMAT) as tar:
-                return _extract_members(target, meter, _tar_members(tar))
+                files = _extract_members(target, meter, _tar_members(tar))
+            # To its end: the packing's own checksum comes last.
+            while counted.read():
+                continue
+            return files
         except (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, RecursionError) as error:
             raise _archive_error(error) from error
 

@@ -30,9 +30,7 @@ _PORTS = {"http": 80, "https": 443}
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _SITE_LOCAL = ipaddress.IPv6Network("fec0::/10")
-_IPV4_COMPATIBLE = ipaddress.IPv6Network("::/96")
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolve = Callable[[str, int], Sequence[str]]
@@ -70,13 +68,10 @@ def _is_global(address: Address) -> bool:
 
 
 def _embedded(address: Address) -> list[Address]:
-    """The IPv4 addresses that an IPv6 address leads to by some translation."""
+    """The IPv4 addresses that an IPv6 address leads to by some translation; NAT64 ones are reserved as a whole."""
     if not isinstance(address, ipaddress.IPv6Address):
         return []
-    low = ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
     found: list[Address | None] = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
-    if address in _NAT64 or address in _IPV4_COMPATIBLE:
-        found.append(low)
     return [one for one in found if one is not None]
 
 
