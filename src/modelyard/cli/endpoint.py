@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any
@@ -123,7 +124,7 @@ def predict(
         show_json(found)
         return
     typer.echo(f"version {found.model_version} ({found.variant}), request {found.id}")
-    columns = {output: itemgetter(output) for output in found.outputs}
+    columns: dict[str, Callable[[Any], Any]] = {output: itemgetter(output) for output in found.outputs}
     lists = {output: list(values) for output, values in found.outputs.items()}
     rows = [dict(zip(lists, values, strict=True)) for values in zip(*lists.values(), strict=True)]
     show_items(rows, columns, as_json=False, empty="no rows")
@@ -141,7 +142,8 @@ def logs(
         show_json(found)
         return
     names = list(found.rows[0]) if found.rows else []
-    columns = {one: itemgetter(one) for one in names if one not in ("request_id", "digest", "row")}
+    hidden = ("request_id", "digest", "row")
+    columns: dict[str, Callable[[Any], Any]] = {one: itemgetter(one) for one in names if one not in hidden}
     show_items(found.rows, columns, as_json=False, empty="no prediction yet")
 
 
