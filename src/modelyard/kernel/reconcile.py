@@ -66,6 +66,7 @@ class ReconcileLoop:
         self._stopped = threading.Event()
         self._threads: list[threading.Thread] = []
         self._retry_at: dict[str, tuple[float, float]] = {}
+        self._held: dict[str, Lease] = {}
 
     def step(self) -> int:
         """One round over everything. Returns how many things were acted on."""
@@ -88,6 +89,22 @@ class ReconcileLoop:
             thread = threading.Thread(target=self._run, args=(step,), name=f"reconcile-{name}", daemon=True)
             thread.start()
             self._threads.append(thread)
+        keeper = threading.Thread(target=self._keep_leases, name="reconcile-leases", daemon=True)
+        keeper.start()
+        self._threads.append(keeper)
+
+    def renew_leases(self) -> None:
+        """Renew what is held, so that an act may take longer than a lease lasts. A lease that was lost stays lost."""
+        for name in list(self._held):
+            with self._database.transaction(self._scope) as tx:
+                take_lease(tx.connection, name, self._owner, tx.now, LEASE_TTL_S)
+
+    def _keep_leases(self) -> None:
+        while not self._stopped.wait(LEASE_TTL_S / 4):
+            try:
+                self.renew_leases()
+            except ModelyardError as error:
+                _log.warning("leases could not be renewed: %s", error)
 
     def wake(self) -> None:
         """Look now instead of at the next interval."""
@@ -139,8 +156,7 @@ class ReconcileLoop:
         else:
             self._retry_at.pop(name, None)
         finally:
-            with self._database.transaction(self._scope) as tx:
-                release_lease(tx.connection, lease)
+            self._release(lease)
         return 1
 
     def _may_try(self, name: str) -> bool:
@@ -155,7 +171,15 @@ class ReconcileLoop:
 
     def _take(self, name: str) -> Lease | None:
         with self._database.transaction(self._scope) as tx:
-            return take_lease(tx.connection, name, self._owner, tx.now, LEASE_TTL_S)
+            lease = take_lease(tx.connection, name, self._owner, tx.now, LEASE_TTL_S)
+        if lease is not None:
+            self._held[name] = lease
+        return lease
+
+    def _release(self, lease: Lease) -> None:
+        self._held.pop(lease.name, None)
+        with self._database.transaction(self._scope) as tx:
+            release_lease(tx.connection, lease)
 
     def _step_events(self) -> int:
         with self._database.reading(self._scope) as tx:
@@ -177,8 +201,7 @@ class ReconcileLoop:
         try:
             return self._read_on(reader, lease, head)
         finally:
-            with self._database.transaction(self._scope) as tx:
-                release_lease(tx.connection, lease)
+            self._release(lease)
 
     def _read_on(self, reader: events.EventReader, lease: Lease, head: int) -> int:
         with self._database.reading(self._scope) as tx:

@@ -39,6 +39,21 @@ class Revoker:
             tx.execute(principals.update().where(principals.c.name == key).values(revoked=True))
 
 
+class SlowRevoker(Revoker):
+    """Takes 100 s over each act; `meanwhile` is called in its middle."""
+
+    def __init__(self, database: Database, clock: FixedClock) -> None:
+        super().__init__(database)
+        self.clock = clock
+        self.meanwhile = lambda: None
+
+    def act(self, key: str, lease: Lease) -> None:
+        self.clock.advance(50)
+        self.meanwhile()
+        self.clock.advance(50)
+        super().act(key, lease)
+
+
 class Listener:
     name = "listener"
     kinds = frozenset({"run.finished"})
@@ -88,6 +103,23 @@ def test_a_failure_is_tried_again_later_not_at_once(database: Database, scope: S
     loop.step()
     assert revoker.acts == ["a", "a"]
     assert revoker.due(clock.now()) == []
+
+
+def test_a_long_act_keeps_its_lease_by_renewal(database: Database, scope: Scope, clock: FixedClock) -> None:
+    revoker = SlowRevoker(database, clock)
+    add(database, scope, "a")
+    loop = ReconcileLoop(database, [revoker])
+    revoker.meanwhile = loop.renew_leases
+    loop.step()
+    assert revoker.due(clock.now()) == []
+
+
+def test_what_a_late_act_did_is_thrown_away(database: Database, scope: Scope, clock: FixedClock) -> None:
+    revoker = SlowRevoker(database, clock)
+    add(database, scope, "a")
+    ReconcileLoop(database, [revoker]).step()
+    assert revoker.acts == ["a"]
+    assert revoker.due(clock.now()) == ["a"]
 
 
 def test_a_reader_gets_every_event_of_its_kinds_in_order_once(database: Database, scope: Scope) -> None:
