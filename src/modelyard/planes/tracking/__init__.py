@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from modelyard.engines.blobs.base import BlobStore
 from modelyard.kernel.database import Database
 from modelyard.kernel.reconcile import Reconciler
+from modelyard.planes.tracking import transfer
 from modelyard.planes.tracking.filters import ModelOrder, order_model, page_offset, page_token
 from modelyard.planes.tracking.reconcile import Compactor
+from modelyard.planes.tracking.rules import check_batch_sizes, check_params_unique, check_run_id, check_time_ms
 from modelyard.planes.tracking.services.artifacts import Artifacts, Owner, below_uri, locate
 from modelyard.planes.tracking.services.experiments import Experiments
 from modelyard.planes.tracking.services.metrics import Metrics, OfModel
@@ -30,10 +32,15 @@ __all__ = [
     "Runs",
     "Tracking",
     "below_uri",
+    "check_batch_sizes",
+    "check_params_unique",
+    "check_run_id",
+    "check_time_ms",
     "locate",
     "order_model",
     "page_offset",
     "page_token",
+    "transfer",
 ]
 
 

@@ -186,7 +186,7 @@ def latest_of(tx: Transaction, numbers: Sequence[int], keys: Sequence[str] | Non
     if keys is not None:
         statement = statement.where(_LATEST.c.key.in_(keys))
     found: dict[int, list[Metric]] = {}
-    for run, key, value, nan, step, timestamp_ms in tx.execute(statement).tuples():
+    for run, key, value, nan, step, timestamp_ms in _plain(tx.execute(statement)):
         metric = Metric(key=key, value=None if nan else value, step=step, timestamp_ms=timestamp_ms)
         found.setdefault(run, []).append(metric)
     return found
@@ -243,3 +243,8 @@ def _outside(steps: Sequence[int]) -> bool:
 def _name_the_bad_one(every: Sequence[tuple[str, float, int, int]]) -> None:
     for at, (key, value, step, timestamp_ms) in enumerate(every):
         rules.check_point(key, value, timestamp_ms, step, f"metrics[{at}]" if len(every) > 1 else "")
+
+
+def _plain(found: Iterable[Any]) -> Iterable[tuple[Any, ...]]:
+    # Unpacking a row is several times faster than reading it by name, and these come by the ten thousand.
+    return found

@@ -394,7 +394,7 @@ def _load_chunk(tx: Transaction, numbers: Sequence[int], metric_keys: Sequence[s
     for table in (store.params, store.run_tags):
         grouped: dict[int, dict[str, str]] = {}
         picked = select(table.c.run, table.c.key, table.c.value).where(table.c.run.in_(numbers))
-        for run, key, value in tx.execute(picked).tuples():
+        for run, key, value in _plain(tx.execute(picked)):
             grouped.setdefault(run, {})[key] = value
         texts.append(grouped)
     latest = metrics.latest_of(tx, numbers, metric_keys)
@@ -465,3 +465,8 @@ def _noun(
 
 def _made_up_name() -> str:
     return f"{secrets.choice(_ADJECTIVES)}-{secrets.choice(_NOUNS)}-{secrets.randbelow(1_000)}"
+
+
+def _plain(found: Iterable[Any]) -> Iterable[tuple[Any, ...]]:
+    # Unpacking a row is several times faster than reading it by name, and these come by the ten thousand.
+    return found

@@ -1,1 +1,30 @@
 """MLflow's REST API over our planes. It translates, and decides nothing."""
+
+from __future__ import annotations
+
+from modelyard.server.dialects.mlflow import (
+    about,
+    artifacts,
+    experiments,
+    logged_models,
+    logging,
+    metrics,
+    registry,
+    runs,
+    wire,
+)
+
+ROUTES = [
+    wire.router(
+        [
+            *experiments.HANDLERS,
+            *runs.HANDLERS,
+            *logging.HANDLERS,
+            *metrics.HANDLERS,
+            *logged_models.HANDLERS,
+            *artifacts.HANDLERS,
+            *registry.HANDLERS,
+            *about.HANDLERS,
+        ]
+    )
+]

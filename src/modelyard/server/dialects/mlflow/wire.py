@@ -1,15 +1,18 @@
 """How MLflow's REST API travels: lenient JSON in, its error bodies out.
 
-A request is a msgspec Struct whose fields are in the order in which MLflow checks them; `REQUIRED` names those that must
-be there. What is well formed is decoded in one pass. Only what is not is looked at field by field, to find MLflow's
-words for it: numbers may come as texts, `null` means absent, an empty text is as good as none, unknown fields are ignored.
+A request is a msgspec Struct whose fields are in the order in which MLflow checks them; `REQUIRED` names those that
+must be there. What is well formed is decoded in one pass. Only what is not is looked at field by field, to find the
+words that MLflow has for it: numbers may come as texts, `null` means absent, an empty text is as good as none, unknown
+fields are ignored.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, ClassVar, TypeVar, get_origin
 
 import msgspec
@@ -17,6 +20,7 @@ from litestar import Request, Response, Router
 from litestar.exceptions import HTTPException
 from msgspec import json as fast
 
+from modelyard.kernel.clock import to_us
 from modelyard.kernel.errors import (
     Conflict,
     EngineError,
@@ -68,6 +72,8 @@ class Message(msgspec.Struct, kw_only=True):
     REQUIRED: ClassVar[tuple[str, ...]] = ()
 
 
+_PLACE = re.compile(r"at `\$(.+)`$")
+_STEP = re.compile(r"\[(\d+)\]|\.(\w+)")
 M = TypeVar("M", bound=Message)
 _decoders: dict[type[Message], msgspec.json.Decoder[Any]] = {}
 
@@ -197,8 +203,10 @@ def router(handlers: Sequence[Any]) -> Router:
 def _check_required(message: Message) -> None:
     for name in message.REQUIRED:
         if getattr(message, name) in ("", None, []):
-            if name == "run_id" and getattr(message, "run_uuid", ""):
-                message.run_id = message.run_uuid  # type: ignore[attr-defined]
+            # Clients before 1.0 say `run_uuid`.
+            former: Any = getattr(message, "run_uuid", None)
+            if name == "run_id" and former:
+                message.run_id = former  # type: ignore[attr-defined]
                 continue
             raise missing(name)
 
@@ -218,14 +226,24 @@ def _convert(value: Any, kind: Any, path: str) -> Any:
         raise invalid(path, value)
     if _is_list(kind) and not isinstance(value, list):
         raise invalid(path, value)
+    if _is_kind(kind, float) and isinstance(value, bool):
+        return float(value)
     try:
         return msgspec.convert(_prepared(value), kind, strict=False)
     except (msgspec.ValidationError, OverflowError) as error:
-        if isinstance(value, list | dict):
-            raise InvalidInput(
-                f"Invalid value for parameter '{path}' supplied: {error}.{SEE_DOCS}", code="parameter.invalid"
-            ) from error
-        raise invalid(path, value) from error
+        place = _PLACE.search(str(error))
+        inner = place[1] if place else ""
+        raise invalid(path + inner, _at(_prepared(value), inner)) from error
+
+
+def _at(value: Any, place: str) -> Any:
+    """What is at a place such as `[0].value` of some plain data."""
+    for index, key in _STEP.findall(place):
+        try:
+            value = value[int(index)] if index else value[key]
+        except (LookupError, TypeError):
+            return value
+    return value
 
 
 def _prepared(value: Any) -> Any:
@@ -254,3 +272,34 @@ def _is_kind(kind: Any, wanted: type) -> bool:
 def pairs(found: Mapping[str, str]) -> list[dict[str, str]]:
     """A mapping as MLflow writes params and tags."""
     return [{"key": key, "value": value} for key, value in found.items()]
+
+
+class Pair(msgspec.Struct, kw_only=True):
+    """A param or a tag as MLflow writes it."""
+
+    key: str = ""
+    value: str = ""
+
+
+def mapping(found: Iterable[Pair]) -> dict[str, str]:
+    """Params or tags as a mapping; of two with one key the last counts."""
+    return {pair.key: pair.value for pair in found}
+
+
+VIEWS: dict[str, Any] = {
+    "ACTIVE_ONLY": "active", "1": "active", "DELETED_ONLY": "deleted", "2": "deleted", "ALL": "all", "3": "all",
+}  # fmt: skip
+
+
+def view_of(value: str | int | None, path: str) -> Any:
+    """Which stages a view type means, by its name or number. Raises InvalidInput."""
+    if value in (None, "", 0):
+        return "active"
+    if str(value) not in VIEWS:
+        raise invalid(path, value)
+    return VIEWS[str(value)]
+
+
+def ms(at: datetime) -> int:
+    """An instant in milliseconds since the epoch."""
+    return to_us(at) // 1_000

@@ -1,0 +1,146 @@
+"""MLflow's artifact endpoints: the proxy that clients upload through, and the lists and downloads of its pages."""
+
+from __future__ import annotations
+
+from posixpath import basename
+from typing import Any, ClassVar
+
+from litestar import Request, Response
+from litestar.response import Stream
+
+from modelyard.kernel.auth import Action, Scope
+from modelyard.kernel.errors import InvalidInput
+from modelyard.kernel.paths import safe_relative
+from modelyard.kernel.routing import delete, get, post, put
+from modelyard.planes.tracking import Owner, Tracking, below_uri, locate, transfer
+from modelyard.server.dialects.mlflow import wire
+from modelyard.server.dialects.mlflow.wire import Message, mirrored
+from modelyard.types.tracking import Artifact
+
+UPLOAD_BYTES_MAX = 10 * 1024 * 1024
+PROXY = [f"/{prefix}/2.0/mlflow-artifacts/artifacts" for prefix in ("api", "ajax-api")]
+_FILES = [f"{path}/{{path:path}}" for path in PROXY]
+
+
+class Listed(Message):
+    REQUIRED: ClassVar = ("run_id",)
+    run_id: str = ""
+    run_uuid: str = ""
+    path: str = ""
+
+
+@get(PROXY, requires=Action.READ)
+def list_proxied(caller: Scope, tracking: Tracking, request: Request[Any, Any, Any]) -> Response[bytes]:
+    path = _safe(request.query_params.get("path", ""))
+    owner, below = locate(path)
+    found = tracking.artifacts.list(caller, owner, below)
+    return _files([_view(one, basename(one.path)) for one in found])
+
+
+@get(_FILES, requires=Action.READ)
+def download_proxied(caller: Scope, tracking: Tracking, request: Request[Any, Any, Any]) -> Stream:
+    owner, below = locate(_safe(_path_of(request)))
+    return transfer.attachment(*tracking.artifacts.open(caller, owner, below))
+
+
+@put(_FILES, requires=Action.WRITE, request_max_body_size=None)
+async def upload_proxied(caller: Scope, tracking: Tracking, request: Request[Any, Any, Any]) -> Response[bytes]:
+    owner, below = locate(_safe(_path_of(request)))
+    await transfer.receive(request, lambda pieces: tracking.artifacts.put(caller, owner, below, pieces))
+    return wire.reply()
+
+
+@delete(_FILES, requires=Action.WRITE)
+def delete_proxied(caller: Scope, tracking: Tracking, request: Request[Any, Any, Any]) -> Response[bytes]:
+    owner, below = locate(_safe(_path_of(request)))
+    tracking.artifacts.delete(caller, owner, below)
+    return wire.reply()
+
+
+@get(mirrored("/artifacts/list"), requires=Action.READ)
+def list_of_run(caller: Scope, tracking: Tracking, request: Request[Any, Any, Any]) -> Response[bytes]:
+    asked = wire.decode_query(request, Listed)
+    path = _safe(asked.path)
+    uri = tracking.runs.get(caller, asked.run_id).artifact_uri
+    below_uri(uri)
+    found = tracking.artifacts.list(caller, Owner("run", asked.run_id), path)
+    return _files([_view(one, one.path) for one in found], root_uri=uri)
+
+
+@get("/get-artifact", requires=Action.READ)
+def get_of_run(caller: Scope, tracking: Tracking, request: Request[Any, Any, Any]) -> Stream:
+    query = request.query_params
+    run_id, path = query.get("run_id") or query.get("run_uuid") or "", query.get("path") or ""
+    if not run_id or not path:
+        raise wire.missing("path" if run_id else "run_id")
+    path = _safe(path)
+    tracking.runs.get(caller, run_id)
+    return transfer.attachment(*tracking.artifacts.open(caller, Owner("run", run_id), path))
+
+
+@post("/ajax-api/2.0/mlflow/upload-artifact", requires=Action.WRITE)
+def upload_to_run(caller: Scope, tracking: Tracking, request: Request[Any, Any, Any], body: bytes) -> Response[bytes]:
+    run_id, path = request.query_params.get("run_uuid"), request.query_params.get("path")
+    if not run_id:
+        raise InvalidInput("Request must specify run_uuid.")
+    if not path:
+        raise InvalidInput("Request must specify path.")
+    path = _safe(path)
+    if len(body) > UPLOAD_BYTES_MAX:
+        raise InvalidInput("Artifact size is too large. Max size is 10MB.")
+    if not body:
+        raise InvalidInput("Request must specify data.")
+    tracking.artifacts.put(caller, Owner("run", run_id), path, [body])
+    return wire.reply()
+
+
+@get(mirrored("/logged-models/{model_id:str}/artifacts/directories"), requires=Action.READ)
+def list_of_model(caller: Scope, tracking: Tracking, model_id: str, request: Request[Any, Any, Any]) -> Response[bytes]:
+    path = _safe(request.query_params.get("artifact_directory_path", ""))
+    uri = tracking.models.get(caller, model_id).artifact_location
+    below_uri(uri)
+    found = tracking.artifacts.list(caller, Owner("model", model_id), path)
+    return _files([_view(one, one.path) for one in found], root_uri=uri)
+
+
+@get("/ajax-api/2.0/mlflow/logged-models/{model_id:str}/artifacts/files", requires=Action.READ)
+def get_of_model(caller: Scope, tracking: Tracking, model_id: str, request: Request[Any, Any, Any]) -> Stream:
+    path = request.query_params.get("artifact_file_path")
+    if not path:
+        raise InvalidInput('Request must include the "artifact_file_path" query parameter.')
+    tracking.models.get(caller, model_id)
+    return transfer.attachment(*tracking.artifacts.open(caller, Owner("model", model_id), _safe(path)))
+
+
+def _path_of(request: Request[Any, Any, Any]) -> str:
+    # From the path as the server decoded it, once. Decoding again is how guards like `_safe` were bypassed elsewhere.
+    return str(request.scope["path"]).partition("/mlflow-artifacts/artifacts/")[2]
+
+
+def _safe(path: str) -> str:
+    path = path.rstrip("/")
+    return str(safe_relative(path)) if path and path != "." else ""
+
+
+def _files(files: list[dict[str, Any]], **more: str) -> Response[bytes]:
+    return wire.reply({**more, **({"files": files} if files else {})})
+
+
+def _view(artifact: Artifact, path: str) -> dict[str, Any]:
+    seen: dict[str, Any] = {"path": path, "is_dir": artifact.is_dir}
+    if not artifact.is_dir:
+        seen["file_size"] = artifact.size_bytes
+    return seen
+
+
+HANDLERS = [
+    list_proxied,
+    download_proxied,
+    upload_proxied,
+    delete_proxied,
+    list_of_run,
+    get_of_run,
+    upload_to_run,
+    list_of_model,
+    get_of_model,
+]
