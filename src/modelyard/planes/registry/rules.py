@@ -77,7 +77,7 @@ def check_version(version: str | int) -> int:
         number = int(version)
     except ValueError as error:
         raise InvalidInput(
-            f"Parameter 'version' must be an integer, got '{str(version)[:100]}'", code="version.invalid"
+            f"Parameter 'version' must be an integer, got '{str(version)[:100]}'.", code="version.invalid"
         ) from error
     # A number that no column holds is no version that could exist.
     return number if 0 < number <= VERSION_MAX else 0

@@ -1,0 +1,277 @@
+"""Models in a program: `modelyard.model("delay").promote(3, "champion", reason="better on the held-out weeks")`."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import msgspec
+
+from modelyard.kernel.errors import EngineError, InvalidInput, NotFound
+from modelyard.kernel.paths import make_private, open_inside
+from modelyard.sdk.client import Client, connect
+from modelyard.types.page import Page
+from modelyard.types.registry import (
+    AliasMove,
+    Approval,
+    ApproveVersion,
+    CreateModel,
+    CreateVersion,
+    Decision,
+    Evaluation,
+    Latency,
+    LatencyReport,
+    Model,
+    ModelFile,
+    ModelVersion,
+    Policy,
+    PromoteVersion,
+    RollbackAlias,
+    SetPolicy,
+    StateReason,
+    VersionDiff,
+)
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ARROW_STREAM = "application/vnd.apache.arrow.stream"
+ROW_COLUMNS = ("row_id", "label", "score")
+Ref = int | str
+
+
+class ModelHandle:
+    """A registered model by its name. Versions are named by number, by alias, or as `latest`."""
+
+    def __init__(self, name: str, client: Client | None = None) -> None:
+        self.name = name
+        self._given = client
+
+    def __repr__(self) -> str:
+        return f"model({self.name!r})"
+
+    @property
+    def _client(self) -> Client:
+        # Asked for at each call: a server may come up on the same home in the meantime.
+        return self._given or connect()
+
+    @property
+    def _path(self) -> str:
+        return f"/api/models/{quote(self.name, safe='')}"
+
+    def _version(self, version: Ref) -> str:
+        return f"{self._path}/versions/{quote(str(version), safe='')}"
+
+    # --- the model ------------------------------------------------------------------------------------------------
+
+    def create(
+        self, *, description: str = "", tags: Mapping[str, str] | None = None, policy: Policy | None = None
+    ) -> Model:
+        """Register the name. Raises Conflict (`model.exists`)."""
+        body = CreateModel(name=self.name, description=description, tags=dict(tags or {}), policy=policy)
+        return self._client.post("/api/models", body, Model)
+
+    def get(self) -> Model:
+        """Aliases, policy and newest versions. Raises NotFound."""
+        return self._client.get(self._path, Model)
+
+    def exists(self) -> bool:
+        """Whether the name is registered."""
+        try:
+            self.get()
+        except NotFound:
+            return False
+        return True
+
+    def set_policy(self, policy: Policy | str | None, reason: str = "") -> Model:
+        """Declare the policy, as a structure or as YAML; None takes it away. Changing a declared one takes an admin."""
+        body = (
+            SetPolicy(yaml=policy, reason=reason)
+            if isinstance(policy, str)
+            else SetPolicy(policy=policy, reason=reason)
+        )
+        return msgspec.convert(self._client.put(f"{self._path}/policy", body), Model)
+
+    def delete(self, reason: str = "") -> None:
+        """Drop the model with all its versions."""
+        self._client.delete(self._path, params={"reason": reason})
+
+    # --- versions -------------------------------------------------------------------------------------------------
+
+    def register(
+        self,
+        source: str,
+        *,
+        run: str = "",
+        description: str = "",
+        tags: Mapping[str, str] | None = None,
+        create: bool = True,
+    ) -> ModelVersion:
+        """Take a version in from `models:/m-…`, `runs:/<run>/<path>` or another version; with `create` the name too."""
+        if create and not self.exists():
+            self.create()
+        body = CreateVersion(source=source, run=run, description=description, tags=dict(tags or {}))
+        return self._client.post(f"{self._path}/versions", body, ModelVersion)
+
+    def versions(self, *, dropped: bool = False) -> list[ModelVersion]:
+        """All versions, newest first."""
+        return self._client.get(f"{self._path}/versions", list[ModelVersion], {"dropped": dropped})
+
+    def resolve(self, version: Ref) -> ModelVersion:
+        """The version that a number, an alias or `latest` names. Raises NotFound."""
+        return self._client.get(self._version(version), ModelVersion)
+
+    def files(self, version: Ref) -> list[ModelFile]:
+        """The files of a version."""
+        return self._client.get(f"{self._version(self.resolve(version).version)}/files", list[ModelFile])
+
+    def download(self, version: Ref, into: Path) -> ModelVersion:
+        """Write the files of a version below an empty directory, each checked against its digest.
+
+        Raises EngineError where bytes arrive damaged; that file is not left behind.
+        """
+        import hashlib
+
+        found = self.resolve(version)
+        make_private(into)
+        for one in self.files(found.version):
+            digest = hashlib.sha256()
+            content = f"{self._version(found.version)}/content"
+            with (
+                self._client.stream(content, {"path": one.path}) as pieces,
+                open_inside(into, one.path, "xb") as sink,
+            ):
+                for piece in pieces:
+                    digest.update(piece)
+                    sink.write(piece)
+            if digest.hexdigest() != one.digest:
+                (into / one.path).unlink()
+                raise EngineError(f"'{one.path}' of {found.urn} arrived damaged", code="version.damaged")
+        return found
+
+    def trust(self, version: Ref, reason: str) -> ModelVersion:
+        """Take responsibility for files of an unsafe format."""
+        return self._client.post(
+            f"{self._version(self._number(version))}/trust", StateReason(reason=reason), ModelVersion
+        )
+
+    def drop(self, version: Ref, reason: str) -> ModelVersion:
+        """Take a version out of use for ever."""
+        return self._client.post(
+            f"{self._version(self._number(version))}/drop", StateReason(reason=reason), ModelVersion
+        )
+
+    def diff(self, before: Ref, after: Ref) -> VersionDiff:
+        """In what two versions differ."""
+        return self._client.get(f"{self._path}/diff", VersionDiff, {"before": before, "after": after})
+
+    # --- evidence -------------------------------------------------------------------------------------------------
+
+    def evaluate(
+        self, version: Ref, rows: pa.Table | Mapping[str, Sequence[Any]], *, dataset: str = "", threshold: float = 0.5
+    ) -> Evaluation:
+        """Send scored rows (row_id, label, score, and slice columns) for the server to measure and keep.
+
+        `dataset` is the URN of the version that the rows come from, such as `dataset:held_out@3`.
+        """
+        return self._client.send_bytes(  # type: ignore[no-any-return]
+            "POST",
+            f"{self._version(self._number(version))}/evaluations",
+            _to_arrow(rows),
+            media_type=ARROW_STREAM,
+            type=Evaluation,
+            params={"dataset": dataset, "threshold": threshold},
+        )
+
+    def evaluations(self, version: Ref) -> list[Evaluation]:
+        """Evaluations of a version, newest first."""
+        return self._client.get(f"{self._version(self._number(version))}/evaluations", list[Evaluation])
+
+    def record_latency(self, version: Ref, *, p50_ms: float, p95_ms: float, requests: int, measured_on: str) -> Latency:
+        """Keep a latency measurement, in milliseconds."""
+        body = LatencyReport(p50_ms=p50_ms, p95_ms=p95_ms, requests=requests, measured_on=measured_on)
+        return self._client.post(f"{self._version(self._number(version))}/latency", body, Latency)
+
+    def approve(self, version: Ref, reason: str) -> Approval:
+        """Say yes to the bytes of a version, as they are when this is called."""
+        found = self.resolve(version)
+        body = ApproveVersion(reason=reason, digest=found.digest)
+        return self._client.post(f"{self._version(found.version)}/approvals", body, Approval)
+
+    def approvals(self, version: Ref) -> list[Approval]:
+        """Approvals of a version, the revoked ones too."""
+        return self._client.get(f"{self._version(self._number(version))}/approvals", list[Approval])
+
+    def revoke_approval(self, version: Ref, approval: str, reason: str) -> list[Approval]:
+        """Take an approval back."""
+        path = f"{self._version(self._number(version))}/approvals/{quote(approval, safe='')}/revoke"
+        return self._client.post(path, StateReason(reason=reason), list[Approval])
+
+    # --- promotion ------------------------------------------------------------------------------------------------
+
+    def gates(self, version: Ref, alias: str = "") -> Decision:
+        """Whether a version may be promoted now, with every gate's reason."""
+        return self._client.get(f"{self._version(self._number(version))}/gates", Decision, {"alias": alias})
+
+    def promote(
+        self, version: Ref, alias: str, reason: str = "", *, override: bool = False, expected: int | None = None
+    ) -> ModelVersion:
+        """Let the alias point to the version. Raises Forbidden (`promotion.refused`) naming what is missing."""
+        body = PromoteVersion(
+            alias=alias, version=self._number(version), reason=reason, override=override, expected=expected
+        )
+        return self._client.post(f"{self._path}/promote", body, ModelVersion)
+
+    def rollback(self, alias: str, reason: str = "") -> ModelVersion:
+        """Let the alias point to the version before the present one."""
+        return self._client.post(f"{self._path}/rollback", RollbackAlias(alias=alias, reason=reason), ModelVersion)
+
+    def history(self, alias: str | None = None) -> list[AliasMove]:
+        """All moves of the aliases, oldest first."""
+        return self._client.get(f"{self._path}/history", list[AliasMove], {"alias": alias})
+
+    def at(self, alias: str, instant: datetime) -> ModelVersion:
+        """The version that the alias pointed to at an instant. Raises NotFound where it pointed to none."""
+        if instant.tzinfo is None:
+            raise InvalidInput("the instant has no time zone", code="time.naive")
+        path = f"{self._path}/aliases/{quote(alias, safe='')}"
+        return self._client.get(path, ModelVersion, {"at": instant.isoformat()})
+
+    def _number(self, version: Ref) -> int:
+        return version if isinstance(version, int) else self.resolve(version).version
+
+
+def list_models(
+    client: Client | None = None, *, filter: str = "", limit: int = 100, page: str | None = None
+) -> Page[Model]:
+    """Models that meet a filter, by name."""
+    params = {"filter": filter or None, "limit": limit, "page": page}
+    return (client or connect()).get("/api/models", Page[Model], params)
+
+
+def _to_arrow(rows: pa.Table | Mapping[str, Sequence[Any]]) -> bytes:
+    import pyarrow as pa  # heavy: imported late
+
+    try:
+        table = pa.table(dict(rows)) if isinstance(rows, Mapping) else rows
+        lacking = [name for name in ROW_COLUMNS if name not in table.column_names]
+    except (pa.ArrowException, AttributeError, TypeError) as error:
+        raise InvalidInput(
+            f"the rows are no table: {error}",
+            code="evaluation.columns",
+            hint="give a pyarrow.Table, or a mapping of column names to values",
+        ) from error
+    if lacking:
+        raise InvalidInput(
+            f"the rows lack {', '.join(lacking)}",
+            code="evaluation.columns",
+            hint="name them row_id (unique), label (0 or 1) and score; all further columns are slices",
+        )
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue()
