@@ -11,6 +11,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 from msgspec import Struct
 
 from modelyard.kernel.auth import Action
@@ -141,6 +142,7 @@ def environment() -> Environment:
         plural=formats.plural,
         tone=formats.tone,
         words=formats.words,
+        prose=_prose,
         urn_href=urns.address_of,
         urn_label=urns.label_of,
         urn_kind=urns.kind_of,
@@ -152,6 +154,16 @@ def environment() -> Environment:
     )
     made.globals.update(asset_url=asset_url, draw=draw, sparkline=sparkline, zip=_zip)
     return made
+
+
+def _prose(text: str) -> Markup:
+    """A message with its `commands` set as code; all else is escaped."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:
+        return escape(text)
+    return Markup().join(
+        Markup("<code>{}</code>").format(part) if place % 2 else escape(part) for place, part in enumerate(parts)
+    )
 
 
 def _wire(value: object) -> str:

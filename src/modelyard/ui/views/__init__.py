@@ -16,6 +16,7 @@ from modelyard.ui.views import (
     lineage,
     models,
     monitors,
+    pipelines,
     runs,
     signin,
 )
@@ -28,6 +29,7 @@ ROUTES: list[Any] = [
     *features.ROUTES,
     *experiments.ROUTES,
     *runs.ROUTES,
+    *pipelines.ROUTES,
     *jobs.ROUTES,
     *models.ROUTES,
     *endpoints.ROUTES,

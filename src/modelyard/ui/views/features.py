@@ -43,7 +43,7 @@ def meaning(definition: DefineFeatureView, name: str) -> str:
     for aggregate in definition.aggregates:
         if aggregate.feature == name:
             return _aggregate_in_words(aggregate)
-    return f"the latest known {name}" + (f", for {duration_text(definition.ttl_s)}" if definition.ttl_s else "")
+    return f"the latest known {name}" + (f", good for {duration_text(definition.ttl_s)}" if definition.ttl_s else "")
 
 
 def _aggregate_in_words(aggregate: Aggregate) -> str:

@@ -15,6 +15,7 @@ from modelyard.kernel.events import Event
 from modelyard.planes.data import Data
 from modelyard.planes.jobs import Jobs
 from modelyard.planes.monitoring import Monitoring
+from modelyard.planes.pipelines import Pipelines
 from modelyard.planes.registry import Registry
 from modelyard.planes.serving import Serving
 from modelyard.planes.tracking import Tracking
@@ -22,6 +23,7 @@ from modelyard.types.data import Quarantined
 from modelyard.types.jobs import Job, JobState
 from modelyard.types.monitoring import Alert, Monitor
 from modelyard.types.page import Page
+from modelyard.types.pipelines import PipelineRun, RunState
 from modelyard.types.registry import Decision
 from modelyard.types.serving import Endpoint
 from modelyard.ui.format import plural
@@ -33,6 +35,8 @@ from modelyard.ui.views import models, monitors
 WINDOW_DAYS = 7
 COUNTED_MAX = 200
 EVENTS_SHOWN = 15
+STEP_LABEL = "pipeline_run"
+"""On the jobs of pipeline steps: their failures are told once, as those of the run."""
 _URGENCY = ("alert", "endpoint", "monitor", "quarantine", "approval", "pipeline run", "job", "run")
 
 
@@ -173,6 +177,28 @@ def of_jobs(jobs: Sequence[Job], since: datetime) -> list[Need]:
     return needs
 
 
+def of_pipeline_runs(runs: Sequence[PipelineRun], since: datetime) -> list[Need]:
+    """Pipeline runs that failed since then, where the pipeline has not succeeded after. `runs` is newest first."""
+    mended: set[str] = set()
+    needs = []
+    for run in runs:
+        if run.state is RunState.SUCCEEDED:
+            mended.add(run.pipeline)
+        if run.state is RunState.FAILED and run.pipeline not in mended and run.created_at >= since:
+            failed = [step.name for step in run.steps if step.error is not None]
+            needs.append(
+                Need(
+                    kind="pipeline run",
+                    state=run.state.value,
+                    title=run.pipeline,
+                    why=run.reason or f"failed in {', '.join(failed)}",
+                    href=address_of(f"pipeline-run:{run.id}"),
+                    at=run.ended_at or run.created_at,
+                )
+            )
+    return needs
+
+
 @ui_page("/", template="home.html")
 def home(
     caller: Scope,
@@ -180,6 +206,7 @@ def home(
     datasets: Data,
     tracking: Tracking,
     jobs: Jobs,
+    pipelines: Pipelines,
     registry: Registry,
     serving: Serving,
     monitoring: Monitoring,
@@ -192,13 +219,15 @@ def home(
     runs = tracking.runs.search(caller, limit=COUNTED_MAX, metric_keys=[])
     with database.reading(caller) as tx:
         happened = log.recent(tx, limit=EVENTS_SHOWN)
+    since = database.clock.now() - timedelta(days=WINDOW_DAYS)
     needs = [
         *of_alerts(monitoring.alerts(caller).items),
         *of_endpoints(known_endpoints.items),
         *of_monitors(monitoring.list(caller).items),
         *of_quarantine(b for one in known_datasets.items for b in datasets.quarantine(caller, one.name).items),
         *of_approvals(d for one in known_models.items for d in models.waiting_for_approval(caller, registry, one)),
-        *of_jobs(known_jobs.items, database.clock.now() - timedelta(days=WINDOW_DAYS)),
+        *of_pipeline_runs(pipelines.list_runs(caller).items, since),
+        *of_jobs([job for job in known_jobs.items if STEP_LABEL not in job.labels], since),
     ]
     live_runs = sum(run.status == "RUNNING" for run in runs.items)
     live_jobs = sum(not job.state.final for job in known_jobs.items)

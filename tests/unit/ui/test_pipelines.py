@@ -1,0 +1,54 @@
+"""How plans and runs of pipelines are drawn, and how features are told."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import msgspec
+
+from modelyard.types import pipelines as nouns
+from modelyard.ui.views import features, home, pipelines
+from unit.ui import samples_build as samples
+from unit.ui.samples import NOW
+
+
+def test_a_plan_is_drawn_with_the_data_that_it_reads() -> None:
+    drawing = pipelines.plan_graph(samples.PLAN, {}, {"flights": 6}, NOW)
+    ties = {(line.edge.source, line.edge.target) for line in drawing.edges}
+    assert ("dataset:flights@6", "features") in ties, "pinned by the run"
+    assert ("dataset:weather", "features") in ties, "within a list, not pinned"
+    assert ("fit-gbdt", "register") in ties, "within a map"
+    at = {placed.node.id: placed.x for placed in drawing.nodes}
+    assert at["dataset:flights@6"] < at["features"] < at["fit-gbdt"] < at["register"]
+
+
+def test_a_run_shows_which_steps_were_not_run_again() -> None:
+    row = pipelines.run_row(samples.RUN, NOW)
+    assert (row.cached, row.done) == (1, 3)
+    drawing = pipelines.plan_graph(samples.PLAN, {one.name: one for one in samples.RUN.steps}, {}, NOW)
+    node = next(placed.node for placed in drawing.nodes if placed.node.id == "features")
+    assert (node.state, node.detail) == ("cached", "not run again")
+
+
+def test_cached_and_skipped_steps_have_no_bar() -> None:
+    bars = {bar.span.label: bar.width for bar in pipelines.steps_timeline(samples.RUN.steps, NOW).bars}
+    assert bars["features"] == bars["register"] == 0
+    assert bars["fit-gbdt"] > bars["fit-logistic"] > 0
+
+
+def test_features_are_told_in_words() -> None:
+    told = [features.meaning(samples.VIEW.definition, one.name) for one in samples.VIEW.features]
+    assert told == [
+        "the latest known runway, good for 7d",
+        "mean of dep_delay over the last 3h",
+        "share of true of late over the last 6h",
+        "count of rows over the last 1h",
+    ]
+
+
+def test_a_failed_pipeline_needs_somebody_until_it_succeeds() -> None:
+    since = NOW - timedelta(days=7)
+    (need,) = home.of_pipeline_runs([samples.RUN], since)
+    assert need.why.startswith("step fit-gbdt-deep failed")
+    again = msgspec.structs.replace(samples.RUN, state=nouns.RunState.SUCCEEDED)
+    assert home.of_pipeline_runs([again, samples.RUN], since) == []
