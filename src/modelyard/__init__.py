@@ -1,6 +1,53 @@
-"""Modelyard: one machine-learning platform on one event log and one lineage graph."""
+"""Modelyard: one machine-learning platform on one event log and one lineage graph.
+
+The names of the SDK, each loaded when it is first used, so that `import modelyard` costs next to nothing.
+"""
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from modelyard.sdk.client import Client, connect
+    from modelyard.sdk.data import dataset
+    from modelyard.sdk.pipelines import run_pipeline
+    from modelyard.sdk.registry import ModelHandle as model
+    from modelyard.sdk.serving import endpoint
+    from modelyard.sdk.tasks import Dataset, pipeline, task
+
 __version__ = "0.1.0"
-__all__ = ["__version__"]
+__all__ = [
+    "Client",
+    "Dataset",
+    "__version__",
+    "connect",
+    "dataset",
+    "endpoint",
+    "model",
+    "pipeline",
+    "run_pipeline",
+    "task",
+]
+_HOMES = {
+    "Client": ("client", "Client"),
+    "Dataset": ("tasks", "Dataset"),
+    "connect": ("client", "connect"),
+    "dataset": ("data", "dataset"),
+    "endpoint": ("serving", "endpoint"),
+    "model": ("registry", "ModelHandle"),
+    "pipeline": ("tasks", "pipeline"),
+    "run_pipeline": ("pipelines", "run_pipeline"),
+    "task": ("tasks", "task"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'modelyard' has no attribute '{name}'")
+    module, attribute = _HOMES[name]
+    return getattr(importlib.import_module(f"modelyard.sdk.{module}"), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,4 +1,4 @@
-"""Names, joins, opening and extraction: attacks 1 to 9 of the list in `docs/security.md`, and what must keep working."""
+"""Names, joins, opening and extraction: the attacks that were published, and what must keep working."""
 
 from __future__ import annotations
 
@@ -352,11 +352,9 @@ def test_a_truncated_tar_is_refused(tmp_path: Path, cut: int) -> None:
     assert_refused(extract_tar, whole, tmp_path / "out", InvalidInput)
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", b"\x1f\x8b garbage", b"PK\x03\x04"])
+@pytest.mark.parametrize("content", [b"hello", b"\x1f\x8b garbage", b"PK\x03\x04"])
 @pytest.mark.parametrize("extract", [extract_tar, extract_zip])
 def test_what_is_no_archive_is_refused(tmp_path: Path, content: bytes, extract: Callable[..., object]) -> None:
-    if content == b"" and extract is extract_tar:
-        pytest.skip("tar has no mark at its start: nothing is an empty archive")
     (tmp_path / "a").write_bytes(content)
     assert_refused(extract, tmp_path / "a", tmp_path / "out", InvalidInput)
 
