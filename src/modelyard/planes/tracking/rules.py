@@ -32,8 +32,8 @@ INPUT_TAG_KEY_CHARACTERS_MAX = 255
 INPUT_TAG_VALUE_CHARACTERS_MAX = 500
 INT64_MAX = 2**63 - 1
 INT64_MIN = -(2**63)
-TIME_MS_MAX = 253_402_300_799_999
-"""The last millisecond of the year 9999, beyond which no calendar of ours goes."""
+TIME_MS_MIN, TIME_MS_MAX = -62_135_596_800_000, 253_402_300_799_999
+"""The first millisecond of year 1 and the last of year 9999: no calendar of ours goes beyond."""
 FLOAT_MAX = 1.7976931348623157e308
 
 _KEY = re.compile(r"[/\w.\- :]*")
@@ -191,10 +191,10 @@ def check_location(location: str) -> None:
 
 
 def check_time_ms(name: str, time_ms: int) -> None:
-    """Raise InvalidInput for a start or an end that is not in 1970 to 9999."""
-    if not 0 <= time_ms <= TIME_MS_MAX:
+    """Raise InvalidInput for a start or an end that is not in the years 1 to 9999."""
+    if not TIME_MS_MIN <= time_ms <= TIME_MS_MAX:
         raise InvalidInput(
-            invalid_value(name, time_ms, "it must be milliseconds from 1970 to 9999"), code="run.time_invalid"
+            invalid_value(name, time_ms, "it must be milliseconds within the years 1 to 9999"), code="run.time_invalid"
         )
 
 

@@ -52,10 +52,12 @@ def attachment(artifact: Artifact, file: BinaryIO) -> Stream:
     """A file as a download. Never shown in place: what users store must not run as a page of this server."""
     name = PurePosixPath(artifact.path).name
     headers = {
-        "Content-Disposition": f"attachment; {_filename(name)}",
-        "Content-Length": str(artifact.size_bytes),
-        "X-Content-Type-Options": "nosniff",
-        "ETag": f'"{artifact.digest}"',
+        # Named here, since by itself a text would get a charset that nobody looked for.
+        "content-type": media_type(name),
+        "content-disposition": f"attachment; {_filename(name)}",
+        "content-length": str(artifact.size_bytes),
+        "x-content-type-options": "nosniff",
+        "etag": f'"{artifact.digest}"',
     }
     return Stream(_read(file), media_type=media_type(name), headers=headers)
 

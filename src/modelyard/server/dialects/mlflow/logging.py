@@ -10,12 +10,15 @@ from litestar import Response
 
 from modelyard.kernel.auth import Action, Scope
 from modelyard.kernel.errors import InvalidInput
+from modelyard.kernel.limits import MIB
 from modelyard.kernel.routing import post
 from modelyard.planes.tracking import OfModel, Tracking, check_batch_sizes, check_params_unique, check_run_id
 from modelyard.server.dialects.mlflow import wire
 from modelyard.server.dialects.mlflow.wire import Message, Pair, mirrored
 from modelyard.types.tracking import Dataset, DatasetInput, ModelOutput
 
+INPUTS_BYTES_MAX = 64 * MIB
+"""The profile of one dataset may have 16 million characters."""
 HISTORY_TAG = "mlflow.log-model.history"
 _MODEL_FIELDS = ("run_id", "utc_time_created", "artifact_path", "model_uuid")
 
@@ -149,7 +152,7 @@ def delete_tag(caller: Scope, tracking: Tracking, body: bytes) -> Response[bytes
     return wire.reply()
 
 
-@post(mirrored("/runs/log-inputs"), requires=Action.WRITE)
+@post(mirrored("/runs/log-inputs"), requires=Action.WRITE, request_max_body_size=INPUTS_BYTES_MAX)
 def log_inputs(caller: Scope, tracking: Tracking, body: bytes) -> Response[bytes]:
     asked = wire.decode(body, LogInputs)
     inputs = [DatasetInput(one.dataset, wire.mapping(one.tags)) for one in asked.datasets]
