@@ -12,9 +12,11 @@ from modelyard.types.registry import GateResult
 
 Scalar = str | int | float | bool
 ResponseState = Literal[
-    "suppressed", "starting", "running", "judging", "completed", "promoted", "dropped", "waiting", "failed"
+    "suppressed", "starting", "running", "completed", "promoted", "dropped", "unchanged", "waiting", "failed"
 ]
-FINAL_STATES: frozenset[str] = frozenset({"suppressed", "completed", "promoted", "dropped", "waiting", "failed"})
+FINAL_STATES: frozenset[str] = frozenset(
+    {"suppressed", "completed", "promoted", "dropped", "unchanged", "waiting", "failed"}
+)
 
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?$")]
 Seconds = Annotated[float, Meta(ge=0.0)]
@@ -97,6 +99,8 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
     """What a trigger made of one event, from its decision to the verdict on the challenger.
 
     `reason` says why it fired or was suppressed; `verdict` why the challenger was promoted or dropped, or what failed.
+    `completed`: the run is over, and nothing was to be promoted; `unchanged`: it gave the champion itself; `waiting`: a
+    person has to decide.
     """
 
     id: str

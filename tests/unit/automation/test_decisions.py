@@ -156,12 +156,14 @@ YES = Decision(
 NEEDS_ONE = replace(YES, promotable=False, approvals=ApprovalCount(required=1, by=[], refused=[]))
 
 
-def action(decision: Decision, policy: Promotion | None = None, automation_counts: bool = True) -> str:
-    return judge(policy or Promotion(), decision, automation_counts).action
+def action(
+    decision: Decision, policy: Promotion | None = None, automation_counts: bool = True, champion: int | None = 3
+) -> str:
+    return judge(policy or Promotion(), decision, champion, automation_counts).action
 
 
 def test_a_better_challenger_is_promoted_and_says_by_how_much() -> None:
-    verdict = judge(Promotion(), YES, True)
+    verdict = judge(Promotion(), YES, 3, True)
     assert verdict.action == "promote"
     assert "0.0300" in verdict.reason
     assert "9,000 rows" in verdict.reason
@@ -170,7 +172,7 @@ def test_a_better_challenger_is_promoted_and_says_by_how_much() -> None:
 @pytest.mark.parametrize("status", ["failed", "missing"])
 def test_a_gate_that_failed_or_lacks_evidence_drops(status: str) -> None:
     gate = GateResult(name="floor", status=status, reason="AUC 0.61 is under 0.65")  # type: ignore[arg-type]
-    verdict = judge(Promotion(), replace(YES, gates=[PASSED, gate], promotable=False), True)
+    verdict = judge(Promotion(), replace(YES, gates=[PASSED, gate], promotable=False), 3, True)
     assert verdict.action == "drop"
     assert verdict.reason == "floor: AUC 0.61 is under 0.65"
 
@@ -178,7 +180,13 @@ def test_a_gate_that_failed_or_lacks_evidence_drops(status: str) -> None:
 @pytest.mark.parametrize("comparison", [None, replace(BETTER, lower=None), replace(BETTER, lower=0.0)])
 def test_a_tie_or_no_comparison_is_no_promotion(comparison: Comparison | None) -> None:
     assert action(replace(YES, comparison=comparison)) == "drop"
-    assert action(replace(YES, comparison=comparison, champion=None)) == "promote", "there is nobody to be better than"
+    first = replace(YES, comparison=comparison, champion=None)
+    assert action(first, champion=None) == "promote", "there is nobody to be better than"
+    assert action(first) == "drop", "there is somebody, whom the policy does not look at"
+
+
+def test_being_better_than_another_than_the_champion_is_no_promotion() -> None:
+    assert action(YES, champion=2) == "drop"
 
 
 def test_without_gates_a_person_decides() -> None:
@@ -226,16 +234,19 @@ decisions = st.builds(
 
 
 @settings(deadline=None, max_examples=300)
-@given(decisions, st.booleans(), st.booleans())
-def test_no_promotion_on_doubt(decision: Decision, approve: bool, automation_counts: bool) -> None:
-    verdict = judge(Promotion(approve=approve), decision, automation_counts)
+@given(decisions, st.one_of(st.none(), st.integers(1, 4)), st.booleans(), st.booleans())
+def test_no_promotion_on_doubt(
+    decision: Decision, champion: int | None, approve: bool, automation_counts: bool
+) -> None:
+    verdict = judge(Promotion(approve=approve), decision, champion, automation_counts)
     if verdict.action == "promote":
         assert decision.guarded
         assert decision.promotable
         assert decision.approvals.enough
         assert all(gate.status == "passed" for gate in decision.gates)
-        if decision.champion is not None:
+        if champion is not None:
+            assert decision.champion == champion
             assert decision.comparison is not None
             assert (decision.comparison.lower or 0.0) > 0
     if verdict.action == "drop":
-        assert decision.version != decision.champion
+        assert decision.version != champion

@@ -104,10 +104,13 @@ def fill(params: Mapping[str, Any], cause: Cause) -> dict[str, Any]:
     return {name: _filled(value, cause) for name, value in params.items()}
 
 
-def judge(policy: Promotion, decision: Decision, automation_counts: bool) -> Verdict:
-    """What becomes of the challenger by the registry's answer. `automation_counts`: the model's own policy accepts the
-    approval of an automation as one of those that it requires."""
-    if decision.champion == decision.version:
+def judge(policy: Promotion, decision: Decision, champion: int | None, automation_counts: bool) -> Verdict:
+    """What becomes of the challenger by the registry's answer.
+
+    `champion` is the version that the alias names now. `automation_counts`: the model's own policy accepts the approval
+    of an automation as one of those that it requires.
+    """
+    if champion == decision.version:
         return Verdict(action="keep", reason=f"version {decision.version} is the {policy.alias} already")
     if not decision.guarded:
         return Verdict(
@@ -118,10 +121,10 @@ def judge(policy: Promotion, decision: Decision, automation_counts: bool) -> Ver
     unmet = [gate for gate in decision.gates if gate.status != "passed"]
     if unmet:
         return Verdict(action="drop", reason="; ".join(f"{gate.name}: {gate.reason}" for gate in unmet))
-    if policy.better_than_champion and decision.champion is not None and not _surely_better(decision):
+    if policy.better_than_champion and champion is not None and not _surely_better(decision, champion):
         return Verdict(
             action="drop",
-            reason=f"it is not known to be better than version {decision.champion}: the policy of '{decision.model}' "
+            reason=f"it is not known to be better than version {champion}: the policy of '{decision.model}' "
             "does not compare with the champion on the same rows",
         )
     if not decision.approvals.enough:
@@ -138,8 +141,10 @@ def _judge_approvals(policy: Promotion, decision: Decision, automation_counts: b
     return Verdict(action="wait", reason=f"all gates passed, and it has {have} of {need} approvals: a person decides")
 
 
-def _surely_better(decision: Decision) -> bool:
+def _surely_better(decision: Decision, champion: int) -> bool:
     comparison = decision.comparison
+    if decision.champion != champion:
+        return False
     return comparison is not None and comparison.lower is not None and comparison.lower > 0.0
 
 
