@@ -113,12 +113,9 @@ class DeltaTables:
         table = self._open(location)
         if table is None:
             return None
-        newer = table.version() - (-1 if since is None else since)
-        if newer <= 0:
-            return None
-        for entry in table.history(newer):
-            if entry.get(WRITE_KEY) == write_id:
-                return int(entry["version"])
+        for version in range(0 if since is None else since + 1, table.version() + 1):
+            if self._writer_of(location, version) == write_id:
+                return version
         return None
 
     def snapshot(self, location: str, version: int) -> Snapshot:
@@ -158,11 +155,23 @@ class DeltaTables:
         except TableNotFoundError:
             return None
         except (DeltaError, OSError, ValueError) as error:
-            raise EngineError(
-                f"the log of table '{location}' cannot be read: {error}",
-                code="table.log_damaged",
-                hint="restore the table's `_delta_log` from a backup",
-            ) from error
+            raise _damaged(location, error) from error
+
+    def _writer_of(self, location: str, version: int) -> str | None:
+        """The write that made a log entry, where it was one of ours.
+
+        Read from the entry itself: `DeltaTable.history` numbers entries from the version that it had loaded, which is
+        wrong once another writer has added one.
+        """
+        entry = self._table(location) / "_delta_log" / f"{version:020d}.json"
+        try:
+            lines = entry.read_text("utf-8").splitlines()
+            found = [one["commitInfo"].get(WRITE_KEY) for one in map(json.loads, lines) if "commitInfo" in one]
+        except FileNotFoundError:
+            return None
+        except (ValueError, AttributeError, TypeError) as error:
+            raise _damaged(location, error) from error
+        return next((str(one) for one in found if one is not None), None)
 
     def _move_in(self, location: str, commit: Commit) -> None:
         """Move staged files beside the log; what a run that was killed moved already is found there."""
@@ -334,6 +343,14 @@ def storage_errors() -> Iterator[None]:
         if error.errno in _FULL:
             raise _disk_full() from error
         raise
+
+
+def _damaged(location: str, error: Exception) -> EngineError:
+    return EngineError(
+        f"the log of table '{location}' cannot be read: {error}",
+        code="table.log_damaged",
+        hint="restore the table's `_delta_log` from a backup",
+    )
 
 
 def _disk_full() -> Unavailable:
