@@ -23,16 +23,15 @@ _REQUEST = "request"  # the name by which Litestar gives it
 
 def page(
     path: str, *, template: str, requires: Action = Action.READ
-) -> Callable[[Callable[..., Screen]], list[HTTPRouteHandler]]:
+) -> Callable[[Callable[..., Screen]], HTTPRouteHandler]:
     """Declare a page. The view takes `caller`, planes by name, path and query parameters, and returns its screen.
 
-    The same view answers under `path` with HTML and under `path` + `.json` with the screen itself. What is returned
-    are the route handlers, one or two.
+    The same view answers under `path` with HTML and under `path` + `.json` with the screen itself.
     """
     last = path.rsplit("/", 1)[-1]
     parameter = last[1:-1].partition(":")[0] if last.startswith("{") else ""
 
-    def decorate(view: Callable[..., Screen]) -> list[HTTPRouteHandler]:
+    def decorate(view: Callable[..., Screen]) -> HTTPRouteHandler:
         def handler(**given: Any) -> Response[bytes]:
             request: Request[Any, Any, Any] = given.pop(_REQUEST)
             as_json = request.url.path.endswith(JSON_SUFFIX)
@@ -45,9 +44,8 @@ def page(
             return _private(html(template, screen, visit_of(request, given["caller"])))
 
         _take_signature(handler, view)
-        # Not one handler with two paths: Litestar 2.25 wraps such a one for its thread twice, and loses the reply.
-        paths = [path] if parameter else [path, f"{path.rstrip('/') or '/home'}{JSON_SUFFIX}"]
-        return [get(one, requires=requires)(handler) for one in paths]
+        paths = path if parameter else [path, f"{path.rstrip('/') or '/home'}{JSON_SUFFIX}"]
+        return get(paths, requires=requires)(handler)
 
     return decorate
 

@@ -137,4 +137,4 @@ def quarantine(caller: Scope, datasets: Data, name: str, batch_id: str) -> Quara
     )
 
 
-ROUTES: list[Any] = [*datasets, *dataset, *quarantine]
+ROUTES: list[Any] = [datasets, dataset, quarantine]

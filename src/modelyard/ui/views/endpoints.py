@@ -240,4 +240,4 @@ def _predictions(caller: Scope, serving: Serving, name: str) -> PredictionRows:
         return PredictionRows(dataset="", rows=[])
 
 
-ROUTES: list[Any] = [*endpoints, *endpoint]
+ROUTES: list[Any] = [endpoints, endpoint]

@@ -38,4 +38,4 @@ def events(caller: Scope, database: Database, subject: str = "", kind: str = "",
     )
 
 
-ROUTES: list[Any] = [*events]
+ROUTES: list[Any] = [events]

@@ -56,4 +56,4 @@ def _row(caller: Scope, tracking: Tracking, experiment: Experiment) -> Experimen
     )
 
 
-ROUTES: list[Any] = [*experiments]
+ROUTES: list[Any] = [experiments]

@@ -92,4 +92,4 @@ def feature_view(
     )
 
 
-ROUTES: list[Any] = [*feature_views, *feature_view]
+ROUTES: list[Any] = [feature_views, feature_view]

@@ -252,4 +252,4 @@ def _tally(label: str, href: str, found: Page[Any], note: str = "") -> Tally:
     return Tally(label=label, href=href, count=len(found.items), more=found.next is not None, note=note)
 
 
-ROUTES: list[Any] = [*home]
+ROUTES: list[Any] = [home]

@@ -150,4 +150,4 @@ def job(caller: Scope, database: Database, jobs: JobsPlane, job_id: str) -> JobP
     )
 
 
-ROUTES: list[Any] = [*jobs, *job]
+ROUTES: list[Any] = [jobs, job]

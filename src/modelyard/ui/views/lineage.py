@@ -103,4 +103,4 @@ def lineage_graph(
     )
 
 
-ROUTES: list[Any] = [*lineage_graph]
+ROUTES: list[Any] = [lineage_graph]

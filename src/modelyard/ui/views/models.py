@@ -275,4 +275,4 @@ def _back_to(caller: Scope, name: str, version: int) -> Response[None]:
     return Response(None, status_code=303, headers={"Location": there})
 
 
-ROUTES: list[Any] = [*models, *model, *model_version, approve, promote]
+ROUTES: list[Any] = [models, model, model_version, approve, promote]

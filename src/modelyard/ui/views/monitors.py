@@ -224,4 +224,4 @@ def acknowledge(caller: Scope, monitoring: Monitoring, alert_id: str) -> Respons
     return Response(None, status_code=303, headers={"Location": there})
 
 
-ROUTES: list[Any] = [*monitors, *monitor, *alert, acknowledge]
+ROUTES: list[Any] = [monitors, monitor, alert, acknowledge]

@@ -219,4 +219,4 @@ def pipeline_run(caller: Scope, database: Database, pipelines: PipelinesPlane, r
     )
 
 
-ROUTES: list[Any] = [*pipelines, *pipeline, *pipeline_run]
+ROUTES: list[Any] = [pipelines, pipeline, pipeline_run]

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
+from urllib.parse import quote
 
+from litestar.background_tasks import BackgroundTask
+from litestar.response import Stream
 from msgspec import Struct
 
-from modelyard.kernel.auth import Scope
+from modelyard.kernel.auth import Action, Scope
 from modelyard.kernel.database import Database
 from modelyard.kernel.errors import InvalidInput, Problem, to_problem
+from modelyard.kernel.routing import get
 from modelyard.kernel.settings import Settings
 from modelyard.planes.tracking import Owner, Tracking
 from modelyard.types import tracking as nouns
@@ -22,6 +27,7 @@ from modelyard.ui.series import POINTS_MAX, Chart, Series, series
 COLUMNS_DEFAULT = 5
 SHOWN = 50
 CHARTS_MAX = 24
+PIECE_BYTES = 256 * 1024
 COMPARED_MAX = 8
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
 _LOWER_IS_BETTER = ("loss", "error", "mse", "mae", "rmse", "brier", "latency", "time", "_ms", "_s")
@@ -302,7 +308,7 @@ def run(
             tracking.artifacts.list(caller, Owner("run", run_id), folder) if current == "artifacts" else ()
         ),
         folder=folder,
-        download=f"/api/runs/{run_id}/artifacts/",
+        download=f"/runs/{run_id}/artifacts/",
     )
 
 
@@ -334,4 +340,21 @@ def compare(caller: Scope, tracking: Tracking, runs: str = "", all: bool = False
     )
 
 
-ROUTES: list[Any] = [*runs, *run, *compare]
+@get("/runs/{run_id:str}/artifacts/{path:path}", requires=Action.READ)
+def artifact(caller: Scope, tracking: Tracking, run_id: str, path: str) -> Stream:
+    """A file of a run, to be saved and never shown: what a run wrote is not to be trusted in this origin."""
+    found, content = tracking.artifacts.open(caller, Owner("run", run_id), path.lstrip("/"))
+    name = quote(found.path.rsplit("/", 1)[-1], safe="")
+    return Stream(
+        iter(partial(content.read, PIECE_BYTES), b""),
+        media_type="application/octet-stream",
+        headers={
+            "Content-Disposition": f"attachment; filename*=UTF-8''{name}",
+            "Content-Length": str(found.size_bytes),
+            "Content-Security-Policy": "sandbox",
+        },
+        background=BackgroundTask(content.close),
+    )
+
+
+ROUTES: list[Any] = [runs, run, compare, artifact]
