@@ -1,4 +1,4 @@
-"""`python -m benchmarks [NAME …]`: run the benchmarks, or the named ones. Each prints a table. `--alone` leaves the peer out."""
+"""`python -m benchmarks [NAME …] [--alone]`: run all, or the named ones, each with its peer or `--alone`."""
 
 from __future__ import annotations
 

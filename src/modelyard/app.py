@@ -68,4 +68,17 @@ def compose(settings: Settings, clock: Clock | None = None) -> Yard:
         interval_s=settings.reconcile_interval_s,
     )
     jobs.wake = loop.wake
-    return Yard(settings, database, blobs, data, tracking, jobs, registry, features, pipelines, serving, monitoring, loop)
+    return Yard(
+        settings=settings,
+        database=database,
+        blobs=blobs,
+        data=data,
+        tracking=tracking,
+        jobs=jobs,
+        registry=registry,
+        features=features,
+        pipelines=pipelines,
+        serving=serving,
+        monitoring=monitoring,
+        loop=loop,
+    )

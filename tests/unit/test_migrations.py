@@ -54,7 +54,8 @@ def test_programs_that_start_at_once_on_a_new_catalog_agree(tmp_path: Path) -> N
         "from modelyard.migrations import migrate; migrate(Database(sys.argv[1]))"
     )
     url = f"sqlite:///{tmp_path / 'catalog.db'}"
-    starters = [subprocess.Popen([sys.executable, "-c", code, url], stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    command = [sys.executable, "-c", code, url]
+    starters = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(4)]
     for starter in starters:
         _, errors = starter.communicate(timeout=120)
         assert starter.returncode == 0, errors[-2000:]
