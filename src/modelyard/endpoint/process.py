@@ -48,12 +48,12 @@ class _Server(uvicorn.Server):
 class Process:
     """One prediction process."""
 
-    def __init__(self, config_path: Path) -> None:
+    def __init__(self, config_path: Path, port: int = 0) -> None:
         self._config_path = config_path
         self._base = config_path.parent
         self._config = read_config(config_path)
         self._seen = stamp(config_path)
-        self._socket = bind(self._config.host, self._config.options.port)
+        self._socket = bind(self._config.host, port or self._config.options.port)
         self._port: int = self._socket.getsockname()[1]
         self._log = PredictionLog(self._base / LOG_FOLDER, self._config.options)
         self._metrics = Metrics(lambda: self._log.rows_written, lambda: self._log.rows_dropped)

@@ -44,6 +44,7 @@ DATASET_PREFIX = "predictions."
 STOP_GRACE_S = 20.0
 RUNS_KEPT = 3
 SEGMENTS_AT_ONCE = 20
+_ENDPOINT = (sys.executable, "-m", "modelyard.endpoint")
 ERROR_TAIL_BYTES = 1_500
 
 
@@ -146,10 +147,9 @@ class EndpointReconciler:
         """Lay out the files of all variants, then tell the process by its configuration file."""
         home = make_private(self._home(row))
         variants = [self._lay_out(scope, home, variant) for variant in row.variants]
-        options = row.options if not row.port else msgspec.structs.replace(row.options, port=row.port)
         config = EndpointConfig(
             revision=row.revision, endpoint=row.name, project=row.project, variants=variants, host=row.host,
-            options=options,
+            options=row.options,
         )  # fmt: skip
         _replace(home / "config.json", msgspec.json.format(msgspec.json.encode(config), indent=2))
         with self._database.transaction(scope, lease=lease) as tx:
@@ -190,7 +190,7 @@ class EndpointReconciler:
         handle = self._compute.start(
             CommandSpec(
                 directory=str(self._run_directory(row, attempt)),
-                argv=[sys.executable, "-m", "modelyard.endpoint", "--config", str(home / "config.json")],
+                argv=[*_ENDPOINT, "--config", str(home / "config.json"), "--port", str(row.port)],
                 env={"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
                 cwd=str(home),
                 grace_s=STOP_GRACE_S,

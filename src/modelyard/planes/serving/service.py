@@ -69,8 +69,8 @@ class Serving:
                         "name": wanted.name, "model": wanted.model, "specs": specs, "variants": variants,
                         "options": wanted.options, "running": True, "deleting": False, "revision": 1,
                         "written_revision": 0, "observed_revision": 0, "failed_revision": 0, "serving": [],
-                        "state": "starting", "error": "", "attempt": 0, "handle": None, "launched": False,
-                        "stopping": False, "host": "127.0.0.1", "port": wanted.options.port, "pid": 0, "restarts": 0,
+                        "state": "starting", "error": "", "refusal": "", "attempt": 0, "handle": None,
+                        "launched": False, "stopping": False, "host": "127.0.0.1", "port": wanted.options.port, "pid": 0, "restarts": 0,
                         "started_at": None, "next_start_at": None, "rows_logged": 0, "created_at": tx.now,
                         "created_by": tx.actor, "updated_at": tx.now,
                     },
@@ -111,7 +111,7 @@ class Serving:
         if specs != row.specs or change.options not in (None, row.options):
             values |= {"specs": specs, "options": change.options or row.options}
             values["variants"] = resolve(scope, self._versions, row.model, specs)
-            values |= {"revision": row.revision + 1, "error": ""}
+            values |= {"revision": row.revision + 1, "refusal": ""}
         if change.running is not None and change.running != row.running:
             values |= {"running": change.running, "restarts": 0, "next_start_at": None}
         if not values:
@@ -130,11 +130,14 @@ class Serving:
         with self._database.reading(scope) as tx:
             row = store.find(tx, name)
         variants = resolve(scope, self._versions, row.model, row.specs)
-        if row.deleting or variants == row.variants:
+        if row.deleting or (variants == row.variants and not row.refusal):
             return store.to_endpoint(row)
         with self._database.transaction(scope) as tx:
+            if variants == row.variants:
+                store.update(tx, row, refusal="", updated_at=tx.now)
+                return store.to_endpoint(store.find(tx, name))
             revision = row.revision + 1
-            store.update(tx, row, variants=variants, revision=revision, error="", updated_at=tx.now)
+            store.update(tx, row, variants=variants, revision=revision, refusal="", updated_at=tx.now)
             store.add_revision(tx, name, row.created_at, revision, variants, reason)
             tx.event("endpoint.updated", f"endpoint:{name}", _about(revision, variants, reason))
             return store.to_endpoint(store.find(tx, name))
@@ -142,7 +145,7 @@ class Serving:
     def refuse_switch(self, scope: Scope, name: str, error: ModelyardError) -> None:
         """Record why an endpoint did not follow its alias; it goes on with what it serves."""
         with self._database.transaction(scope) as tx:
-            store.update(tx, store.find(tx, name), error=str(error), updated_at=tx.now)
+            store.update(tx, store.find(tx, name), refusal=str(error), updated_at=tx.now)
             tx.event("endpoint.switch_refused", f"endpoint:{name}", {"error": str(error), "code": error.code})
 
     def delete(self, scope: Scope, name: str, reason: str = "") -> Endpoint:

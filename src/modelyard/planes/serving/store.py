@@ -34,6 +34,7 @@ endpoints = Table(
     Column("serving", Json, nullable=False),
     Column("state", String(16), nullable=False),
     Column("error", Text, nullable=False),
+    Column("refusal", Text, nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("handle", Json),
     Column("launched", Boolean, nullable=False),
@@ -66,7 +67,8 @@ revisions = Table(
 class EndpointRow(msgspec.Struct, frozen=True, kw_only=True):
     """An endpoint as stored: what is wanted, what was last seen, and the process that was started for it.
 
-    `launched` says that start number `attempt` was decided, before it happens; `handle` is known once it has happened.
+    `error` is what its process or its start complains of, `refusal` why it did not follow an alias. `launched` says
+    that start number `attempt` was decided, before it happens; `handle` is known once it has happened.
     """
 
     project: str
@@ -84,6 +86,7 @@ class EndpointRow(msgspec.Struct, frozen=True, kw_only=True):
     serving: list[Variant]
     state: EndpointState
     error: str
+    refusal: str
     attempt: int
     handle: Handle | None
     launched: bool
@@ -141,7 +144,7 @@ def to_endpoint(row: EndpointRow) -> Endpoint:
         url=f"http://{row.host}:{row.port}" if known else "",
         port=row.port,
         pid=row.pid,
-        error=row.error,
+        error=row.error or row.refusal,
         restarts=row.restarts,
         rows_logged=row.rows_logged,
     )
