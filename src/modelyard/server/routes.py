@@ -11,10 +11,11 @@ from modelyard.planes.monitoring import routes as monitoring
 from modelyard.planes.pipelines import routes as pipelines
 from modelyard.planes.registry import routes as registry
 from modelyard.planes.serving import routes as serving
+from modelyard.planes.tracking import routes as tracking
 from modelyard.server.dialects import mlflow
 from modelyard.ui import views
 
-_ROOMS = (data, jobs, registry, features, pipelines, serving, monitoring, mlflow, views)
+_ROOMS = (tracking, data, jobs, registry, features, pipelines, serving, monitoring, mlflow, views)
 
 
 def all_routes() -> list[Any]:

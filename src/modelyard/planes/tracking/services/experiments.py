@@ -14,7 +14,7 @@ from modelyard.kernel.database import Database, Transaction
 from modelyard.kernel.errors import Conflict, InvalidInput, NotFound
 from modelyard.planes.tracking import filters, rules, search, store
 from modelyard.types.page import Page
-from modelyard.types.tracking import CreateExperiment, Experiment, Stage, View
+from modelyard.types.tracking import CreateExperiment, Experiment, Stage, UpdateExperiment, View
 
 DEFAULT = "0"
 ARTIFACT_ROOT = "mlflow-artifacts:"
@@ -99,6 +99,19 @@ class Experiments:
                 raise Conflict(f"Experiment(name={name}) already exists.", code="experiment.exists")
             _update(tx, number, name=name)
             tx.event("experiment.renamed", f"experiment:{number}", {"name": name, "was": row.name})
+
+    def update(self, scope: Scope, experiment_id: str, asked: UpdateExperiment) -> Experiment:
+        """Restore, rename, tag, delete, in this order, what is asked. Raises NotFound, InvalidInput, Conflict."""
+        known = self.get(scope, experiment_id)
+        if asked.stage == "active" and known.stage != "active":
+            self.restore(scope, experiment_id)
+        if asked.name is not None and asked.name != known.name:
+            self.rename(scope, experiment_id, asked.name)
+        for key, value in asked.tags.items():
+            self.set_tag(scope, experiment_id, key, value)
+        if asked.stage == "deleted" and known.stage != "deleted":
+            self.delete(scope, experiment_id)
+        return self.get(scope, experiment_id)
 
     def delete(self, scope: Scope, experiment_id: str) -> None:
         """Mark an active experiment and its runs deleted; they can be restored. Raises NotFound."""

@@ -1,0 +1,31 @@
+"""The tracking plane, put together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from modelyard.engines.blobs.base import BlobStore
+from modelyard.kernel.database import Database
+from modelyard.kernel.reconcile import Reconciler
+from modelyard.planes.tracking.reconcile import Compactor
+from modelyard.planes.tracking.services.artifacts import Artifacts
+from modelyard.planes.tracking.services.experiments import Experiments
+from modelyard.planes.tracking.services.metrics import Metrics
+from modelyard.planes.tracking.services.models import LoggedModels
+from modelyard.planes.tracking.services.runs import Runs
+
+
+class Tracking:
+    """The tracking plane over a catalog and a store of blobs."""
+
+    def __init__(self, database: Database, blobs: BlobStore) -> None:
+        self.experiments = Experiments(database)
+        self.runs = Runs(database, self.experiments)
+        self.metrics = Metrics(database)
+        self.models = LoggedModels(database, self.experiments)
+        self.artifacts = Artifacts(database, blobs)
+        self._compactor = Compactor(database)
+
+    def reconcilers(self) -> Sequence[Reconciler]:
+        """What runs in the background: the compaction of metric segments."""
+        return [self._compactor]
