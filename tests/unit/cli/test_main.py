@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from running import running_server
 
 from modelyard.cli.main import NOUNS
+from running import running_server
 
 
 def modelyard(home: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
