@@ -72,7 +72,7 @@ class Client:
         type: Any = None,
         params: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Send a body that is not JSON, streamed where it is an iterable."""
+        """Send a body that is not JSON, streamed where it is an iterable. `type` bytes gives the reply as it is."""
         headers = {"Content-Type": media_type}
         return self._decode(self._send(method, path, content=content, headers=headers, params=params), type)
 
@@ -123,6 +123,8 @@ class Client:
 
     @staticmethod
     def _decode(reply: httpx.Response, type: Any) -> Any:
+        if type is bytes:
+            return reply.content
         if type is None:
             return msgspec.json.decode(reply.content) if reply.content else None
         return msgspec.json.decode(reply.content, type=type)

@@ -63,6 +63,8 @@ class _Exchange:
         self._status = 500
         self._headers: list[tuple[bytes, bytes]] = []
         self._chunks: queue.Queue[bytes | BaseException] = queue.Queue(_CHUNKS_AHEAD)
+        self._received = False
+        self._answered = anyio.Event()
 
     async def run(self, app: Any) -> None:
         url = self._request.url
@@ -80,15 +82,23 @@ class _Exchange:
         await self._put(_END)
 
     async def _receive(self) -> dict[str, Any]:
+        if self._received:
+            # As from a server: after the body there is no news before the client goes, once it has its answer.
+            await self._answered.wait()
+            return {"type": "http.disconnect"}
         chunk = await anyio.to_thread.run_sync(next, self._sent, None)
+        self._received = chunk is None
         return {"type": "http.request", "body": chunk or b"", "more_body": chunk is not None}
 
     async def _send(self, message: Any) -> None:
         if message["type"] == "http.response.start":
             self._status, self._headers = message["status"], list(message.get("headers", []))
             self._started.set()
-        elif message.get("body"):
+            return
+        if message.get("body"):
             await self._put(message["body"])
+        if not message.get("more_body"):
+            self._answered.set()
 
     async def _put(self, chunk: bytes | BaseException) -> None:
         await anyio.to_thread.run_sync(self._chunks.put, chunk)
