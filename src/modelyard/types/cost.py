@@ -52,7 +52,7 @@ class CostLine(msgspec.Struct, frozen=True, kw_only=True):
     amount: Decimal
 
 
-class Cost(msgspec.Struct, frozen=True, kw_only=True):
+class CostItem(msgspec.Struct, frozen=True, kw_only=True):
     """What a thing cost. `amount` is the sum of the lines. `share` below 1: it is a part of the cost of jobs that made
     several things alike. `estimate`: a job still runs, or the prices are only the examples."""
 
@@ -74,5 +74,5 @@ class Allocation(msgspec.Struct, frozen=True, kw_only=True):
 
     by: str
     currency: str
-    total: Cost
-    parts: tuple[Cost, ...]
+    total: CostItem
+    parts: tuple[CostItem, ...]
