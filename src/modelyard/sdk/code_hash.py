@@ -3,8 +3,8 @@
 From the task's function on, every name that its source uses is looked up where the function would look it up. Functions
 and classes of the project are followed into their own source; plain constants count by value; modules of the project
 that are used otherwise than by an attribute count whole. What lies outside the project (the standard library, installed
-packages) counts by name only: its version is part of the environment's hash. Comments, docstrings and layout do not
-count.
+packages) counts by name only: its version is part of the environment's hash. Comments, docstrings, layout and the
+settings of `@task` do not count.
 
 What is reached by text alone (`getattr`, `importlib.import_module`, files) is not seen.
 """
@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from modelyard.kernel.errors import InvalidInput
+from modelyard.sdk.tasks import task
 
 _MISSING = object()
 _VENDORED = frozenset({"site-packages", "dist-packages"})
@@ -94,6 +95,7 @@ class CodeHasher:
             if self._own_file(_file_of(thing)) is None:
                 return "", []
             source = _source_tree(thing)
+            _drop_task_decorators(source, _globals_of(thing))
             return _dump(source), self._references(source, _globals_of(thing), _closure_of(thing), thing.__qualname__)
         plain = _plain_text(thing)
         return (plain, []) if plain is not None else self._look_at_object(found)
@@ -200,6 +202,20 @@ def _source_tree(thing: Any) -> ast.AST:
             code="task.source_missing",
             hint="define tasks and what they use in files, with `def`, one definition a line",
         ) from error
+
+
+def _drop_task_decorators(tree: ast.AST, namespace: dict[str, Any]) -> None:
+    """Resources, timeouts and retries of a task say how it is run, not what it returns."""
+    for node in getattr(tree, "body", []):
+        if isinstance(node, ast.FunctionDef):
+            node.decorator_list = [one for one in node.decorator_list if not _is_task_decorator(one, namespace)]
+
+
+def _is_task_decorator(decorator: ast.expr, namespace: dict[str, Any]) -> bool:
+    called = decorator.func if isinstance(decorator, ast.Call) else decorator
+    if isinstance(called, ast.Attribute) and isinstance(called.value, ast.Name):
+        return getattr(namespace.get(called.value.id), called.attr, None) is task
+    return isinstance(called, ast.Name) and namespace.get(called.id) is task
 
 
 def _dump(tree: ast.AST) -> str:

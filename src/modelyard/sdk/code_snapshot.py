@@ -146,7 +146,7 @@ def _walk(root: Path) -> Iterable[str]:
             for name in folders
             if not name.startswith(".") and name not in _SKIPPED and not (Path(folder) / name / "pyvenv.cfg").exists()
         ]
-        for name in files:
+        for name in [one for one in files if not one.startswith(".")]:
             yield (Path(folder) / name).relative_to(root).as_posix()
 
 
@@ -159,7 +159,8 @@ def _ignored(root: Path) -> list[str]:
 
 def _belongs(root: Path, name: str, patterns: list[str]) -> bool:
     parts = name.split("/")
-    if _SKIPPED.intersection(parts) or name.endswith((".pyc", ".pyo")):
+    # `.env` files hold secrets by custom, and a snapshot is read by everybody in the project.
+    if _SKIPPED.intersection(parts) or name.endswith((".pyc", ".pyo")) or parts[-1].startswith(".env"):
         return False
     above = ["/".join(parts[: depth + 1]) for depth in range(len(parts))]
     if any(fnmatch.fnmatch(one, pattern) for one in (*above, parts[-1]) for pattern in patterns):

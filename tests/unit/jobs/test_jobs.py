@@ -1,4 +1,4 @@
-"""Jobs through their public face: submit, run as real processes, fail, retry, hang, get cancelled, get lost; metered."""
+"""Jobs through their public face: run as real processes, fail, retry, hang, get cancelled, get lost; metered."""
 
 from __future__ import annotations
 

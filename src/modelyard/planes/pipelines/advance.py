@@ -81,7 +81,10 @@ Decision = UseCache | Submit | Fail | Skip | Cancel | Finish
 
 
 class RunView(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a run's next move depends on. `reported`: by step, the error of its job's latest attempt, if any."""
+    """All that a run's next move depends on.
+
+    `jobs`: those of its steps, by id. `reported`: by step, the error of its job's latest attempt, if any.
+    """
 
     plan: Plan
     state: RunState
@@ -112,7 +115,8 @@ def decide(view: RunView, lookup: Callable[[str], Hit | None]) -> list[Decision]
         decisions += _wind_down(view, states, why)
     else:
         decisions += _go_on(view, states, outputs, lookup)
-    if all(state.final for state in states.values()):
+    # A job that has reported may still be ending: its run ends after it, with all usage known.
+    if all(state.final for state in states.values()) and all(job.state.final for job in view.jobs.values()):
         decisions.append(_finish(view, states, broken))
     return decisions
 

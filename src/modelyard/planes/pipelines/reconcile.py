@@ -69,10 +69,10 @@ class AdvanceRuns:
             row = store.run_row(tx, run_id)
             assert row is not None
             step_rows = store.steps_of(tx, [run_id])[run_id]
-            running = [one for one in step_rows if one.state == StepState.RUNNING.value and one.job_id is not None]
-            jobs = {one.job_id: self._jobs.get(tx, one.job_id) for one in running}
+            started = [one for one in step_rows if one.job_id is not None]
+            jobs = {one.job_id: self._jobs.get(tx, one.job_id) for one in started}
         reported: dict[str, StepError] = {}
-        for one in running:
+        for one in started:
             said = None if one.reported is None else msgspec.convert(one.reported, store.Reported)
             attempts = jobs[one.job_id].attempts
             # An error of an earlier attempt says nothing about how the last one ended.
