@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from modelyard.kernel.auth import Action
+from modelyard.kernel.errors import Problem
 from modelyard.kernel.events import Event
 from modelyard.kernel.lineage import TimedEdge
 from modelyard.types import data, jobs, monitoring, registry, serving, tracking
@@ -693,7 +694,7 @@ def model_version(number: int) -> registry.ModelVersion:
         format="safe",
         format_reason="ONNX, no code in any file",
         signature={
-            "inputs": '[{"type": "string", "name": "carrier", "required": true}, {"type": "double", "name": "distance_mi"}, '
+            "inputs": '[{"type": "string", "name": "carrier"}, {"type": "double", "name": "distance_mi"}, '
             '{"type": "double", "name": "origin_delays__mean_dep_delay_3h", "required": false}]',
             "outputs": '[{"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1]}, "name": "late"}]',
         },
@@ -826,6 +827,8 @@ def version_screen(tab: str = "gates") -> Screen:
         decision=decision(4, promotable=True, approved=True),
         evaluations=(EVALUATION,),
         can_approve=True,
+        can_promote=True,
+        holder=3,
         approvals=(
             registry.Approval(
                 id="1", version=4, version_digest=DIGEST, by="ben", at=ago(minutes=1), reason="slices look even; go"
@@ -1125,10 +1128,20 @@ def experiments_screen() -> Screen:
     )
 
 
+def wrong_filter_screen() -> Screen:
+    problem = Problem(
+        status=400, title="InvalidInput", detail="'>>>' is no comparison", code="filter.invalid", hint="use `>`"
+    )
+    return run_views.Runs(
+        frame=Frame(title="Runs", section="runs"), rows=(), filter="metrics.auc >>> 1", problem=problem
+    )
+
+
 SCREENS: dict[str, tuple[str, str, Screen]] = {
     "home": ("/", "home.html", home_screen()),
     "experiments": ("/experiments", "experiments.html", experiments_screen()),
     "runs": ("/runs", "runs.html", runs_screen()),
+    "runs-wrong-filter": ("/runs", "runs.html", wrong_filter_screen()),
     "run": ("/runs/x", "run.html", run_screen()),
     "run-artifacts": ("/runs/x", "run.html", run_screen("artifacts")),
     "run-tags": ("/runs/x", "run.html", run_screen("tags")),

@@ -68,7 +68,8 @@ class ModelPage(Screen, frozen=True, kw_only=True):
 
 
 class ModelVersionPage(Screen, frozen=True, kw_only=True):
-    """One version in its part `tab`: gates, about or files."""
+    """One version in its part `tab`: gates, about or files. `holder` is the version that the decision's alias names
+    now; `can_promote`: the version may take its place."""
 
     version: ModelVersion
     tab: str
@@ -79,7 +80,9 @@ class ModelVersionPage(Screen, frozen=True, kw_only=True):
     files: tuple[ModelFile, ...] = ()
     inputs: tuple[tuple[str, str], ...] = ()
     outputs: tuple[tuple[str, str], ...] = ()
+    holder: int | None = None
     can_approve: bool = False
+    can_promote: bool = False
     problem: str = ""
 
 
@@ -201,6 +204,7 @@ def model_version(
         ("files", "Files", len(files)),
     ]
     parts = tabs(address_of(found.urn), tab, shown)
+    holder = registry.models.get(caller, name).aliases.get(decision.alias) if decision else None
     approvals = registry.evidence.approvals(caller, name, found.version)
     approved = any(one.by == caller.actor and one.revoked_at is None for one in approvals)
     return ModelVersionPage(
@@ -224,6 +228,8 @@ def model_version(
         files=tuple(files),
         inputs=columns_of(found.signature, "inputs"),
         outputs=columns_of(found.signature, "outputs"),
+        holder=holder,
+        can_promote=decision is not None and decision.promotable and holder != found.version,
         can_approve=bool(decision) and bool(found.digest) and not approved and found.dropped_at is None,
     )
 
