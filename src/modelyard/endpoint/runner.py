@@ -21,8 +21,9 @@ from modelyard.endpoint import tensors
 from modelyard.endpoint.metrics import VariantMetrics
 from modelyard.endpoint.prediction_log import PredictionLog
 from modelyard.engines.models.base import LoadedModel
+from modelyard.engines.models.columns import pack
 from modelyard.kernel.errors import EngineError, LimitExceeded, ModelyardError, Unavailable
-from modelyard.types.serving import EndpointOptions, LoggedColumn, PredictionRecord, VariantConfig
+from modelyard.types.serving import EndpointOptions, PredictionRecord, VariantConfig
 
 if TYPE_CHECKING:
     from modelyard.engines.models.base import Array
@@ -207,8 +208,8 @@ class Runner:
             rows=decoded.rows,
             ids=decoded.ids,
             event_times_us=decoded.event_times_us,
-            inputs=[_logged(name, array) for name, array in decoded.columns.items()],
-            outputs=[_logged(name, array) for name, array in outputs.items()],
+            inputs=pack(decoded.columns),
+            outputs=pack(outputs),
         )
 
     def _abandon_queue(self, fault: BaseException | None) -> None:
@@ -223,11 +224,3 @@ class Runner:
                     waiting.append(one)
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._resolve, [_Answer(one, error) for one in waiting], 0)
-
-
-def _logged(name: str, array: Array) -> LoggedColumn:
-    datatype = tensors.datatype_of(array)
-    if datatype == "BYTES":
-        texts = [one.decode("utf-8", "replace") if isinstance(one, bytes) else str(one) for one in array.reshape(-1)]
-        return LoggedColumn(name, datatype, list(array.shape), texts)
-    return LoggedColumn(name, datatype, list(array.shape), tensors.to_binary(array))

@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 
 from modelyard.engines.models.base import NUMPY_TYPES
+from modelyard.engines.models.columns import datatype_of
 from modelyard.kernel.clock import to_us
 from modelyard.kernel.errors import InvalidInput, UserCodeError
 from modelyard.types.serving import EVENT_TIME, ROW_ID, NanPolicy, TensorSpec
@@ -420,14 +421,6 @@ def encode(
         }
     )
     return Reply(b"".join((header, *blobs)), len(header)) if blobs else Reply(header, 0)
-
-
-_DATATYPES = {np.dtype(name): kind for kind, name in NUMPY_TYPES.items()}
-
-
-def datatype_of(array: Array) -> str:
-    """The protocol's name for the type of an array."""
-    return "BYTES" if array.dtype.kind in "OUS" else _DATATYPES[array.dtype.newbyteorder("=")]
 
 
 def to_binary(array: Array) -> bytes:

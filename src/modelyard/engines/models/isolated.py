@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modelyard.engines.models.worker_wire import Answer, Ready, pack, receive, send, unpack
+from modelyard.engines.models.columns import pack, unpack
+from modelyard.engines.models.worker_wire import Answer, Ready, receive, send
 from modelyard.kernel.errors import EngineError, InvalidInput, UserCodeError
 from modelyard.types.serving import TensorSpec
 

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from modelyard.engines.models import mlmodel, pyfunc, sklearn
-from modelyard.engines.models.worker_wire import Answer, Ready, pack, receive, send, unpack
+from modelyard.engines.models.columns import pack, unpack
+from modelyard.engines.models.worker_wire import Answer, Ready, receive, send
 from modelyard.kernel.errors import InvalidInput
 from modelyard.types.serving import LoggedColumn
 

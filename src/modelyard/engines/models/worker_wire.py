@@ -7,21 +7,15 @@ from __future__ import annotations
 
 import socket
 import struct
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
-import numpy as np
 
-from modelyard.engines.models.base import NUMPY_TYPES
 from modelyard.kernel.errors import EngineError
 from modelyard.types.serving import LoggedColumn, TensorSpec
 
-if TYPE_CHECKING:
-    from modelyard.engines.models.base import Array, Columns
-
 FRAME_BYTES_MAX = 1024 * 1024 * 1024
 _LENGTH = struct.Struct("<I")
-_DATATYPES = {np.dtype(name): kind for kind, name in NUMPY_TYPES.items()}
 
 
 class Ready(msgspec.Struct, frozen=True):
@@ -69,33 +63,3 @@ def _exactly(channel: socket.socket, count: int) -> bytearray:
             raise EOFError("the other side is gone")
         at += got
     return data
-
-
-def pack(columns: Columns) -> list[LoggedColumn]:
-    """Arrays as they travel."""
-    packed = []
-    for name, array in columns.items():
-        if array.dtype.kind in "OUS":
-            texts = [
-                one.decode("utf-8", "replace") if isinstance(one, bytes) else str(one) for one in array.reshape(-1)
-            ]
-            packed.append(LoggedColumn(name, "BYTES", list(array.shape), texts))
-        else:
-            packed.append(LoggedColumn(name, _DATATYPES[array.dtype], list(array.shape), array.tobytes()))
-    return packed
-
-
-def unpack(columns: list[LoggedColumn]) -> dict[str, Array]:
-    """The arrays of a message. Raises EngineError where bytes, type and shape do not fit each other."""
-    arrays: dict[str, Array] = {}
-    for one in columns:
-        try:
-            if isinstance(one.data, list):
-                texts = np.empty(len(one.data), object)
-                texts[:] = one.data
-                arrays[one.name] = texts.reshape(one.shape)
-            else:
-                arrays[one.name] = np.frombuffer(one.data, NUMPY_TYPES[one.datatype]).reshape(one.shape)
-        except (ValueError, KeyError) as error:
-            raise EngineError(f"the model's worker sent a broken column '{one.name[:80]}': {error}") from error
-    return arrays
