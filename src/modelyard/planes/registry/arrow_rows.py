@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from modelyard.kernel.errors import InvalidInput, TooLarge
+from modelyard.planes.registry.arrow_guard import is_compressed
 from modelyard.planes.registry.evaluation import Rows
 
 if TYPE_CHECKING:
@@ -16,12 +17,26 @@ ROWS_MAX = 10_000_000
 BODY_BYTES_MAX = 1024 * 1024 * 1024
 SLICE_COLUMNS_MAX = 20
 SLICE_VALUES_MAX = 1_000
+SLICE_CHARACTERS_MAX = 500
 REQUIRED = ("row_id", "label", "score")
 
 
 def read_rows(stream: BinaryIO) -> Rows:
     """The rows of a body. Raises InvalidInput naming the column that is wrong, TooLarge past the caps."""
-    table = _read_table(stream)
+    import pyarrow as pa  # heavy: imported late
+
+    try:
+        return _rows_of(_read_table(stream))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        text = str(error).strip().splitlines()
+        raise InvalidInput(
+            f"the body is not an Arrow IPC stream that can be read: {text[0][:300] if text else error!r}",
+            code="evaluation.not_arrow",
+            hint="write it with pyarrow.ipc.new_stream",
+        ) from error
+
+
+def _rows_of(table: pa.Table) -> Rows:
     lacking = [name for name in REQUIRED if name not in table.column_names]
     if lacking or len(set(table.column_names)) < len(table.column_names):
         raise InvalidInput(
@@ -32,9 +47,8 @@ def read_rows(stream: BinaryIO) -> Rows:
     slices = [name for name in table.column_names if name not in REQUIRED]
     if len(slices) > SLICE_COLUMNS_MAX:
         raise InvalidInput(f"{len(slices)} slice columns are more than {SLICE_COLUMNS_MAX}", code="evaluation.columns")
-    ids = _ids(table)
     return Rows(
-        ids=ids,
+        ids=_ids(table),
         labels=_numbers(table, "label"),
         scores=_numbers(table, "score"),
         slices={name: _slice(table, name) for name in slices},
@@ -61,27 +75,44 @@ def _read_table(stream: BinaryIO) -> pa.Table:
     import pyarrow as pa  # heavy: imported late
     from pyarrow import ipc
 
-    try:
-        reader = ipc.open_stream(stream)
-        batches, rows = [], 0
-        for batch in reader:
-            batch.validate(full=True)
-            rows += batch.num_rows
-            if rows > ROWS_MAX:
-                raise TooLarge(f"more than {ROWS_MAX:,} rows", code="evaluation.too_large")
-            batches.append(batch)
-        return pa.Table.from_batches(batches, reader.schema)
-    except (pa.ArrowException, OSError, ValueError, UnicodeDecodeError) as error:
-        text = str(error).strip().splitlines()
-        raise InvalidInput(
-            f"the body is not an Arrow IPC stream that can be read: {text[0][:300] if text else error!r}",
-            code="evaluation.not_arrow",
-            hint="write it with pyarrow.ipc.new_stream",
-        ) from error
+    _refuse_compressed(stream)
+    stream.seek(0)
+    reader = ipc.open_stream(stream)
+    batches, rows = [], 0
+    for batch in reader:
+        rows += batch.num_rows
+        if rows > ROWS_MAX:
+            raise TooLarge(f"more than {ROWS_MAX:,} rows", code="evaluation.too_large")
+        batch.validate(full=True)
+        batches.append(batch)
+    return pa.Table.from_batches(batches, reader.schema)
+
+
+def _refuse_compressed(stream: BinaryIO) -> None:
+    from pyarrow import ipc  # heavy: imported late
+
+    reader = ipc.MessageReader.open_stream(stream)
+    while True:
+        try:
+            message = reader.read_next_message()
+        except StopIteration:
+            return
+        if is_compressed(message.metadata.to_pybytes()):
+            raise InvalidInput(
+                "the rows are compressed, and what they unfold to cannot be bounded",
+                code="evaluation.compressed",
+                hint="write them without compression (the default of pyarrow.ipc.new_stream)",
+            )
 
 
 def _ids(table: pa.Table) -> Sequence[str]:
+    from pyarrow import types  # heavy: imported late
+
     column = table.column("row_id")
+    kind = column.type
+    # Types that share one long text between many rows would unfold here.
+    if not (types.is_string(kind) or types.is_large_string(kind) or types.is_integer(kind)):
+        raise InvalidInput(f"row_id is {kind}, neither text nor integer", code="evaluation.row_id")
     if column.null_count:
         raise InvalidInput(f"{column.null_count} rows have no row_id", code="evaluation.row_id")
     ids = [str(value) for value in column.to_pylist()]
@@ -103,30 +134,47 @@ def _numbers(table: pa.Table, name: str) -> Any:
         raise InvalidInput(f"{name} is {kind}, not a number", code="evaluation.columns")
     if types.is_boolean(kind):
         column = column.cast(pa.int8())
-    # A missing number becomes NaN, which the metrics answer with "not enough data" and its count.
-    return np.asarray(column.cast(pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64)
+    # A missing number becomes NaN, which the metrics answer with "not enough data" and its count; an integer beyond
+    # what a float holds is no label and no score anyway, so its rounding decides nothing.
+    return np.asarray(column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), dtype=np.float64)
 
 
 def _slice(table: pa.Table, name: str) -> Sequence[str]:
     import pyarrow as pa  # heavy: imported late
-    from pyarrow import types
 
-    column = table.column(name)
-    if types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    if types.is_nested(column.type) or types.is_binary(column.type):
-        raise InvalidInput(f"slice column '{name[:100]}' is {column.type}", code="evaluation.columns")
-    distinct = len(column.unique())
-    if distinct > SLICE_VALUES_MAX:
+    column = table.column(name).unify_dictionaries()
+    _check_slice_type(name, column.type)
+    if not pa.types.is_dictionary(column.type):
+        column = column.dictionary_encode()
+    if not column.num_chunks:
+        return []
+    # One dictionary for all chunks, so that each text exists once, however many rows share it.
+    column = column.unify_dictionaries()
+    values = column.chunk(0).dictionary
+    if len(values) > SLICE_VALUES_MAX:
         raise InvalidInput(
-            f"slice column '{name[:100]}' has {distinct:,} values, more than {SLICE_VALUES_MAX:,}",
+            f"slice column '{name[:100]}' has {len(values):,} values, more than {SLICE_VALUES_MAX:,}",
             code="evaluation.columns",
             hint="cut it into fewer groups before you send it",
         )
-    try:
-        texts = column.cast(pa.string())
-    except pa.ArrowException as error:
+    texts = ["null" if value is None else str(value) for value in values.cast(pa.string()).to_pylist()]
+    if any(len(text) > SLICE_CHARACTERS_MAX for text in texts):
         raise InvalidInput(
-            f"slice column '{name[:100]}' is {column.type}, not text", code="evaluation.columns"
-        ) from error
-    return ["null" if value is None else str(value) for value in texts.to_pylist()]
+            f"slice column '{name[:100]}' has a value of more than {SLICE_CHARACTERS_MAX} characters",
+            code="evaluation.columns",
+        )
+    places = [place for chunk in column.chunks for place in chunk.indices.to_pylist()]
+    return ["null" if place is None else texts[place] for place in places]
+
+
+def _check_slice_type(name: str, kind: Any) -> None:
+    from pyarrow import types  # heavy: imported late
+
+    inner = kind.value_type if types.is_dictionary(kind) else kind
+    plain = (types.is_string, types.is_large_string, types.is_integer, types.is_boolean, types.is_date)
+    if not any(fits(inner) for fits in plain):
+        raise InvalidInput(
+            f"slice column '{name[:100]}' is {kind}",
+            code="evaluation.columns",
+            hint="slices are texts, whole numbers, dates or yes and no; cut other numbers into groups first",
+        )
