@@ -161,10 +161,10 @@ STATE_TONES: dict[str, str] = {
     **dict.fromkeys(("running", "starting", "scheduled_now", "updating", "training", "canary"), "live"),
     **dict.fromkeys(
         ("waiting", "queued", "pending", "scheduled", "warning", "warn", "stale", "degraded", "acknowledged",
-         "unknown", "not_enough_data", "quarantined", "paused", "preempted"), "warn"),
+         "unknown", "not_enough_data", "quarantined", "drifted", "paused", "preempted"), "warn"),
     **dict.fromkeys(
         ("failed", "error", "rejected", "killed", "lost", "timed_out", "firing", "open", "critical",
-         "unhealthy", "drifted", "broken", "crashed", "timeout"), "bad"),
+         "unhealthy", "broken", "crashed", "timeout"), "bad"),
 }  # fmt: skip
 
 

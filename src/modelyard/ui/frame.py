@@ -64,7 +64,8 @@ class Rail(Struct, frozen=True, kw_only=True):
 
 
 class Frame(Struct, frozen=True, kw_only=True):
-    """Around every screen. `section` names the entry of the navigation; `live` pages ask again every few seconds."""
+    """Around every screen. `section` names the entry of the navigation; A page with `refresh_s` asks again
+    after so many seconds."""
 
     title: str
     section: str
@@ -76,7 +77,7 @@ class Frame(Struct, frozen=True, kw_only=True):
     at: datetime | None = None
     tabs: tuple[Tab, ...] = ()
     rail: Rail | None = None
-    live: bool = False
+    refresh_s: int = 0
 
 
 class Screen(Struct, frozen=True, kw_only=True):

@@ -553,7 +553,7 @@ JOBS = [
 
 def jobs_screen() -> Screen:
     return job_views.Jobs(
-        frame=Frame(title="Jobs", section="jobs", live=True),
+        frame=Frame(title="Jobs", section="jobs", refresh_s=5),
         rows=tuple(job_views.row(one, NOW) for one in JOBS),
         states=("", "queued", "running", "succeeded", "failed"),
         capacity=(

@@ -15,6 +15,11 @@
     document.dispatchEvent(new CustomEvent("theme")),
   );
 
+  async function signOut() {
+    await fetch("/api/sign-out", { method: "POST" });
+    location.assign("/sign-in");
+  }
+
   async function copy(element) {
     try {
       await navigator.clipboard.writeText(element.dataset.copy);
@@ -33,10 +38,11 @@
   }
 
   document.addEventListener("click", (event) => {
-    const target = event.target.closest("[data-copy], [data-theme-toggle], [data-menu], [data-open], [data-close]");
+    const target = event.target.closest("[data-copy], [data-theme-toggle], [data-sign-out], [data-menu], [data-open], [data-close]");
     if (!target) return;
     if (target.hasAttribute("data-copy")) copy(target);
     else if (target.hasAttribute("data-theme-toggle")) toggleTheme();
+    else if (target.hasAttribute("data-sign-out")) signOut();
     else if (target.hasAttribute("data-menu")) {
       const open = target.closest(".side").toggleAttribute("data-open");
       target.setAttribute("aria-expanded", String(open));

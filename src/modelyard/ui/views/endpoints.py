@@ -211,7 +211,7 @@ def endpoint(
             crumbs=(Crumb("Endpoints", "/endpoints"),),
             tabs=parts,
             rail=rail(database, caller, f"endpoint:{name}", f"modelyard endpoint get {name}"),
-            live=current == "overview",
+            refresh_s=10 if current == "overview" else 0,
         ),
         endpoint=found,
         tab=current,

@@ -240,7 +240,7 @@ def home(
         _tally("Endpoints", "/endpoints", known_endpoints, f"{ready} ready" if known_endpoints.items else ""),
     )
     return Home(
-        frame=Frame(title="Home", section="home", live=True),
+        frame=Frame(title="Home", section="home", refresh_s=15),
         needs=ordered(needs),
         tallies=tallies,
         events=tuple(happened),

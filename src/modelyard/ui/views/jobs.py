@@ -102,7 +102,7 @@ def jobs(
     running = jobs.list_jobs(caller, state=JobState.RUNNING, limit=LOOKED_AT).items
     waiting = jobs.list_jobs(caller, state=JobState.QUEUED, limit=LOOKED_AT).items
     return Jobs(
-        frame=Frame(title="Jobs", section="jobs", live=bool(running or waiting)),
+        frame=Frame(title="Jobs", section="jobs", refresh_s=5 if running or waiting else 0),
         rows=tuple(row(job, now) for job in found.items),
         states=STATES,
         state=only.value if only else "",
@@ -139,7 +139,7 @@ def job(caller: Scope, database: Database, jobs: JobsPlane, job_id: str) -> JobP
             at=found.submitted_at,
             crumbs=(Crumb("Jobs", "/jobs"),),
             rail=rail(database, caller, f"job:{job_id}", f"modelyard job get {job_id}"),
-            live=not found.state.final,
+            refresh_s=0 if found.state.final else 3,
         ),
         job=found,
         command=command_of(found),

@@ -209,7 +209,7 @@ def pipeline_run(caller: Scope, database: Database, pipelines: PipelinesPlane, r
                 Crumb(run.pipeline, f"/pipelines/{quote(run.pipeline, safe='')}"),
             ),
             rail=rail(database, caller, f"pipeline-run:{run_id}", f"modelyard pipeline show {run_id}"),
-            live=not run.state.final,
+            refresh_s=0 if run.state.final else 3,
         ),
         run=run,
         row=run_row(run, now),

@@ -298,7 +298,7 @@ def run(
             crumbs=(Crumb("Experiments", "/experiments"), Crumb(group.name, f"/runs?experiment={group.id}")),
             tabs=parts,
             rail=rail(database, caller, f"run:{run_id}", f"modelyard run get {run_id}"),
-            live=found.status == "RUNNING",
+            refresh_s=5 if found.status == "RUNNING" else 0,
         ),
         run=found,
         tab=current,
