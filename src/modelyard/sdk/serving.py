@@ -213,7 +213,7 @@ class EndpointHandle:
         body: dict[str, Any] = {"inputs": tensors, "parameters": {"binary_data_output": binary}}
         if request_id:
             body["id"] = request_id
-        header = msgspec.json.encode(body)
+        header = msgspec.json.encode(body, enc_hook=_plain)
         headers = {HEADER_LENGTH: str(len(header))} if binary else {}
         reply = self._reach("POST", "/infer", b"".join((header, *blobs)), headers)
         return _prediction(reply)
@@ -290,6 +290,17 @@ def _tensor(name: str, values: Any, datatype: str, *, binary: bool) -> tuple[dic
         # Anything that counts as missing in a frame is null on the wire; whole numbers are fine as they are.
         listed = [None if one != one else one for one in listed] if len(shape) == 1 else listed
     return about | {"data": listed}, b""
+
+
+def _plain(value: Any) -> Any:
+    """A scalar of NumPy's as one of Python's."""
+    if hasattr(value, "item"):
+        return value.item()
+    raise InvalidInput(
+        f"a value of type {type(value).__name__} cannot be sent",
+        code="prediction.invalid",
+        hint="send numbers, booleans and texts; write instants as RFC 3339 texts",
+    )
 
 
 def _shape_of(values: Any) -> list[int]:
