@@ -62,7 +62,7 @@ def get(name: Name, version: Annotated[str | None, typer.Argument()] = None, as_
     if version is not None:
         found = handle.resolve(version)
         if as_json:
-            show_json({"version": found, "files": handle.files(found.version)})
+            show_json({"version": found, "files": handle.record(found.version).files()})
             return
         _show_version(found)
         return
@@ -242,7 +242,7 @@ def history(
 @app.command()
 def trust(name: Name, version: Version, reason: Reason, as_json: JsonFlag = False) -> None:
     """Take responsibility, as an approver, for files of a format that can run code."""
-    trusted = _handle(name).trust(version, reason)
+    trusted = _handle(name).record(version).trust(reason)
     if as_json:
         show_json(trusted)
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -42,6 +43,39 @@ if TYPE_CHECKING:
 ARROW_STREAM = "application/vnd.apache.arrow.stream"
 ROW_COLUMNS = ("row_id", "label", "score")
 Ref = int | str
+
+
+class VersionRecord:
+    """What is on record about one version."""
+
+    def __init__(self, client: Client, path: str) -> None:
+        self._client = client
+        self._path = path
+
+    def files(self) -> list[ModelFile]:
+        """The files, by path."""
+        return self._client.get(f"{self._path}/files", list[ModelFile])
+
+    def evaluations(self) -> list[Evaluation]:
+        """Evaluations, newest first."""
+        return self._client.get(f"{self._path}/evaluations", list[Evaluation])
+
+    def latencies(self) -> list[Latency]:
+        """Latency measurements, newest first."""
+        return self._client.get(f"{self._path}/latency", list[Latency])
+
+    def approvals(self) -> list[Approval]:
+        """Approvals, oldest first, the revoked ones too."""
+        return self._client.get(f"{self._path}/approvals", list[Approval])
+
+    def revoke(self, approval: str, reason: str) -> list[Approval]:
+        """Take an approval back: one's own, or as an admin anybody's."""
+        path = f"{self._path}/approvals/{quote(approval, safe='')}/revoke"
+        return self._client.post(path, StateReason(reason=reason), list[Approval])
+
+    def trust(self, reason: str) -> ModelVersion:
+        """Take responsibility, as an approver, for files of an unsafe format."""
+        return self._client.post(f"{self._path}/trust", StateReason(reason=reason), ModelVersion)
 
 
 class ModelHandle:
@@ -125,20 +159,19 @@ class ModelHandle:
         """The version that a number, an alias or `latest` names. Raises NotFound."""
         return self._client.get(self._version(version), ModelVersion)
 
-    def files(self, version: Ref) -> list[ModelFile]:
-        """The files of a version."""
-        return self._client.get(f"{self._version(self.resolve(version).version)}/files", list[ModelFile])
+    def record(self, version: Ref) -> VersionRecord:
+        """What is on record about one version: its files, evidence and approvals."""
+        number = self._number(version)
+        return VersionRecord(self._client, self._version(number))
 
     def download(self, version: Ref, into: Path) -> ModelVersion:
         """Write the files of a version below an empty directory, each checked against its digest.
 
         Raises EngineError where bytes arrive damaged; that file is not left behind.
         """
-        import hashlib
-
         found = self.resolve(version)
         make_private(into)
-        for one in self.files(found.version):
+        for one in self.record(found.version).files():
             digest = hashlib.sha256()
             content = f"{self._version(found.version)}/content"
             with (
@@ -152,12 +185,6 @@ class ModelHandle:
                 (into / one.path).unlink()
                 raise EngineError(f"'{one.path}' of {found.urn} arrived damaged", code="version.damaged")
         return found
-
-    def trust(self, version: Ref, reason: str) -> ModelVersion:
-        """Take responsibility for files of an unsafe format."""
-        return self._client.post(
-            f"{self._version(self._number(version))}/trust", StateReason(reason=reason), ModelVersion
-        )
 
     def drop(self, version: Ref, reason: str) -> ModelVersion:
         """Take a version out of use for ever."""
@@ -187,10 +214,6 @@ class ModelHandle:
             params={"dataset": dataset, "threshold": threshold},
         )
 
-    def evaluations(self, version: Ref) -> list[Evaluation]:
-        """Evaluations of a version, newest first."""
-        return self._client.get(f"{self._version(self._number(version))}/evaluations", list[Evaluation])
-
     def record_latency(self, version: Ref, *, p50_ms: float, p95_ms: float, requests: int, measured_on: str) -> Latency:
         """Keep a latency measurement, in milliseconds."""
         body = LatencyReport(p50_ms=p50_ms, p95_ms=p95_ms, requests=requests, measured_on=measured_on)
@@ -201,15 +224,6 @@ class ModelHandle:
         found = self.resolve(version)
         body = ApproveVersion(reason=reason, digest=found.digest)
         return self._client.post(f"{self._version(found.version)}/approvals", body, Approval)
-
-    def approvals(self, version: Ref) -> list[Approval]:
-        """Approvals of a version, the revoked ones too."""
-        return self._client.get(f"{self._version(self._number(version))}/approvals", list[Approval])
-
-    def revoke_approval(self, version: Ref, approval: str, reason: str) -> list[Approval]:
-        """Take an approval back."""
-        path = f"{self._version(self._number(version))}/approvals/{quote(approval, safe='')}/revoke"
-        return self._client.post(path, StateReason(reason=reason), list[Approval])
 
     # --- promotion ------------------------------------------------------------------------------------------------
 

@@ -380,10 +380,6 @@ class ApproveVersion(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     digest: str = ""
 
 
-class RevokeApproval(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    reason: str
-
-
 class PromoteVersion(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A promotion. With `expected` it is refused where the alias no longer points to that version (0: to none)."""
 

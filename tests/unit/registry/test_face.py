@@ -80,7 +80,7 @@ def test_the_whole_way_through_the_sdk(server: Server, ann: ModelHandle, bob: Mo
     made = ann.evaluate(one, ROWS)
     assert made.overall.rows == 400
     assert {cut.value for cut in made.slices} == {"JFK", "EWR"}
-    assert ann.evaluations(one)[0] == made
+    assert ann.record(one).evaluations()[0] == made
     ann.record_latency(one, p50_ms=1.0, p95_ms=2.0, requests=100, measured_on="here")
     assert bob.approve(one, "fine").by == "bob"
     assert ann.gates(one).promotable
@@ -106,7 +106,7 @@ def test_errors_come_back_as_they_were_raised(server: Server, ann: ModelHandle, 
         (lambda: ann.evaluate(one, 7), InvalidInput),
         (lambda: ann.set_policy("metrics: 7"), InvalidInput),
         (lambda: ann.approve(one, "mine"), Forbidden),
-        (lambda: ann.trust(one, "mine"), Forbidden),
+        (lambda: ann.record(one).trust("mine"), Forbidden),
         (lambda: ann.rollback("champion"), Conflict),
     ):
         with pytest.raises(kind):
