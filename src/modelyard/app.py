@@ -13,6 +13,8 @@ from modelyard.kernel.database import Database
 from modelyard.kernel.reconcile import ReconcileLoop
 from modelyard.kernel.settings import Settings, process_environment
 from modelyard.migrations import migrate
+from modelyard.planes.automation import Automation
+from modelyard.planes.cost import Cost
 from modelyard.planes.data import Data
 from modelyard.planes.features import Features
 from modelyard.planes.jobs import Jobs
@@ -38,6 +40,8 @@ class Yard:
     pipelines: Pipelines
     serving: Serving
     monitoring: Monitoring
+    automation: Automation
+    cost: Cost
     loop: ReconcileLoop
 
     def close(self) -> None:
@@ -61,10 +65,14 @@ def compose(settings: Settings, clock: Clock | None = None) -> Yard:
     pipelines = Pipelines(database, jobs, data, blobs)
     serving = Serving(database, registry, data, engine, settings.home / "endpoints")
     monitoring = Monitoring(database, data)
+    automation = Automation(database, pipelines, registry)
+    cost = Cost(database, jobs)
+    acting = (tracking, data, jobs, pipelines, serving, monitoring, automation)
+    hearing = (pipelines, serving, monitoring, automation)
     loop = ReconcileLoop(
         database,
-        [one for plane in (tracking, data, jobs, pipelines, serving, monitoring) for one in plane.reconcilers()],
-        [one for plane in (pipelines, serving, monitoring) for one in plane.readers()],
+        [one for plane in acting for one in plane.reconcilers()],
+        [one for plane in hearing for one in plane.readers()],
         interval_s=settings.reconcile_interval_s,
     )
     jobs.wake = loop.wake
@@ -80,5 +88,7 @@ def compose(settings: Settings, clock: Clock | None = None) -> Yard:
         pipelines=pipelines,
         serving=serving,
         monitoring=monitoring,
+        automation=automation,
+        cost=cost,
         loop=loop,
     )
