@@ -14,16 +14,17 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 from urllib.parse import quote
 
 import msgspec
 
-from modelyard.kernel.errors import EngineError, InvalidInput, ModelyardError
+from modelyard.kernel.errors import EngineError, InvalidInput, ModelyardError, Unavailable
 from modelyard.sdk.client import Client, connect
 from modelyard.sdk.code_snapshot import unpack
 from modelyard.sdk.tasks import Dataset, Task, is_plain
@@ -42,8 +43,15 @@ from modelyard.types.pipelines import (
     Value,
 )
 
+T = TypeVar("T")
 EXIT_TASK_FAILED = 1
 EXIT_PLATFORM_FAILED = 70
+EXIT_TRY_AGAIN = 75
+"""EX_TEMPFAIL: the job is started again without spending an attempt."""
+
+PATIENCE_S = 60.0
+"""How long a server that does not answer is waited for: it may just be starting again."""
+
 INLINE_BYTES_MAX = 64 * 1024
 TRACEBACK_CHARACTERS_MAX = 16_000
 PIECE_BYTES = 1024 * 1024
@@ -70,17 +78,20 @@ class Worker:
 
     def run(self) -> None:
         """Do the step. Raises TaskFailed (reported already) or whatever the platform failed with."""
-        work = self._client.get(f"{self._path}/work", StepWork)
-        self._fetch_code(work)
+        work = patiently(lambda: self._client.get(f"{self._path}/work", StepWork))
+        patiently(lambda: self._fetch_code(work))
         try:
             function = guarded(lambda: load_task(work.task))
             inputs = {name: self._value(given, work.outputs) for name, given in work.inputs.items()}
             returned = guarded(lambda: function(**inputs))
             output = self._keep(returned)
         except TaskFailed as failure:
-            self._client.post(f"{self._path}/report", StepReport(error=failure.error))
+            self._report(StepReport(error=failure.error))
             raise
-        self._client.post(f"{self._path}/report", StepReport(output=output))
+        self._report(StepReport(output=output))
+
+    def _report(self, report: StepReport) -> None:
+        patiently(lambda: self._client.post(f"{self._path}/report", report))
 
     def _fetch_code(self, work: StepWork) -> None:
         archive = self._folder / "code.tar"
@@ -88,6 +99,7 @@ class Worker:
             for piece in pieces:
                 sink.write(piece)
         root = self._folder / "code"
+        shutil.rmtree(root, ignore_errors=True)
         root.mkdir()
         with archive.open("rb") as source:
             unpack(source, root)
@@ -114,7 +126,7 @@ class Worker:
 
     def _output(self, step: str, output: Output) -> Any:
         if step not in self._fetched:
-            self._fetched[step] = output.value if output.inline else self._load(step, output)
+            self._fetched[step] = output.value if output.inline else patiently(lambda: self._load(step, output))
         return self._fetched[step]
 
     def _load(self, step: str, output: Output) -> Any:
@@ -150,10 +162,13 @@ class Worker:
                     sink.write_table(returned)
             else:
                 guarded(lambda: pickled(returned, file))
-            file.seek(0)
             return self._send(format, file)
 
     def _send(self, format: OutputFormat, file: Any) -> Output:
+        return patiently(lambda: self._send_once(format, file))
+
+    def _send_once(self, format: OutputFormat, file: Any) -> Output:
+        file.seek(0)
         pieces = iter(lambda: file.read(PIECE_BYTES), b"")
         kept: Output = self._client.send_bytes(
             "PUT", f"{self._path}/output", pieces, type=Output, params={"format": format}
@@ -161,10 +176,26 @@ class Worker:
         return kept
 
 
+def patiently(call: Callable[[], T]) -> T:
+    """Call again while the server is away. Raises Unavailable where it stays away."""
+    deadline, delay_s = time.monotonic() + PATIENCE_S, 0.1
+    while True:
+        try:
+            return call()
+        except Unavailable:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(delay_s)
+        delay_s = min(delay_s * 1.5, 2.0)
+
+
 def guarded(call: Callable[[], Any]) -> Any:
     """The boundary between the platform and the user's code: whatever that raises comes out as TaskFailed."""
     try:
         return call()
+    except Unavailable:
+        # The platform's fault, met by the user's code: as where it reads a dataset while the server is away.
+        raise
     except BaseException as error:
         raise TaskFailed(described(error)) from error
 
@@ -218,7 +249,7 @@ def pickled(value: Any, file: Any) -> None:
 
 
 def main() -> NoReturn:
-    """Run the step of the command line. Exit codes: 0 done, 1 the task failed, 70 the platform did."""
+    """Run the step of the command line. Exit codes: 0 done, 1 the task failed, 70 the platform did, 75 it was away."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", required=True)
     parser.add_argument("--step", required=True)
@@ -234,7 +265,7 @@ def main() -> NoReturn:
     except ModelyardError as error:
         sys.stderr.write(f"the platform failed this step: {error}\n")
         sys.stderr.flush()
-        os._exit(EXIT_PLATFORM_FAILED)
+        os._exit(EXIT_TRY_AGAIN if isinstance(error, Unavailable) else EXIT_PLATFORM_FAILED)
     sys.stdout.flush()
     os.chdir(folder)
     with suppress(OSError):

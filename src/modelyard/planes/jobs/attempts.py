@@ -10,20 +10,29 @@ from modelyard.engines.compute.base import Finished, Lost, Outcome
 from modelyard.types.jobs import AttemptState, JobState
 
 LOSSES_MAX = 3
-"""How often a job is started again after the platform lost it, whatever its `max_attempts`."""
+"""How often a job is started again after the platform failed it, whatever its `max_attempts`."""
+
+TRY_AGAIN = 75
+"""The exit code (EX_TEMPFAIL) by which a program says that not it, but something that it needs, has failed."""
+
 BACKOFF_S_MAX = 60.0
 
 
 class AttemptEnd(msgspec.Struct, frozen=True, kw_only=True):
     """How an attempt ended.
 
-    `reason` is one of `ok`, `app_error` (non-zero exit), `killed` (a signal that was not ours), `out_of_memory`,
-    `timed_out`, `cancelled`, `not_started` (no such program), `lost` (the platform's fault).
+    `reason` is one of `ok`, `app_error` (non-zero exit), `temporary` (exit code 75), `killed` (a signal that was not
+    ours), `out_of_memory`, `timed_out`, `cancelled`, `not_started` (no such program), `lost` (the platform's fault).
     """
 
     state: AttemptState
     reason: str
     message: str
+
+    @property
+    def spends(self) -> bool:
+        """Whether it counts against `max_attempts`: what was not the program's fault does not."""
+        return self.reason not in ("lost", "temporary", "ok", "cancelled")
 
 
 class Next(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,6 +71,9 @@ def _judge_exit(end: Finished) -> AttemptEnd:
         return AttemptEnd(state=AttemptState.FAILED, reason="killed", message=message)
     if end.exit_code == 0:
         return AttemptEnd(state=AttemptState.SUCCEEDED, reason="ok", message="")
+    if end.exit_code == TRY_AGAIN:
+        message = f"asked to be tried again (exit code {TRY_AGAIN})"
+        return AttemptEnd(state=AttemptState.FAILED, reason="temporary", message=message)
     message = f"ended with exit code {end.exit_code}"
     return AttemptEnd(state=AttemptState.FAILED, reason="app_error", message=message)
 
@@ -79,9 +91,9 @@ def decide_next(end: AttemptEnd, *, failures: int, losses: int, max_attempts: in
         return Next(state=JobState.SUCCEEDED, reason="")
     if end.state is AttemptState.CANCELLED or cancel_requested:
         return Next(state=JobState.CANCELLED, reason="cancelled on request")
-    if end.state is AttemptState.LOST:
+    if not end.spends:
         if losses <= LOSSES_MAX:
-            return Next(state=JobState.QUEUED, reason=f"lost: {end.message}", delay_s=_backoff_s(losses))
+            return Next(state=JobState.QUEUED, reason=f"{end.reason}: {end.message}", delay_s=_backoff_s(losses))
         return Next(state=JobState.FAILED, reason=f"lost {losses} times, the last time: {end.message}")
     if end.reason != "not_started" and failures < max_attempts:
         return Next(state=JobState.QUEUED, reason=f"{end.message}; tried again", delay_s=_backoff_s(failures))

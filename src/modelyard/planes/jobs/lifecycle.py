@@ -143,9 +143,8 @@ def finish_attempt(
         what=f"attempt {number} of job '{row.id}'",
     )
     auth.revoke_tokens(tx, f"job:{row.id}")
-    lost = judged.state is AttemptState.LOST
-    failed = judged.state in (AttemptState.FAILED, AttemptState.TIMED_OUT)
-    failures, losses = row.failures + failed, row.losses + lost
+    failures = row.failures + judged.spends
+    losses = row.losses + (judged.reason in ("lost", "temporary"))
     following = decide_next(
         judged,
         failures=failures,

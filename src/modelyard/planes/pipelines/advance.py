@@ -170,7 +170,7 @@ def _finish(view: RunView, states: Mapping[str, StepState], broken: Sequence[str
 
 
 WORKER = "modelyard.sdk.worker"
-WORKER_EXITS = (1, 70)
+WORKER_EXITS = (1, 70, 75)
 """With what our worker ends when the interpreter, the import of it, or the platform failed it."""
 
 _KINDS: dict[str, ErrorKind] = {
@@ -178,6 +178,7 @@ _KINDS: dict[str, ErrorKind] = {
     "killed": "killed",
     "out_of_memory": "out_of_memory",
     "lost": "lost",
+    "temporary": "platform",
 }
 
 

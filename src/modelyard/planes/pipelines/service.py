@@ -344,6 +344,8 @@ class Pipelines:
         output = None if report.output is None else self._checked(report.output)
         with self.database.transaction(scope) as tx:
             run = _run_row(tx, run_id)
+            if output is not None and _is_reported(_step_row(tx, run_id, step_name), tx.actor, output):
+                return
             row = _own_step(tx, run_id, step_name)
             table = store.steps
             this = table.c.run_id == run_id, table.c.name == step_name
@@ -448,6 +450,13 @@ def _own_step(tx: Transaction, run_id: str, step: str) -> Any:
             code="step.not_yours",
         )
     return row
+
+
+def _is_reported(row: Any, actor: str, output: Output) -> bool:
+    """Whether this is the same report once more, as from a worker whose first one got no reply."""
+    if row.state != StepState.SUCCEEDED.value or actor != f"job:{row.job_id}":
+        return False
+    return bool(row.output["digest"] == output.digest)
 
 
 def _run_noun(tx: Transaction, row: Any) -> PipelineRun:
