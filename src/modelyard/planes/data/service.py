@@ -396,7 +396,7 @@ def _number(ref: Ref, dataset: Dataset) -> int | None:
     if isinstance(ref, int) and not isinstance(ref, bool):
         return ref if ref > 0 else None
     text = str(ref)
-    if text.isdecimal() and len(text) < 10:
+    if text.isascii() and text.isdecimal() and len(text) < 10:
         return int(text) or None
     return dataset.tags.get(text)
 
@@ -424,7 +424,7 @@ def _page_size(limit: int) -> int:
 def _page_token(after: str | None) -> int | None:
     if after is None:
         return None
-    if not after.isdecimal() or len(after) > 10:
+    if not (after.isascii() and after.isdecimal()) or len(after) > 9:
         raise InvalidInput(
             f"{after[:40]!a} is no token of a page", code="page.token_invalid", hint="pass `next` on as it came"
         )
