@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -50,7 +50,7 @@ def show_json(value: Any) -> None:
     sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
 
 
-def show_table(items: Sequence[T], columns: dict[str, Callable[[T], Any]], *, empty: str) -> None:
+def show_table(items: Sequence[T], columns: Mapping[str, Callable[[T], Any]], *, empty: str) -> None:
     """Print rows as a table; `empty` says which command would make the first one."""
     if not items:
         typer.echo(empty)
@@ -68,7 +68,7 @@ def show_table(items: Sequence[T], columns: dict[str, Callable[[T], Any]], *, em
 
 
 def show_items(
-    items: Sequence[T], columns: dict[str, Callable[[T], Any]], *, as_json: bool, empty: str, more: str | None = None
+    items: Sequence[T], columns: Mapping[str, Callable[[T], Any]], *, as_json: bool, empty: str, more: str | None = None
 ) -> None:
     """A listing, as JSON or as a table; `more` is the token that continues it."""
     if as_json:

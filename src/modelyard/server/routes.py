@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from modelyard.planes.automation import routes as automation
+from modelyard.planes.cost import routes as cost
 from modelyard.planes.data import routes as data
 from modelyard.planes.features import routes as features
 from modelyard.planes.jobs import routes as jobs
@@ -15,9 +17,9 @@ from modelyard.planes.tracking import routes as tracking
 from modelyard.server.dialects import mlflow
 from modelyard.ui import views
 
-_ROOMS = (tracking, data, jobs, registry, features, pipelines, serving, monitoring, mlflow, views)
+_PLANES = (tracking, data, jobs, registry, features, pipelines, serving, monitoring, automation, cost)
 
 
 def all_routes() -> list[Any]:
     """The route handlers of all planes, dialects and pages."""
-    return [handler for room in _ROOMS for handler in room.ROUTES]
+    return [handler for room in (*_PLANES, mlflow, views) for handler in room.ROUTES]
