@@ -110,15 +110,15 @@ def windows(name: Name, limit: Limit = 50, as_json: JsonFlag = False) -> None:
     """What each window and model version looked like, newest first."""
     page = client().get(f"{_path(name)}/windows", Page[MonitorWindow], {"limit": limit})
     columns = {
-        "WINDOW": lambda one: f"{one.start:%Y-%m-%d %H:%M}",
+        "WINDOW": lambda one: f"{one.start:%Y-%m-%d}" if one.start.hour == 0 else f"{one.start:%Y-%m-%d %H:%M}",
         "VERSION": lambda one: one.model_version,
         "ROWS": lambda one: one.rows,
         "DRIFTED": lambda one: sum(distance.drifted for distance in one.inputs) if one.inputs else None,
-        "PSI": lambda one: one.prediction.psi if one.prediction else None,
+        "PSI": lambda one: _short(one.prediction.psi if one.prediction else None),
         "LABELS": lambda one: f"{one.performance.coverage:.0%}" if one.performance else None,
-        "AUC": lambda one: one.performance.auc if one.performance else None,
-        "LOG LOSS": lambda one: one.performance.log_loss if one.performance else None,
-        "CALIBRATION": lambda one: one.performance.calibration_error if one.performance else None,
+        "AUC": lambda one: _short(one.performance.auc if one.performance else None),
+        "LOSS": lambda one: _short(one.performance.log_loss if one.performance else None),
+        "ECE": lambda one: _short(one.performance.calibration_error if one.performance else None),
         "FINDINGS": lambda one: ", ".join(found.kind for found in one.findings),
     }
     empty = f"no windows yet; see `modelyard monitor get {name}` for what it waits for"
@@ -190,6 +190,10 @@ def resolve(
 ) -> None:
     """Close an alert. It does not come again for the same windows."""
     _show_alert(client().post(f"/api/alerts/{quote(alert, safe='')}/resolve", Note(note=note), Alert), as_json)
+
+
+def _short(value: float | None) -> str | None:
+    return None if value is None else f"{value:.3f}"
 
 
 def _path(name: str) -> str:
