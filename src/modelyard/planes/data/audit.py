@@ -100,7 +100,7 @@ def _answer(session: Session, question: Question, index: int, answers: dict[str,
         except (InvalidInput, LimitExceeded) as error:
             return result(check, "error", message=error.message)
         return judge(check, int(counted["evaluated"]), int(counted["failing"]))
-    return judge(check, int(answers[f"e{index}"]), int(answers[f"f{index}"]))
+    return judge(check, int(answers[f"e{index}"] or 0), int(answers[f"f{index}"] or 0))
 
 
 def _alone(session: Session, question: Question, now: datetime) -> CheckResult:
