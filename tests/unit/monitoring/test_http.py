@@ -33,6 +33,7 @@ def client(database: Database, monitoring: Monitoring) -> Iterator[Client]:
 
 def run(monkeypatch: pytest.MonkeyPatch, client: Client, *arguments: str) -> str:
     monkeypatch.setattr(cli, "client", lambda: client)
+    monkeypatch.setenv("COLUMNS", "160")
     done = CliRunner().invoke(cli.app, list(arguments), catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return done.output
@@ -70,7 +71,8 @@ def test_the_command_line_says_the_same(client: Client, flights: Flights, monkey
     assert "no monitors yet" in run(monkeypatch, client, "list")
     run(
         monkeypatch, client, "create", "delay", "--endpoint", "delay", "--reference", "training@1",
-        "--labels", "arrivals", "--key", "flight", "--label", "arr_delay > 15", "--known-at", "known_at", "--baseline-auc", "0.83",
+        "--labels", "arrivals", "--key", "flight", "--label", "arr_delay > 15",
+        "--known-at", "known_at", "--baseline-auc", "0.83",
     )  # fmt: skip
     flights.predict(APRIL, wrong=0.4)
     done = json.loads(run(monkeypatch, client, "evaluate", "delay", "--complete-through", "2013-05-01", "--json"))
