@@ -12,13 +12,14 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar, cast, get_type_hints, overload
 
 import msgspec
 
 from modelyard.kernel.errors import InvalidInput
+from modelyard.sdk.data import dataset as open_dataset
 from modelyard.types.jobs import Resources
 from modelyard.types.pipelines import (
     DatasetRef,
@@ -62,21 +63,17 @@ class Dataset(msgspec.Struct, frozen=True):
 
     def read(self, columns: list[str] | None = None, filter: str | None = None) -> pa.Table:
         """Its rows as an Arrow table; `filter` is an SQL condition."""
-        return _open(self).read(columns, filter, self.ref)
+        return open_dataset(self.name).read(columns, filter, self.ref)
 
-    def batches(self, columns: list[str] | None = None, filter: str | None = None) -> Iterator[pa.RecordBatch]:
-        """As `read`, batch by batch, for more than fits in memory."""
-        return _open(self).batches(columns, filter, self.ref)  # type: ignore[no-any-return]
+    def reader(
+        self, columns: list[str] | None = None, filter: str | None = None
+    ) -> AbstractContextManager[pa.RecordBatchReader]:
+        """As `read`, batch by batch, for more than fits in memory: `with data.reader() as batches: …`."""
+        return open_dataset(self.name).reader(columns, filter, self.ref)
 
     def to_pandas(self, columns: list[str] | None = None, filter: str | None = None) -> pd.DataFrame:
         """Its rows as a pandas frame."""
-        return _open(self).to_pandas(columns, filter, self.ref)
-
-
-def _open(dataset: Dataset) -> Any:
-    from modelyard.sdk.data import dataset as open_dataset  # httpx, which a module of tasks need not load
-
-    return open_dataset(dataset.name)
+        return open_dataset(self.name).to_pandas(columns, filter, self.ref)
 
 
 class Task(Generic[P, R]):
@@ -112,7 +109,10 @@ class TaskSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @overload
-def task(function: Callable[P, R], /) -> Task[P, R]: ...
+def task(function: Callable[P, R], /) -> Task[P, R]:
+    """`@task` alone."""
+
+
 @overload
 def task(
     *,
@@ -122,7 +122,10 @@ def task(
     timeout_s: float = TIMEOUT_S_DEFAULT,
     retries: int = 0,
     cache: bool = True,
-) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+) -> Callable[[Callable[P, R]], Task[P, R]]:
+    """`@task(…)` with settings."""
+
+
 def task(
     function: Callable[..., Any] | None = None,
     /,
@@ -190,9 +193,15 @@ class Pipeline(Generic[P, R]):
 
 
 @overload
-def pipeline(function: Callable[P, R], /) -> Pipeline[P, R]: ...
+def pipeline(function: Callable[P, R], /) -> Pipeline[P, R]:
+    """`@pipeline` alone."""
+
+
 @overload
-def pipeline(*, name: str | None = None) -> Callable[[Callable[P, R]], Pipeline[P, R]]: ...
+def pipeline(*, name: str | None = None) -> Callable[[Callable[P, R]], Pipeline[P, R]]:
+    """`@pipeline(name=…)`."""
+
+
 def pipeline(function: Callable[..., Any] | None = None, /, *, name: str | None = None) -> Any:
     """Make a function a pipeline. Its parameters are plain values or `Dataset(...)`; their defaults are the run's."""
 
