@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -26,7 +27,7 @@ def job() -> None:
     """A job is a command with resources. It waits until there is room, is tried again where it may, and is metered.
 
     \b
-    modelyard job submit --cpus 2 -- python train.py --epochs 3
+    modelyard job submit --cpus 2 --cwd . -- python train.py --epochs 3
     modelyard job get JOB          why it waits, what it uses
     modelyard job logs JOB --follow
     """
@@ -69,6 +70,7 @@ def submit(
     name: Annotated[str, typer.Option(help="How to call it. Default: the program's name.")] = "",
     cpus: Annotated[float, typer.Option(help="CPUs that it may use.")] = 1.0,
     memory: Annotated[str, typer.Option(help="Memory that it may use at most, such as 4GiB. Default: no limit.")] = "0",
+    cwd: Annotated[Path | None, typer.Option(help="Folder to run in. Default: an empty one of its own.")] = None,
     env: Annotated[list[str] | None, typer.Option(help="NAME=VALUE of its environment; may be repeated.")] = None,
     label: Annotated[list[str] | None, typer.Option(help="NAME=VALUE to find and bill it by.")] = None,
     priority: Annotated[int, typer.Option(help="A point outranks ten minutes of waiting; from -100 to 100.")] = 0,
@@ -88,6 +90,7 @@ def submit(
             name=name,
             cpus=cpus,
             memory_bytes=parse_size(memory),
+            cwd=None if cwd is None else str(cwd.absolute()),
             env=parse_pairs(env),
             labels=parse_pairs(label),
             priority=priority,

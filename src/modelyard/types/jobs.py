@@ -64,12 +64,14 @@ class SubmitJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     `priority` is worth waiting time, see the scheduler: one point outranks ten minutes of waiting. `env` values under
     a name that sounds like a secret are never shown, and are struck out of the log. `labels` say what the job is for
     (`{"pipeline": "train", "step": "fit"}`); cost is allocated by them. `max_attempts` counts failures of the program;
-    an attempt that the platform lost is repeated without spending one.
+    an attempt that the platform lost is repeated without spending one. `cwd`: an absolute path on the machine where it
+    runs; by default each attempt gets an empty folder of its own.
     """
 
     command: list[str]
     name: str = ""
     resources: Resources = Resources()
+    cwd: str | None = None
     env: dict[str, str] = {}
     priority: int = 0
     timeout_s: float = DAY_S
@@ -110,6 +112,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     submitted_by: str
     submitted_at: datetime
+    cwd: str | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
     cancel_requested: bool = False

@@ -132,6 +132,18 @@ def test_killed_from_outside_is_a_failure_that_says_so(works: Works) -> None:
     assert "SIGKILL" in done.reason
 
 
+def test_a_job_runs_in_its_own_empty_folder_or_where_it_is_told(works: Works, tmp_path: Path) -> None:
+    listing = "import os; print(os.listdir())"
+    own = works.ended(works.python(listing))
+    assert works.jobs.read_log(works.scope, own.id).text == "[]\n"
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "data.txt").write_text("")
+    told = works.ended(works.python(listing, cwd=str(tmp_path / "there")))
+    assert works.jobs.read_log(works.scope, told.id).text == "['data.txt']\n"
+    absent = works.ended(works.python(listing, cwd=str(tmp_path / "absent")))
+    assert absent.attempts[0].reason == "not_started"
+
+
 def test_no_such_program_is_not_tried_again(works: Works) -> None:
     done = works.ended(works.submit(["no-such-program-anywhere"], max_attempts=5))
     assert (done.state, len(done.attempts), done.attempts[0].reason) == (JobState.FAILED, 1, "not_started")
@@ -237,6 +249,7 @@ def test_another_projects_job_is_not_found(works: Works) -> None:
         {"command": ["x"], "env": {"A": "x\0"}},
         {"command": ["x"], "env": {"A": "x" * 300_000}},
         {"command": ["x"], "name": "n" * 300},
+        {"command": ["x"], "cwd": "relative"},
     ],
 )
 def test_a_job_without_meaning_is_refused_and_leaves_nothing(works: Works, wrong: dict[str, object]) -> None:

@@ -130,6 +130,7 @@ class FollowAttempts:
             directory=directory,
             argv=job.command,
             env=env,
+            cwd=job.cwd,
             timeout_s=job.timeout_s,
             grace_s=job.grace_s,
             memory_bytes=job.memory_bytes,

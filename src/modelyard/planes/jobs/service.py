@@ -86,6 +86,7 @@ class Jobs:
                 command=spec.command,
                 cpus=spec.resources.cpus,
                 memory_bytes=spec.resources.memory_bytes,
+                cwd=spec.cwd,
                 env=spec.env,
                 priority=spec.priority,
                 timeout_s=spec.timeout_s,

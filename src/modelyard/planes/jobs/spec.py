@@ -37,6 +37,12 @@ def check_spec(spec: SubmitJob, capacity: Resources) -> None:
             code="job.command_invalid",
             hint="pass large inputs as files or datasets",
         )
+    if spec.cwd is not None and (not spec.cwd.startswith("/") or "\0" in spec.cwd or len(spec.cwd) > 4096):
+        raise InvalidInput(
+            f"the working directory {spec.cwd[:80]!r} is not an absolute path",
+            code="job.cwd_invalid",
+            hint="give the full path, as the machine knows it that runs the job",
+        )
     for name, value in spec.env.items():
         if not ENV_NAME.fullmatch(name) or "\0" in value:
             raise InvalidInput(f"{name[:80]!r} cannot be set as an environment variable", code="job.env_invalid")
