@@ -5,10 +5,11 @@ Other widths and encodings of the same values are brought to these, so that two 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from modelyard.kernel.errors import InvalidInput
+from modelyard.engines.tables.base import FileSet
+from modelyard.kernel.errors import EngineError, InvalidInput
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -210,6 +211,27 @@ def _reader_of_batches(batches: Iterator[Any]) -> pa.RecordBatchReader:
         yield from batches
 
     return pa.RecordBatchReader.from_batches(first.schema, rest())
+
+
+def scan(table: FileSet, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Rows of Parquet files, batch by batch, with the checksum of every page verified.
+
+    Raises EngineError (`table.file_damaged`) where the files are not those that were written.
+    """
+    import pyarrow as pa  # heavy: imported late
+    import pyarrow.dataset as ds  # heavy: imported late
+
+    options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+    kind = ds.ParquetFileFormat(default_fragment_scan_options=options)
+    try:
+        files = ds.dataset([str(file) for file in table.files], schema=table.schema, format=kind)
+        yield from files.to_batches(columns=list(columns))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise EngineError(
+            f"a file of the table cannot be read: {_first_line(error)}",
+            code="table.file_damaged",
+            hint="restore the file from a backup; older versions that do not hold it are not affected",
+        ) from error
 
 
 def _first_line(error: Exception) -> str:

@@ -282,7 +282,13 @@ def _write_file(file: Path, group: pa.Table | None, groups: Iterator[pa.Table], 
 
     # Bounds of floats leave NaN out, so a reader that skips by them loses rows: `x > 2` is true of NaN in SQL.
     bounded = [field.name for field in schema if not pa.types.is_floating(field.type) and not field.type.num_fields]
-    options: dict[str, Any] = {"compression": "zstd", "compression_level": 1, "write_statistics": bounded}
+    options: dict[str, Any] = {
+        "compression": "zstd",
+        "compression_level": 1,
+        "write_statistics": bounded,
+        # Without it a damaged page decodes to other numbers, and nobody notices.
+        "write_page_checksum": True,
+    }
     with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as sink:
         with pq.ParquetWriter(sink, schema, **options) as writer:
             while group is not None and sink.tell() < _FILE_BYTES:

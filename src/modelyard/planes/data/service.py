@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import gettempdir
 from typing import TYPE_CHECKING, Any
 
+from modelyard.engines.tables.arrow import scan
 from modelyard.engines.tables.base import FileSet, Snapshot, TableStore
 from modelyard.engines.tables.sql import SqlLimits, SqlSession, sandbox
 from modelyard.kernel.auth import Scope
@@ -352,10 +353,7 @@ class Data:
             with self._session({DATASET: snapshot.file_set}) as session:
                 yield from session.stream(DATASET, schema.names, filter, schema)
             return
-        import pyarrow.dataset as ds  # heavy: imported late
-
-        files = ds.dataset([str(file) for file in snapshot.files], schema=snapshot.schema, format="parquet")
-        yield from files.to_batches(columns=schema.names)
+        yield from scan(snapshot.file_set, schema.names)
 
     def _rows(self, table: FileSet, filter: str | None, limit: int) -> Rows:
         with self._session({DATASET: table}) as session:
