@@ -398,7 +398,7 @@ def test_no_predictions_or_too_few_are_waited_for(monitoring: Monitoring, flight
 
 
 def test_the_loop_evaluates_what_has_new_data_and_then_rests(
-    monitoring: Monitoring, flights: Flights, scope: Scope, database: Database
+    monitoring: Monitoring, flights: Flights, scope: Scope, database: Database, clock: FixedClock
 ) -> None:
     loop = ReconcileLoop(database, monitoring.reconcilers(), monitoring.readers())
     monitoring.create(scope, SPEC)
@@ -406,10 +406,29 @@ def test_the_loop_evaluates_what_has_new_data_and_then_rests(
     flights.predict(MAY, rows=300, days=1)
     loop.settle()
     assert open_alerts(monitoring, scope)
+    clock.advance(60)
+    loop.settle()
     assert loop.step() == 0
     flights.predict(MAY, rows=300, days=1)
+    flights.predict(MAY, rows=300, days=1)
     loop.settle()
-    assert by_month(monitoring, scope)[5].rows == 600
+    assert by_month(monitoring, scope)[5].rows == 300, "versions are gathered for a moment"
+    clock.advance(3)
+    loop.settle()
+    assert by_month(monitoring, scope)[5].rows == 900
+
+
+def test_a_log_that_never_rests_is_looked_at_all_the_same(
+    monitoring: Monitoring, flights: Flights, scope: Scope, database: Database, clock: FixedClock
+) -> None:
+    loop = ReconcileLoop(database, monitoring.reconcilers(), monitoring.readers())
+    monitoring.create(scope, SPEC)
+    loop.settle()
+    for _ in range(6):
+        flights.predict(APRIL, rows=100, days=1)
+        loop.settle()
+        clock.advance(1)
+    assert by_month(monitoring, scope)[4].rows >= 300
 
 
 def test_two_evaluations_at_once_count_nothing_twice(

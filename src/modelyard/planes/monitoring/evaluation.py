@@ -259,7 +259,7 @@ class Evaluator:
             )
         columns = [prediction_log.EVENT_TIME, prediction_log.MODEL_VERSION, spec.prediction_key, score]
         parts: dict[WindowKey, list[pa.Table]] = {}
-        for table in prediction_log.read_files(log, log.files, list(dict.fromkeys(columns))):
+        for table in prediction_log.read_files(log, log.files, list(dict.fromkeys(columns)), since):
             for key, rows in prediction_log.by_window(table, self._size):
                 if since is None or key.start >= since:
                     parts.setdefault(key, []).append(rows)

@@ -108,16 +108,23 @@ def score_column(schema: pa.Schema, wanted: str | None) -> str | None:
     return next(iter(outputs.values()), None)
 
 
-def read_files(snapshot: Snapshot, files: Sequence[Path], columns: Sequence[str]) -> Iterator[pa.Table]:
-    """Rows of some files of a snapshot, in tables of moderate size."""
+def read_files(
+    snapshot: Snapshot, files: Sequence[Path], columns: Sequence[str], since: datetime | None = None
+) -> Iterator[pa.Table]:
+    """Rows of some files of a snapshot, in moderate tables; with `since`, what is older is not read."""
     import pyarrow as pa  # heavy: imported late
+    import pyarrow.compute as pc  # heavy: imported late
     import pyarrow.dataset as ds  # heavy: imported late
 
     schema = pa.schema([snapshot.schema.field(name) for name in columns])
     source = ds.dataset([str(file) for file in files], schema=snapshot.schema, format="parquet")
     held: list[pa.RecordBatch] = []
     rows = 0
-    for batch in source.to_batches(columns=list(columns)):
+    kind = snapshot.schema.field(EVENT_TIME).type if EVENT_TIME in snapshot.schema.names else None
+    recent = None
+    if since is not None and kind == pa.timestamp("us", "UTC"):
+        recent = pc.field(EVENT_TIME) >= pa.scalar(since, kind)
+    for batch in source.to_batches(columns=list(columns), filter=recent):
         held.append(batch)
         rows += batch.num_rows
         if rows >= ROWS_AT_ONCE:

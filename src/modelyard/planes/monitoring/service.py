@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from msgspec.structs import replace
@@ -29,6 +29,8 @@ from modelyard.types.page import Page
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
 STATUSES = ("open", "acknowledged", "resolved")
+GATHER_S = 3.0
+"""A log that is written to all the time makes many small versions: they are looked at together."""
 DECIDED_WINDOWS_MAX = 200
 DECIDED_ALERTS_MAX = 200
 DECISION_ROUNDS_MAX = 8
@@ -269,9 +271,9 @@ class Monitoring:
             return store.due_monitors(tx, now, limit)
 
     def mark_due(self, scope: Scope, dataset: str) -> int:
-        """A dataset has a new version: those who read it need a look. Returns how many these are."""
+        """A dataset has a new version: those who read it need a look soon. Returns how many these are."""
         with self._database.transaction(scope) as tx:
-            return store.mark_due(tx, dataset)
+            return store.mark_due(tx, dataset, tx.now + timedelta(seconds=GATHER_S))
 
     def reconcilers(self) -> Sequence[Reconciler]:
         """What keeps the windows up to date."""

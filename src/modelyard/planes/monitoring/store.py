@@ -147,13 +147,15 @@ def due_monitors(tx: Transaction, now: datetime, limit: int) -> list[tuple[str, 
     return [(row.project, row.name) for row in tx.all(statement.order_by(monitors.c.due_at).limit(limit))]
 
 
-def mark_due(tx: Transaction, dataset: str) -> int:
-    """Let the monitors that read a dataset be due now. Returns how many there are."""
+def mark_due(tx: Transaction, dataset: str, due_at: datetime) -> int:
+    """Let the monitors that read a dataset be due by then, if they are not before. Returns how many there are."""
     reads = sa.or_(monitors.c.predictions == dataset, monitors.c.labels == dataset)
+    by_then = sa.literal(due_at, Instant)
+    earlier = sa.case((monitors.c.due_at < by_then, monitors.c.due_at), else_=by_then)
     changed = tx.execute(
         monitors.update()
         .where(monitors.c.project == tx.project, reads)
-        .values(due_at=tx.now, marks=monitors.c.marks + 1)
+        .values(due_at=earlier, marks=monitors.c.marks + 1)
     )
     return int(changed.rowcount)
 
