@@ -132,7 +132,8 @@ class CodeHasher:
             inner = f" {owner}" if root in closure else ""
             thing = _undecorated(thing)
             for attribute in attributes:
-                if not isinstance(thing, types.ModuleType):
+                # Not into modules of others: what of them is loaded, and so has which attributes, differs by process.
+                if not isinstance(thing, types.ModuleType) or self._own_file(getattr(thing, "__file__", None)) is None:
                     break
                 module, name, inner = thing, attribute, ""
                 thing = _undecorated(getattr(thing, attribute, _MISSING))
@@ -274,13 +275,16 @@ def _imported_within(tree: ast.AST, module_name: str) -> dict[str, Any]:
 
 
 def _may_import(name: str) -> bool:
-    """Only what is loaded already, or is not an installed package: those count by name, and may be heavy to import."""
-    if name in sys.modules:
-        return True
-    if name.partition(".")[0] in sys.stdlib_module_names:
+    """Not what is installed, loaded or not: that counts by name, and may be heavy to import."""
+    top = name.partition(".")[0]
+    if top in sys.stdlib_module_names:
         return False
-    spec = importlib.util.find_spec(name)
-    return spec is not None and spec.origin is not None and not _VENDORED.intersection(Path(spec.origin).parts)
+    # Only of the top: finding a module within a package imports the package.
+    spec = importlib.util.find_spec(top)
+    if spec is None:
+        return False
+    places = [spec.origin] if spec.origin else list(spec.submodule_search_locations or [])
+    return bool(places) and not any(_VENDORED.intersection(Path(place).parts) for place in places)
 
 
 def _origin(tree: ast.Module, module_name: str, name: str) -> tuple[types.ModuleType | None, str]:

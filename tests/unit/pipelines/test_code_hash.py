@@ -185,6 +185,25 @@ print(CodeHasher(Path({str(written.root)!r})).hash(steps.step.function))
     assert done.stdout.strip() == in_module == expected
 
 
+def test_installed_packages_are_not_loaded_for_it(written: Project) -> None:
+    source = FILES["steps.py"].replace("from later import late", "import wave, xml; from sklearn.metrics import auc")
+    written.write("steps.py", source.replace("late(x)", "auc, xml.dom.minidom, wave.Error"))
+    program = f"""
+import sys
+sys.path.insert(0, {str(written.root)!r})
+from pathlib import Path
+import steps
+from modelyard.sdk.code_hash import CodeHasher
+def now():
+    return CodeHasher(Path({str(written.root)!r})).hash(steps.step.function)
+before = now()
+assert "sklearn" not in sys.modules and "wave" not in sys.modules
+import sklearn.metrics, wave, xml.dom.minidom
+assert now() == before, "what happens to be loaded must not count"
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 def test_recursion_and_cycles_end(project: Project) -> None:
     project.write(
         "steps.py",
