@@ -197,7 +197,11 @@ class MonitorWindow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that needs an answer. At most one is unresolved per monitor and kind."""
+    """Something that needs an answer. At most one is unresolved per monitor and kind.
+
+    It rings again for each later window that is as bad: then the window, reason and values are those of that one, and
+    `windows` counts them. Each time is an event `alert.raised`, with `again` in its data from the second time on.
+    """
 
     id: str
     monitor: str
@@ -210,6 +214,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     window_end: datetime
     reason: str
     values: dict[str, float]
+    windows: int = 1
     raised_at: datetime
     acknowledged_at: datetime | None = None
     acknowledged_by: str | None = None

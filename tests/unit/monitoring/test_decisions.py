@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from modelyard.planes.monitoring.decisions import KINDS, Decision, Raise, Resolve, decide, findings
+from modelyard.planes.monitoring.decisions import KINDS, Again, Decision, Raise, Resolve, decide, findings
 from modelyard.types.monitoring import Alert, Baseline, Distance, MonitorWindow, Performance, Thresholds
 
 START = datetime(2013, 4, 1, tzinfo=UTC)
@@ -78,6 +78,13 @@ def apply(decisions: Sequence[Decision], alerts: Sequence[Alert]) -> list[Alert]
                         reason=one.reason, values=one.values, raised_at=START,
                     )
                 )  # fmt: skip
+            case Again():
+                after = [
+                    replace(alert, window_start=one.window_start, window_end=one.window_end, windows=alert.windows + 1)
+                    if alert.id == one.alert
+                    else alert
+                    for alert in after
+                ]
             case Resolve():
                 after = [replace(alert, status="resolved") if alert.id == one.alert else alert for alert in after]
     return after
@@ -139,13 +146,26 @@ def test_without_a_baseline_no_fall_can_be_seen() -> None:
 def test_one_alert_per_kind_until_it_is_resolved() -> None:
     first = [window(0, auc=0.6)]
     alerts = apply(decided(first), [])
-    more = [*first, window(1, auc=0.6), window(2, auc=0.5)]
-    assert decided(more, alerts) == []
+    assert decided(first, alerts) == []
     seen = [replace(alerts[0], status="acknowledged")]
-    assert decided(more, seen) == [], "acknowledged is not resolved"
+    assert decided(first, seen) == [], "acknowledged is not resolved"
+    more = [*first, window(1, auc=0.6), window(2, auc=0.5)]
     done = [replace(alerts[0], status="resolved")]
     assert raised(decided(more, done)) == ["auc"], "the newer windows are news"
     assert decided(first, done) == [], "the window that somebody resolved is not"
+
+
+def test_a_later_window_that_is_as_bad_rings_the_same_alert_again() -> None:
+    first = [window(0, auc=0.6)]
+    alerts = apply(decided(first), [])
+    (again,) = decided([*first, window(1, auc=0.55)], alerts)
+    assert isinstance(again, Again)
+    assert (again.alert, again.window_start) == (alerts[0].id, START + timedelta(days=1))
+    assert "0.550" in again.reason
+    after = apply([again], alerts)
+    assert (len(after), after[0].windows) == (1, 2)
+    assert decided([*first, window(1, auc=0.55)], after) == [], "and that window once as well"
+    assert decided([*first, window(1, auc=0.72)], alerts) == [], "one that is only so-so does not"
 
 
 def test_it_resolves_well_inside_the_threshold_and_not_at_its_edge() -> None:
@@ -166,7 +186,8 @@ def test_more_labels_can_take_the_alert_back() -> None:
 def test_another_version_ends_the_alert_of_the_old_one() -> None:
     alerts = apply(decided([window(0, auc=0.6)]), [])
     both = [window(0, auc=0.6), window(1, auc=0.6), window(1, version="2", rows=300, complete=False)]
-    assert decided(both, alerts) == [], "both predict still"
+    (again,) = decided(both, alerts)
+    assert isinstance(again, Again), "both predict still"
     (resolved,) = decided([*both, window(2, version="2", complete=False)], alerts)
     assert isinstance(resolved, Resolve)
     assert "version 1 no longer predicts" in resolved.reason

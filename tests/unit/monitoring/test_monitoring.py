@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -249,6 +250,21 @@ def test_a_worse_month_raises_one_alert_with_its_reason(
     assert {("derived", "dataset:predictions.delay@2"), ("derived", "model:delay@1")} <= tied
 
 
+def test_a_month_later_that_is_as_bad_rings_the_same_alert_again(
+    monitoring: Monitoring, flights: Flights, scope: Scope, database: Database
+) -> None:
+    monitoring.create(scope, SPEC)
+    flights.predict(APRIL, wrong=0.4)
+    monitoring.evaluate(scope, "delay", complete_through=MAY)
+    (first,) = [alert for alert in open_alerts(monitoring, scope) if alert.kind == "auc"]
+    flights.predict(MAY, wrong=0.4)
+    assert first.id in monitoring.evaluate(scope, "delay", complete_through=JUNE).raised
+    (alert,) = [alert for alert in open_alerts(monitoring, scope) if alert.kind == "auc"]
+    assert (alert.id, alert.window_start, alert.windows) == (first.id, MAY, 2)
+    told = [event.data for event in said(database, "alert.raised") if event.subject == f"alert:{first.id}"]
+    assert [(one["window"], one["again"]) for one in told] == [("2013-05", True), ("2013-04", False)]
+
+
 def test_a_month_that_still_grows_raises_nothing_until_it_is_over(
     monitoring: Monitoring, flights: Flights, scope: Scope, clock: FixedClock
 ) -> None:
@@ -431,24 +447,38 @@ def test_a_log_that_never_rests_is_looked_at_all_the_same(
     assert by_month(monitoring, scope)[4].rows >= 300
 
 
+class Racing(Data):
+    """Something else happens while an evaluation reads: so many times."""
+
+    def __init__(self, database: Database, data: Data, times: int, meanwhile: Callable[[], object]) -> None:
+        super().__init__(database, data._tables)
+        self.times, self.meanwhile = times, meanwhile
+
+    def resolve(self, *args: Any, **kwargs: Any) -> Any:
+        if self.times:
+            self.times -= 1
+            self.meanwhile()
+        return super().resolve(*args, **kwargs)
+
+
 def test_two_evaluations_at_once_count_nothing_twice(
     monitoring: Monitoring, flights: Flights, scope: Scope, data: Data, database: Database
 ) -> None:
     monitoring.create(scope, SPEC)
     flights.predict(APRIL)
+    racing = Racing(database, data, 2, lambda: monitoring.evaluate(scope, "delay"))
+    done = Monitoring(database, racing).evaluate(scope, "delay", complete_through=MAY)
+    assert done.problem is None
+    assert by_month(monitoring, scope)[4].rows == 2_000
+    assert by_month(monitoring, scope)[4].complete, "what was asked for is done on what the other left"
 
-    class Racing(Data):
-        """Another evaluation runs to its end while this one reads."""
 
-        raced = False
-
-        def resolve(self, *args: Any, **kwargs: Any) -> Any:
-            if not self.raced:
-                self.raced = True
-                monitoring.evaluate(scope, "delay")
-            return super().resolve(*args, **kwargs)
-
-    racing = Racing(database, data._tables)
+def test_an_evaluation_that_never_gets_its_turn_says_so(
+    monitoring: Monitoring, flights: Flights, scope: Scope, data: Data, database: Database
+) -> None:
+    monitoring.create(scope, SPEC)
+    flights.predict(APRIL)
+    racing = Racing(database, data, 99, lambda: monitoring.evaluate(scope, "delay"))
     with pytest.raises(Conflict, match="changed in the meantime"):
         Monitoring(database, racing).evaluate(scope, "delay")
     assert by_month(monitoring, scope)[4].rows == 2_000
@@ -460,16 +490,8 @@ def test_data_that_arrives_during_an_evaluation_is_looked_at_by_the_next(
     monitoring.create(scope, SPEC)
     flights.predict(APRIL)
 
-    class Arriving(Data):
-        arrived = False
-
-        def resolve(self, *args: Any, **kwargs: Any) -> Any:
-            if not self.arrived:
-                self.arrived = True
-                monitoring.mark_due(scope, "predictions.delay")
-            return super().resolve(*args, **kwargs)
-
-    Monitoring(database, Arriving(database, data._tables)).evaluate(scope, "delay", complete_through=MAY)
+    arriving = Racing(database, data, 1, lambda: monitoring.mark_due(scope, "predictions.delay"))
+    Monitoring(database, arriving).evaluate(scope, "delay", complete_through=MAY)
     assert monitoring.get(scope, "delay").due_at is not None
 
 

@@ -8,7 +8,8 @@ The rules, and why:
   several windows. Only complete windows count, else growing ones would be tested over and over until one alarms.
 - An alert resolves when the value is back well inside the threshold, not barely; between the two nothing changes. So a
   value at the edge does not ring twice.
-- At most one alert per kind is unresolved. A window alarms once: whoever resolved its alert has seen it.
+- At most one alert per kind is unresolved. A window alarms once: whoever resolved its alert has seen it. But a later
+  window that is as bad is news, and rings the same alert again: what was done about it has not helped.
 """
 
 from __future__ import annotations
@@ -50,6 +51,16 @@ class Raise(msgspec.Struct, frozen=True, kw_only=True):
     values: dict[str, float]
 
 
+class Again(msgspec.Struct, frozen=True, kw_only=True):
+    """An unresolved alert to ring again, for a later window."""
+
+    alert: str
+    window_start: datetime
+    window_end: datetime
+    reason: str
+    values: dict[str, float]
+
+
 class Resolve(msgspec.Struct, frozen=True, kw_only=True):
     """An alert to resolve."""
 
@@ -57,7 +68,7 @@ class Resolve(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
-Decision = Raise | Resolve
+Decision = Raise | Again | Resolve
 
 
 def decide(
@@ -66,7 +77,10 @@ def decide(
     baselines: Mapping[str, Baseline],
     alerts: Sequence[Alert],
 ) -> list[Decision]:
-    """What to raise and resolve now. `baselines` are by model version; `alerts` are all of this monitor, any status."""
+    """What to raise, ring again and resolve now.
+
+    `baselines` are by model version; `alerts` are all of this monitor, in any status.
+    """
     decisions: list[Decision] = []
     serving = _serving_versions(windows)
     for kind in KINDS:
@@ -75,6 +89,19 @@ def decide(
             reason = _why_resolve(thresholds, kind, alert, windows, baselines, serving)
             if reason is not None:
                 decisions.append(Resolve(alert=alert.id, reason=reason))
+                continue
+            version = alert.model_version
+            later = _why_raise(thresholds, kind, version, windows, baselines.get(version), alert.window_start)
+            if later is not None:
+                decisions.append(
+                    Again(
+                        alert=alert.id,
+                        window_start=later.window_start,
+                        window_end=later.window_end,
+                        reason=later.reason,
+                        values=later.values,
+                    )
+                )
         if unresolved:
             continue
         for version in serving:

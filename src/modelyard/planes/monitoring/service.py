@@ -18,7 +18,7 @@ from modelyard.kernel.limits import PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX
 from modelyard.kernel.reconcile import Lease, Reconciler
 from modelyard.planes.data import Data
 from modelyard.planes.monitoring import store
-from modelyard.planes.monitoring.decisions import Raise, Resolve, decide
+from modelyard.planes.monitoring.decisions import Again, Raise, Resolve, decide
 from modelyard.planes.monitoring.evaluation import Evaluator, Outcome, baseline_of
 from modelyard.planes.monitoring.performance import parse_label
 from modelyard.planes.monitoring.reconcile import EvaluateMonitors, WatchDatasets
@@ -29,6 +29,7 @@ from modelyard.types.page import Page
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
 STATUSES = ("open", "acknowledged", "resolved")
+EVALUATE_TRIES = 5
 GATHER_S = 3.0
 """A log that is written to all the time makes many small versions: they are looked at together."""
 DECIDED_WINDOWS_MAX = 200
@@ -122,8 +123,17 @@ class Monitoring:
         return Page(whole, whole[-1].start.isoformat())
 
     def evaluate(self, scope: Scope, name: str, *, complete_through: datetime | None = None) -> Evaluation:
-        """Evaluate now. Windows that end by `complete_through` are taken as complete from now on. Raises NotFound,
-        Conflict (`stale`) where the monitor was changed meanwhile."""
+        """Evaluate now. Windows that end by `complete_through` are taken as complete from now on.
+
+        Where the platform itself evaluates at the same time, it is done again on what that left. Raises NotFound;
+        Conflict (`stale`) where the monitor changes all the time.
+        """
+        for _ in range(EVALUATE_TRIES - 1):
+            try:
+                return self.carry_out(scope, name, lease=None, complete_through=complete_through)
+            except Conflict as error:
+                if error.code != "stale":
+                    raise
         return self.carry_out(scope, name, lease=None, complete_through=complete_through)
 
     def carry_out(
@@ -166,9 +176,7 @@ class Monitoring:
 
     def _apply(self, tx: Transaction, row: store.MonitorRow, outcome: Outcome, kept: set[WindowKey]) -> Evaluation:
         monitor_id = row.noun.id
-        if outcome.restart:
-            store.delete_windows(tx, monitor_id)
-        store.put_windows(tx, monitor_id, outcome.windows)
+        # First of all, so that of two evaluations at once one goes on and the other ends here.
         store.update_monitor(
             tx,
             row,
@@ -181,6 +189,9 @@ class Monitoring:
                 "problem": None,
             },
         )
+        if outcome.restart:
+            store.delete_windows(tx, monitor_id)
+        store.put_windows(tx, monitor_id, outcome.windows)
         raised, resolved = self._decide(tx, row, outcome)
         return Evaluation(
             monitor=row.noun.name,
@@ -258,6 +269,10 @@ class Monitoring:
                 match decision:
                     case Raise():
                         raised.append(_raise(tx, row, decision, models.get(decision.model_version), outcome))
+                    case Again():
+                        alert = next(one for one in alerts if one.id == decision.alert)
+                        _ring_again(tx, row, alert, decision)
+                        raised.append(alert.id)
                     case Resolve():
                         _resolve(tx, next(one for one in alerts if one.id == decision.alert), decision.reason)
                         resolved.append(decision.alert)
@@ -345,25 +360,12 @@ def _raise(tx: Transaction, row: store.MonitorRow, decision: Raise, model: str |
             "id": alert_id, "monitor_id": row.noun.id, "monitor": spec.name, "endpoint": spec.endpoint,
             "kind": decision.kind, "status": "open", "model": model, "model_version": decision.model_version,
             "window_start": decision.window_start, "window_end": decision.window_end, "reason": decision.reason,
-            "numbers": decision.values, "raised_at": tx.now,
+            "numbers": decision.values, "windows": 1, "raised_at": tx.now,
         },
     )  # fmt: skip
-    tx.event(
-        "alert.raised",
-        f"alert:{alert_id}",
-        {
-            "monitor": spec.name,
-            "kind": decision.kind,
-            "endpoint": spec.endpoint,
-            "model": model,
-            "model_version": decision.model_version,
-            "window": window_label(spec.window, decision.window_start),
-            "window_start": decision.window_start.isoformat(),
-            "window_end": decision.window_end.isoformat(),
-            "reason": decision.reason,
-            "values": decision.values,
-        },
-    )
+    alert = store.alert_of(tx, alert_id)
+    assert alert is not None
+    _announce(tx, spec, alert)
     tx.link(f"monitor:{spec.name}", "produced", f"alert:{alert_id}")
     tx.link(f"alert:{alert_id}", "derived", f"dataset:{row.predictions}@{outcome.predictions_version}")
     if spec.labels is not None and outcome.labels_version is not None:
@@ -371,6 +373,40 @@ def _raise(tx: Transaction, row: store.MonitorRow, decision: Raise, model: str |
     if model is not None:
         tx.link(f"alert:{alert_id}", "derived", f"model:{model}@{decision.model_version}")
     return alert_id
+
+
+def _ring_again(tx: Transaction, row: store.MonitorRow, alert: Alert, decision: Again) -> None:
+    values = {
+        "window_start": decision.window_start,
+        "window_end": decision.window_end,
+        "reason": decision.reason,
+        "numbers": decision.values,
+        "windows": alert.windows + 1,
+    }
+    store.update_alert(tx, alert, values)
+    later = store.alert_of(tx, alert.id)
+    assert later is not None
+    _announce(tx, row.noun.spec, later)
+
+
+def _announce(tx: Transaction, spec: MonitorSpec, alert: Alert) -> None:
+    tx.event(
+        "alert.raised",
+        f"alert:{alert.id}",
+        {
+            "monitor": alert.monitor,
+            "kind": alert.kind,
+            "endpoint": alert.endpoint,
+            "model": alert.model,
+            "model_version": alert.model_version,
+            "window": window_label(spec.window, alert.window_start),
+            "window_start": alert.window_start.isoformat(),
+            "window_end": alert.window_end.isoformat(),
+            "reason": alert.reason,
+            "values": alert.values,
+            "again": alert.windows > 1,
+        },
+    )
 
 
 def _resolve(tx: Transaction, alert: Alert, reason: str) -> None:
