@@ -63,8 +63,15 @@ class Jobs:
 
     def submit_job(self, scope: Scope, spec: SubmitJob) -> Job:
         """Put a job into the queue. Raises InvalidInput; Conflict for a key that was used for something else."""
-        with self.database.transaction(scope) as tx:
-            job = self.submit(tx, spec)
+        try:
+            with self.database.transaction(scope) as tx:
+                job = self.submit(tx, spec)
+        except Conflict as error:
+            if error.code != "catalog.integrity":
+                raise
+            # Somebody submitted the same key at the same moment: theirs is the job.
+            with self.database.transaction(scope) as tx:
+                job = self.submit(tx, spec)
         self.wake()
         return job
 
