@@ -21,7 +21,9 @@ def run(screen: Screen) -> PipelineRun:
     for step in done.steps:
         if step.name.startswith("train-"):
             found = step_output(done.id, step.name)
-            screen.good(f"{found['candidate']:9} AUC {found['auc']:.3f} on the held-out weeks, run {found['run']}")
+            screen.good(
+                f"{found['candidate']:9} log loss {found['log_loss']:.4f}, AUC {found['auc']:.3f} on the held-out weeks, run {found['run']}"
+            )
     return done
 
 

@@ -29,7 +29,7 @@ def create(screen: Screen, trained: PipelineRun, evaluation: Evaluation) -> None
         window="month",
         labels=Labels(dataset="outcomes", key="flight_id", label="late", known_at="landed_at"),
         baseline=Baseline(auc=scores.auc, base_rate=scores.positives / scores.rows, rows=scores.rows),
-        thresholds=Thresholds(auc_drop=0.08, calibration=0.04),
+        thresholds=Thresholds(auc_drop=0.08, calibration=0.02),
         score="probabilities.1",
     )
     create_monitor(spec)

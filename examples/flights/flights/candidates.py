@@ -38,5 +38,5 @@ def _forest() -> Pipeline:
 
 def _boosting() -> HistGradientBoostingClassifier:
     return HistGradientBoostingClassifier(
-        max_iter=120, learning_rate=0.08, max_leaf_nodes=31, min_samples_leaf=50, l2_regularization=1.0, random_state=0
+        max_iter=120, learning_rate=0.08, max_leaf_nodes=15, min_samples_leaf=100, l2_regularization=5.0, random_state=0
     )

@@ -91,7 +91,7 @@ def _in(months: tuple[int, ...]) -> str:
 
 
 def _query(statement: str) -> pa.Table:
-    return _year().cursor().execute(statement).to_arrow_table()
+    return _year().sql(statement).to_arrow_table()
 
 
 @functools.cache

@@ -102,16 +102,22 @@ def train(candidate: str, training: dict[str, Any], held_out: dict[str, Any]) ->
             graph, name="model", signature=ModelSignature(inputs, outputs), pip_requirements=["onnxruntime"]
         )
         scores = model.predict_proba(matrix(tests))[:, 1]
-        auc = float(roc_auc_score(labels_of(tests), scores))
-        mlflow.log_metrics({"held_out_auc": auc, "held_out_log_loss": float(log_loss(labels_of(tests), scores))})
+        found = {
+            "auc": float(roc_auc_score(labels_of(tests), scores)),
+            "log_loss": float(log_loss(labels_of(tests), scores)),
+        }
+        mlflow.log_metrics({f"held_out_{name}": value for name, value in found.items()})
         mlflow.set_tags({"training": f"{training['dataset']}@{training['version']}", "candidate": candidate})
-    return {"candidate": candidate, "run": run.info.run_id, "source": logged.model_uri, "auc": auc}
+    return {"candidate": candidate, "run": run.info.run_id, "source": logged.model_uri, **found}
 
 
 @task(retries=1)
 def register(trained: list[dict[str, Any]], held_out: dict[str, Any], model: str) -> dict[str, Any]:
-    """Register the best by AUC, and give the gates their evidence: it and the champion on the same held-out rows."""
-    best = max(trained, key=lambda one: one["auc"])
+    """Register the best, and give the gates their evidence: it and the champion on the same held-out rows.
+
+    The best is the one of the least log loss: what is served are probabilities, and these must be right.
+    """
+    best = min(trained, key=lambda one: one["log_loss"])
     handle = modelyard.model(model)
     version = handle.register(
         best["source"], run=best["run"], description=f"{best['candidate']}, AUC {best['auc']:.3f} on the held-out weeks"
