@@ -156,7 +156,8 @@ class Column(Struct, frozen=True):
 class ColumnProfile(Struct, frozen=True, kw_only=True):
     """What the values of one column look like. `distinct` and `quantiles` are approximate; `min` and `max` are exact.
 
-    `mean`, `std` and `quantiles` (keyed `0.05` to `0.95`) are those of the finite numbers; times are in text.
+    `mean`, `std` and `quantiles` (keyed `0.05` to `0.95`) are those of the finite numbers; times are in text. `sketch`
+    is what the platform merges of the column when rows are appended; it is not sent.
     """
 
     name: str
@@ -171,6 +172,7 @@ class ColumnProfile(Struct, frozen=True, kw_only=True):
     std: float | None = None
     quantiles: dict[str, float] = {}
     top: list[Any] = []
+    sketch: str = ""
 
 
 class Profile(Struct, frozen=True, kw_only=True):

@@ -10,6 +10,8 @@ from pathlib import Path
 from tempfile import gettempdir
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from modelyard.engines.tables.arrow import scan
 from modelyard.engines.tables.base import FileSet, Snapshot, TableStore
 from modelyard.engines.tables.sql import SqlLimits, SqlSession, sandbox
@@ -179,7 +181,7 @@ class Data:
 
     def resolve(self, scope: Scope, name: str, ref: Ref = None) -> DatasetVersion:
         """The version that a reference names: a number, a tag, or None, `main` or `latest` for the newest."""
-        return self._resolve(scope, self._row(scope, name), ref).noun
+        return _as_sent(self._resolve(scope, self._row(scope, name), ref).noun)
 
     def versions(
         self, scope: Scope, name: str, *, after: str | None = None, limit: int = PAGE_ITEMS_DEFAULT
@@ -231,7 +233,7 @@ class Data:
         if scope.actor.startswith(JOB_PREFIX):
             with self._database.transaction(scope) as tx:
                 tx.link(scope.actor, "used", version.noun.urn)
-        return version.noun, self._tables.snapshot(row.location, version.table_version)
+        return _as_sent(version.noun), self._tables.snapshot(row.location, version.table_version)
 
     def query(self, scope: Scope, statement: str, datasets: Mapping[str, Ref]) -> pa.Table:
         """Run one SELECT over the named datasets, each at its reference, in a sandbox that can read nothing else."""
@@ -411,6 +413,14 @@ def _quarantined(write: store.WriteRow) -> Quarantined:
         source=write.source,
         report=write.report,
     )
+
+
+def _as_sent(version: DatasetVersion) -> DatasetVersion:
+    """The version without the sketches, which only this plane can use."""
+    if version.profile is None:
+        return version
+    columns = [replace(column, sketch="") for column in version.profile.columns]
+    return replace(version, profile=replace(version.profile, columns=columns))
 
 
 def _page_size(limit: int) -> int:

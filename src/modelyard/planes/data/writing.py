@@ -17,9 +17,10 @@ from modelyard.kernel.ids import new_id
 from modelyard.planes.data import store
 from modelyard.planes.data.audit import Audited, columns_of, make_profile, run_checks
 from modelyard.planes.data.checks import BATCH, DATASET, implied_by_key
+from modelyard.planes.data.profile import merge_profiles
 from modelyard.planes.data.publish import Publisher, make_plan
 from modelyard.planes.data.schemas import resulting_schema, schema_result
-from modelyard.types.data import Check, CheckReport, DatasetVersion, WriteMode, WriteResult
+from modelyard.types.data import Check, CheckReport, DatasetVersion, Profile, WriteMode, WriteResult
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -171,8 +172,19 @@ class Writer:
         with self._open_session(tables) as session:
             results = [structure, *run_checks(session, checks, columns, now)]
             passed = all(one.status == "passed" or one.severity == "warn" for one in results)
-            profile = make_profile(session, columns_of(schema)) if passed else None
+            profile = make_profile(session, columns) if passed else None
+        if profile is not None and keep:
+            profile = self._merged(base, profile, tables[DATASET])
         return Audited(CheckReport(passed=passed, rows=staged.rows, results=results), profile)
+
+    def _merged(self, base: Base, batch: Profile, whole: FileSet) -> Profile:
+        """The profile of the dataset with the batch in it, from what both say of themselves."""
+        before = None if base.version is None else base.version.noun.profile
+        merged = None if before is None else merge_profiles(before, batch)
+        if merged is not None:
+            return merged
+        with self._open_session({BATCH: whole}) as session:
+            return make_profile(session, columns_of(whole.schema))
 
     def _base(self, scope: Scope, dataset: store.DatasetRow) -> Base:
         with self._database.reading(scope) as tx:
