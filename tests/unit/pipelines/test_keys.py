@@ -174,6 +174,11 @@ def test_results_that_are_not_at_hand_are_none() -> None:
     [
         Plan(name="p"),
         Plan(name="p", steps=[step(), step()]),
+        Plan(name="p" * 200, steps=[step()]),
+        Plan(name="../p", steps=[step()]),
+        Plan(name="p", steps=[step(name="a b")]),
+        Plan(name="p", steps=[step(task=f"m:{'f' * 600}")]),
+        Plan(name="p", steps=[step(name=f"s{number}") for number in range(1001)]),
         Plan(name="p", steps=[step(task="os:system;x")]),
         Plan(name="p", steps=[step(task="f")]),
         Plan(name="p", steps=[step(task="..:f")]),

@@ -492,6 +492,8 @@ def test_registering_twice_is_one_version_and_bad_plans_are_refused(plant: Plant
         sdk.start_run("never", client=plant.client)
     with pytest.raises(InvalidInput, match="'n' must be int"):
         sdk.start_run("flow", {"n": "x"}, client=plant.client)
+    with pytest.raises(InvalidInput, match="not a URN"):
+        sdk.start_run("flow", cause="no urn", client=plant.client)
     assert plant.pipelines.list_runs(plant.scope).items == []
 
 

@@ -27,6 +27,9 @@ from modelyard.types.pipelines import (
 KEY_VERSION = 1
 """Part of every key: raised when what a key covers changes, so that old entries are not found."""
 
+STEPS_MAX = 1_000
+TASK_CHARACTERS_MAX = 500
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,103}")
 _DATASET = re.compile(r"(?P<name>[^@]{1,255})(?:@(?P<ref>[^@]{1,255}))?")
 _CHECKS: dict[str, tuple[type, ...]] = {"bool": (bool,), "int": (int,), "float": (int, float), "str": (str,)}
 
@@ -223,13 +226,18 @@ def check_plan(plan: Plan) -> None:
     """Raise InvalidInput for a plan that no pipeline function yields: it may have come over the wire from anywhere."""
     seen: set[str] = set()
     params = {param.name for param in plan.params}
-    if not plan.steps:
-        raise _invalid(plan, "it has no steps")
+    if not plan.steps or len(plan.steps) > STEPS_MAX:
+        raise _invalid(plan, f"it has {len(plan.steps)} steps; from 1 to {STEPS_MAX} are allowed")
+    for name in (plan.name, *(step.name for step in plan.steps)):
+        if not _NAME.fullmatch(name):
+            raise _invalid(plan, f"{name[:80]!r} is no name: it takes at most 100 letters, digits, '_', '.' and '-'")
     for step in plan.steps:
         if step.name in seen:
             raise _invalid(plan, f"two steps are called '{step.name}'")
         module, _, function = step.task.partition(":")
-        if not (all(part.isidentifier() for part in module.split(".")) and function.isidentifier()):
+        if len(step.task) > TASK_CHARACTERS_MAX or not (
+            all(part.isidentifier() for part in module.split(".")) and function.isidentifier()
+        ):
             raise _invalid(plan, f"'{step.task[:100]}' is not a task, written 'module:function'")
         for given in step.inputs.values():
             _check_leaves(plan, f"step '{step.name}'", given, seen, params)

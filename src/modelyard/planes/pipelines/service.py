@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, BinaryIO, Protocol
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, BinaryIO, Protocol, TypeVar
 
 import msgspec
 
@@ -50,6 +51,8 @@ INLINE_BYTES_MAX = 64 * 1024
 """Plain outputs up to this size are kept in the step's own row."""
 
 PARAMS_BYTES_MAX = 1024 * 1024
+T = TypeVar("T")
+_URN = re.compile(r"[a-z][a-z-]{0,31}:[^\s\x00-\x1f]{1,470}")
 
 
 class Versions(Protocol):
@@ -110,6 +113,10 @@ class Pipelines:
         for step in plan.steps:
             check_spec(step_job(plan, "", step, 1), self.jobs.capacity())
         digest = digest_of([plan, request.code.digest, request.code.import_paths])
+        return _unless_raced(lambda: self._register(scope, request, digest))
+
+    def _register(self, scope: Scope, request: RegisterPipeline, digest: str) -> Pipeline:
+        plan = request.plan
         with self.database.transaction(scope) as tx:
             existing = store.pipeline_by_digest(tx, plan.name, digest)
             if existing is not None:
@@ -171,12 +178,7 @@ class Pipelines:
         `cause` is the URN of what triggered it. Raises NotFound, InvalidInput; Conflict for a key used otherwise.
         """
         given = dict(params or {})
-        if len(canonical(given)) > PARAMS_BYTES_MAX:
-            raise InvalidInput(
-                f"the params have more than {PARAMS_BYTES_MAX:,} bytes",
-                code="pipeline.params_invalid",
-                hint="write large inputs to a dataset and pass its name",
-            )
+        _check_start(given, cause, idempotency_key)
         pipeline = self.get_pipeline(scope, name, version)
         request_digest = digest_of([name, version, given, cause])
         existing = self._started_before(scope, idempotency_key, request_digest)
@@ -187,39 +189,39 @@ class Pipelines:
             label: self._data.resolve(scope, ref.name, ref.ref).version
             for label, ref in dataset_refs(pipeline.plan, complete).items()
         }
+        row = {
+            "pipeline": name,
+            "version": pipeline.version,
+            "state": RunState.RUNNING.value,
+            "params": complete,
+            "datasets": pinned,
+            "cause": cause,
+            "reason": "",
+            "idempotency_key": idempotency_key,
+            "request_digest": request_digest,
+        }
+        run_id = _unless_raced(lambda: self._insert_run(scope, pipeline, row))
+        self.jobs.wake()
+        return self.get_run(scope, run_id)
+
+    def _insert_run(self, scope: Scope, pipeline: Pipeline, row: dict[str, Any]) -> str:
+        """Write a new run with its steps; gives the id of the one that is there if its key was used meanwhile."""
         environment = current_environment()
         run_id = new_id()
         with self.database.transaction(scope) as tx:
-            raced = None if idempotency_key is None else store.run_by_key(tx, idempotency_key)
+            raced = None if row["idempotency_key"] is None else store.run_by_key(tx, row["idempotency_key"])
             if raced is not None:
-                return _run_noun(tx, _run_row(tx, raced.id))
+                return str(raced.id)
             _keep_environment(tx, environment)
-            tx.execute(
-                store.runs.insert().values(
-                    id=run_id,
-                    project=tx.project,
-                    pipeline=name,
-                    version=pipeline.version,
-                    state=RunState.RUNNING.value,
-                    params=complete,
-                    datasets=pinned,
-                    env=environment.hash,
-                    cause=cause,
-                    reason="",
-                    idempotency_key=idempotency_key,
-                    request_digest=request_digest,
-                    created_by=tx.actor,
-                    created_at=tx.now,
-                    check_at=tx.now,
-                )
-            )
+            more = {"id": run_id, "project": tx.project, "env": environment.hash, "created_by": tx.actor}
+            tx.execute(store.runs.insert().values(**row, **more, created_at=tx.now, check_at=tx.now))
             tx.execute(store.steps.insert(), _new_steps(tx, run_id, pipeline.plan))
-            urn = f"pipeline-run:{run_id}"
-            tx.event("pipeline-run.started", urn, {"pipeline": name, "version": pipeline.version, "cause": cause})
+            urn, cause = f"pipeline-run:{run_id}", row["cause"]
+            data = {"pipeline": pipeline.name, "version": pipeline.version, "cause": cause}
+            tx.event("pipeline-run.started", urn, data)
             if cause is not None:
                 tx.link(cause, "triggered", urn)
-        self.jobs.wake()
-        return self.get_run(scope, run_id)
+        return run_id
 
     def get_run(self, scope: Scope, run_id: str) -> PipelineRun:
         """A run with its steps. Raises NotFound."""
@@ -408,6 +410,31 @@ class Pipelines:
                     hint="use a new key for what is not the same run",
                 )
             return _run_noun(tx, _run_row(tx, row.id))
+
+
+def _unless_raced(call: Callable[[], T]) -> T:
+    """Once more where somebody else wrote the same row at the same moment: then it is found."""
+    try:
+        return call()
+    except Conflict as error:
+        if error.code != "catalog.integrity":
+            raise
+    return call()
+
+
+def _check_start(params: dict[str, Any], cause: str | None, idempotency_key: str | None) -> None:
+    if len(canonical(params)) > PARAMS_BYTES_MAX:
+        raise InvalidInput(
+            f"the params have more than {PARAMS_BYTES_MAX:,} bytes",
+            code="pipeline.params_invalid",
+            hint="write large inputs to a dataset and pass its name",
+        )
+    if cause is not None and not _URN.fullmatch(cause):
+        raise InvalidInput(
+            f"the cause {cause[:80]!r} is not a URN", code="pipeline.cause_invalid", hint="write it as 'alert:<id>'"
+        )
+    if len(idempotency_key or "") > 255:
+        raise InvalidInput("the idempotency key is longer than 255 characters", code="pipeline.key_invalid")
 
 
 def _pipeline_row(tx: Transaction, name: str, version: int | None) -> Any:
