@@ -130,10 +130,6 @@ def order_model(
     field_name: str, ascending: bool, dataset_name: str | None = None, dataset_digest: str | None = None
 ) -> ModelOrder:
     """One key to order logged models by. Raises InvalidInput."""
-    if dataset_digest and not dataset_name:
-        raise InvalidInput(
-            "`dataset_digest` can only be specified if `dataset_name` is also specified.", code="order.invalid"
-        )
     if "." in field_name:
         entity, _, key = field_name.partition(".")
         if entity != "metrics":

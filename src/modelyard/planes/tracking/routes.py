@@ -43,13 +43,17 @@ _FILE = "/api/runs/{run_id:str}/artifacts/{path:path}"
 def list_experiments(
     caller: Scope,
     tracking: Tracking,
+    name: str = "",
     filter: str = "",
     order_by: list[str] | None = None,
     view: View = "active",
     limit: Limit = PAGE_ITEMS_DEFAULT,
     page: str = "",
 ) -> Page[Experiment]:
-    """The experiments that a filter picks, newest first unless ordered otherwise."""
+    """The experiment of a name, of whichever stage; or those that a filter picks, newest first unless ordered."""
+    if name:
+        found = tracking.experiments.find(caller, name)
+        return Page([found] if found else [])
     return tracking.experiments.search(caller, filter, order_by or (), view, limit, page)
 
 
