@@ -310,6 +310,8 @@ class Supervisor:
                 self.kill_at = leave_by if self.kill_at is None else min(self.kill_at, leave_by)
                 self._signal(signal.SIGTERM)
         elif self.stop_asked:
+            # Cleared before the wish is read: one that comes meanwhile is read once more, never lost.
+            self.stop_asked = False
             self._end("stopped", "stopped on request", self._stop_grace_s())
         elif self.timeout_at is not None and now >= self.timeout_at:
             self._end("timed_out", f"ran longer than its timeout of {self.spec['timeout_s']:g} s", self.spec["grace_s"])
@@ -320,7 +322,6 @@ class Supervisor:
             self.kill_at = now + 0.05
 
     def _end(self, outcome: str, message: str, grace_s: float) -> None:
-        self.stop_asked = False
         self.timeout_at = None
         kill_at = time.monotonic() + grace_s
         if self.outcome:
