@@ -159,5 +159,7 @@ def quantile(sketch: Sketch, share: float, low: float, high: float) -> float | N
     after = min(max(bisect_right(places, share), 1), len(places) - 1)
     left, right = values[after - 1], values[after]
     width = places[after] - places[after - 1]
-    between = left + (right - left) * ((share - places[after - 1]) / width) if width > 0 else left
+    part = (share - places[after - 1]) / width if width > 0 else 0.0
+    # Halved, since the difference of two doubles may be too large for one.
+    between = 2 * (left / 2 + (right / 2 - left / 2) * part)
     return min(max(between, left), right)
