@@ -152,7 +152,7 @@ def test_the_next_writer_carries_on_without_being_told(home: Path, step: str) ->
 
 def test_recovery_may_run_twice_and_at_once_with_writers(home: Path) -> None:
     subprocess.run([sys.executable, "-c", WRITER, home, "1", "after committed"], capture_output=True)
-    [recovery] = open_data(home).reconcilers()
+    recovery = open_data(home).reconcilers()[0]
     for _ in range(2):
         for key in ("default/flights",):
             recovery.act(key, None)  # type: ignore[arg-type]

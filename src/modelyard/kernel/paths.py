@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import stat
 import unicodedata
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Literal, NoReturn
 
@@ -185,3 +187,22 @@ def sync_directory(directory: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def remove_older(directory: Path, before: datetime) -> int:
+    """Remove the files and directories right below `directory` that were last written before the instant.
+
+    Returns how many. Links are removed and not followed; a directory that is not there holds nothing.
+    """
+    removed = 0
+    if not directory.is_dir():
+        return removed
+    for entry in list(directory.iterdir()):
+        with suppress(FileNotFoundError):
+            if entry.lstat().st_mtime < before.timestamp():
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry, ignore_errors=True)
+                else:
+                    entry.unlink()
+                removed += 1
+    return removed

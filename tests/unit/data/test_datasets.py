@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 import threading
 from pathlib import Path
 
@@ -473,6 +474,33 @@ def test_tags_move_and_go(data: Data, scope: Scope) -> None:
     for tag in ("1", "main", "latest", "", "a/b"):
         with pytest.raises(InvalidInput):
             data.tag(scope, "flights", tag, 1)
+
+
+# --- sweeping ---------------------------------------------------------------------------------------------------
+
+
+def test_what_a_crash_left_is_swept_and_quarantine_is_not(
+    data: Data, scope: Scope, clock: FixedClock, tmp_path: Path
+) -> None:
+    data.create(scope, "flights", checks=CHECKS)
+    held = data.write(scope, "flights", flights(1, distance=-1)).quarantine_id
+    staging = tmp_path / "tables" / "default" / "flights" / "_staged"
+    orphan, fresh, body = staging / "0", staging / "1", data.spool()
+    for path in (orphan, fresh):
+        path.mkdir()
+    body.write_bytes(b"half")
+    now = dt.datetime.now(dt.UTC)
+    long_ago = (now - dt.timedelta(days=2)).timestamp()
+    for path in (orphan, body, staging / (held or "")):
+        os.utime(path, (long_ago, long_ago))
+    recovery, sweep = data.reconcilers()
+    assert recovery.due(now) == []
+    [key] = sweep.due(now)
+    sweep.act(key, None)  # type: ignore[arg-type]
+    assert (orphan.exists(), fresh.exists(), body.exists()) == (False, True, False)
+    assert data.quarantined_rows(scope, "flights", held or "").rows
+    assert sweep.due(now + dt.timedelta(minutes=59)) == []
+    assert sweep.due(now + dt.timedelta(minutes=61)) != []
 
 
 # --- profile ----------------------------------------------------------------------------------------------------

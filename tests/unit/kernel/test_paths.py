@@ -11,6 +11,7 @@ import tarfile
 import threading
 import zipfile
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -20,7 +21,15 @@ from hypothesis import strategies as st
 
 from modelyard.kernel.archives import ExtractionLimits, extract_tar, extract_zip
 from modelyard.kernel.errors import Conflict, InvalidInput, ModelyardError, NotFound, TooLarge
-from modelyard.kernel.paths import PATH_BYTES_MAX, collision_key, make_private, open_inside, safe_join, safe_relative
+from modelyard.kernel.paths import (
+    PATH_BYTES_MAX,
+    collision_key,
+    make_private,
+    open_inside,
+    remove_older,
+    safe_join,
+    safe_relative,
+)
 
 CLIMBING = [
     "../etc/passwd",
@@ -239,6 +248,22 @@ def test_private_directories_are_private(tmp_path: Path) -> None:
     made = make_private(tmp_path / "a" / "b")
     assert stat.S_IMODE(made.stat().st_mode) == 0o700
     assert make_private(made) == made
+
+
+def test_only_what_is_old_is_removed_and_links_are_not_followed(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "kept").write_bytes(b"x")
+    root = tmp_path / "root"
+    (root / "old" / "deep").mkdir(parents=True)
+    (root / "new").write_bytes(b"x")
+    (root / "link").symlink_to(outside)
+    os.utime(root / "old", (1, 1))
+    os.utime(root / "link", (1, 1), follow_symlinks=False)
+    assert remove_older(root, datetime(2000, 1, 1, tzinfo=UTC)) == 2
+    assert [path.name for path in root.iterdir()] == ["new"]
+    assert (outside / "kept").exists()
+    assert remove_older(tmp_path / "nowhere", datetime(2000, 1, 1, tzinfo=UTC)) == 0
 
 
 # --- extraction -------------------------------------------------------------------------------------------------

@@ -1,13 +1,15 @@
-"""What runs beside requests: ending publications that a crash cut off."""
+"""What runs beside requests: ending publications that a crash cut off, and removing what crashes left behind."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from modelyard.kernel.auth import Scope, system_scope
 from modelyard.kernel.reconcile import Lease
+
+SWEEP_EVERY = timedelta(hours=1)
 
 
 class Recovering(Protocol):
@@ -19,6 +21,14 @@ class Recovering(Protocol):
 
     def recover(self, scope: Scope, name: str) -> int:
         """Carry such publications out."""
+        ...
+
+
+class Sweeping(Protocol):
+    """What the sweep needs of the plane."""
+
+    def sweep(self, now: datetime) -> int:
+        """Remove what writes that came to nothing left behind a day ago or longer. Returns how many that were."""
         ...
 
 
@@ -37,3 +47,22 @@ class PublicationRecovery:
     def act(self, key: str, lease: Lease) -> None:  # noqa: ARG002  the table's lock fences, not the lease
         project, _, name = key.partition("/")
         self._data.recover(system_scope(project), name)
+
+
+class StagedSweep:
+    """Removes files of writes that were cut off before their verdict, soon after the start and then every hour."""
+
+    name = "data.sweep"
+
+    def __init__(self, data: Sweeping) -> None:
+        self._data = data
+        self._swept_at: datetime | None = None
+
+    def due(self, now: datetime) -> Sequence[str]:
+        if self._swept_at is not None and now - self._swept_at < SWEEP_EVERY:
+            return []
+        self._swept_at = now
+        return [now.isoformat()]
+
+    def act(self, key: str, lease: Lease) -> None:  # noqa: ARG002  removing twice is removing once
+        self._data.sweep(datetime.fromisoformat(key))

@@ -20,14 +20,14 @@ from modelyard.kernel.database import Database
 from modelyard.kernel.errors import Conflict, InvalidInput, NotFound
 from modelyard.kernel.ids import new_id
 from modelyard.kernel.limits import PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX
-from modelyard.kernel.paths import make_private
+from modelyard.kernel.paths import make_private, remove_older
 from modelyard.kernel.reconcile import Reconciler
 from modelyard.planes.data import store
 from modelyard.planes.data.audit import columns_of
 from modelyard.planes.data.checks import DATASET
 from modelyard.planes.data.profile import wire_row
 from modelyard.planes.data.publish import JOB_PREFIX
-from modelyard.planes.data.reconcile import PublicationRecovery
+from modelyard.planes.data.reconcile import PublicationRecovery, StagedSweep
 from modelyard.planes.data.writing import Writer, WriteRequest
 from modelyard.types.data import (
     Check,
@@ -47,6 +47,7 @@ Ref = int | str | None
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _LATEST = frozenset({"main", "latest"})
 _PENDING_AFTER = timedelta(seconds=30)
+_STAGED_KEPT = timedelta(hours=24)
 ROWS_SHOWN_MAX = 1_000
 
 
@@ -302,7 +303,16 @@ class Data:
 
     def reconcilers(self) -> Sequence[Reconciler]:
         """What the reconcile loop runs for this plane."""
-        return [PublicationRecovery(self)]
+        return [PublicationRecovery(self), StagedSweep(self)]
+
+    def sweep(self, now: datetime) -> int:
+        """Remove files of writes that came to nothing: older than a day, and in no version and no quarantine."""
+        before = now - _STAGED_KEPT
+        with self._database.reading() as tx:
+            locations = store.locations(tx)
+            kept = store.write_ids_kept(tx)
+        removed = sum(self._tables.sweep(location, kept, before) for location in locations)
+        return removed + (0 if self._spill is None else remove_older(self._spill, before))
 
     def spool(self) -> Path:
         """The name of a new file for a body that is being received."""

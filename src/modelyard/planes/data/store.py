@@ -281,6 +281,17 @@ def unfinished(tx: Transaction, before: datetime, limit: int) -> list[tuple[str,
     return [(row.project, row.name) for row in rows]
 
 
+def locations(tx: Transaction) -> list[str]:
+    """Where the tables of all projects are."""
+    return [row.location for row in tx.all(select(datasets.c.location))]
+
+
+def write_ids_kept(tx: Transaction) -> list[str]:
+    """The writes of all projects whose staged files are needed."""
+    statement = select(writes.c.id).where(writes.c.status.in_((PUBLISHING, QUARANTINED)))
+    return [row.id for row in tx.all(statement)]
+
+
 def set_tag(tx: Transaction, dataset_id: str, tag: str, version: int) -> None:
     delete_tag(tx, dataset_id, tag)
     tx.execute(tags.insert().values(dataset_id=dataset_id, tag=tag, version=version, at=tx.now, by=tx.actor))
