@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
+from decimal import Decimal
 
 NOTHING = "\u2013"
 _MINUS = "\u2212"
@@ -122,6 +123,14 @@ def actor(name: str) -> str:
     return f"{kind} {short_id(rest)}" if separator and len(rest) == 32 else name
 
 
+def money(amount: Decimal) -> str:
+    """An exact amount, to two places, or where it is small to as many as show two digits of it."""
+    if amount == 0:
+        return "0"
+    places = max(2, 1 - amount.copy_abs().adjusted())
+    return f"{amount:,.{places}f}"
+
+
 def percent(share: float | None, digits: int = 1) -> str:
     """A share of one as per cent: `12.5 %`."""
     if share is None or not math.isfinite(share):
@@ -157,11 +166,12 @@ def plural(number_of: int, noun: str) -> str:
 STATE_TONES: dict[str, str] = {
     **dict.fromkeys(
         ("ok", "finished", "succeeded", "passed", "ready", "running_ok", "published", "approved", "healthy",
-         "resolved", "promoted", "active", "champion", "main", "cached"), "good"),
+         "resolved", "promoted", "completed", "unchanged", "active", "champion", "main", "cached"), "good"),
     **dict.fromkeys(("running", "starting", "scheduled_now", "updating", "training", "canary"), "live"),
     **dict.fromkeys(
         ("waiting", "queued", "pending", "scheduled", "warning", "warn", "stale", "degraded", "acknowledged",
-         "unknown", "not_enough_data", "quarantined", "drifted", "paused", "preempted"), "warn"),
+         "unknown", "not_enough_data", "quarantined", "drifted", "paused", "dropped", "suppressed",
+         "preempted"), "warn"),
     **dict.fromkeys(
         ("failed", "error", "rejected", "killed", "lost", "timed_out", "firing", "open", "critical",
          "unhealthy", "broken", "crashed", "timeout"), "bad"),

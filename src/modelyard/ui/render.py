@@ -59,6 +59,7 @@ NAVIGATION: tuple[tuple[str, tuple[Entry, ...]], ...] = (
             Entry("models", "Models", "/models", "model"),
             Entry("endpoints", "Endpoints", "/endpoints", "endpoint"),
             Entry("monitors", "Monitors", "/monitors", "monitor"),
+            Entry("automation", "Automation", "/automation", "automation"),
         ),
     ),
     (
@@ -66,6 +67,7 @@ NAVIGATION: tuple[tuple[str, tuple[Entry, ...]], ...] = (
         (
             Entry("lineage", "Lineage", "/lineage", "lineage"),
             Entry("events", "Events", "/events", "event"),
+            Entry("cost", "Cost", "/cost", "cost"),
         ),
     ),
 )
@@ -137,6 +139,7 @@ def environment() -> Environment:
         measure=formats.measure,
         actor=formats.actor,
         percent=formats.percent,
+        money=formats.money,
         short_id=formats.short_id,
         truncated=formats.truncated,
         plural=formats.plural,

@@ -6,7 +6,8 @@ from urllib.parse import quote, urlencode
 
 from modelyard.ui.format import short_id
 
-_BY_NAME = {"endpoint": "/endpoints/", "monitor": "/monitors/", "experiment": "/experiments/"}
+_BY_NAME = {"endpoint": "/endpoints/", "monitor": "/monitors/", "pipeline": "/pipelines/"}
+_LISTED = {"trigger": "/automation", "response": "/automation"}
 _BY_ID = {"run": "/runs/", "job": "/jobs/", "pipeline-run": "/pipelines/runs/", "alert": "/alerts/"}
 _KINDS = {"env": "environment", "pipeline-run": "pipeline run", "feature-view": "feature view"}
 
@@ -38,6 +39,10 @@ def address_of(urn: str) -> str:
         return _BY_ID[kind] + quote(rest, safe="")
     if kind in _BY_NAME:
         return _BY_NAME[kind] + quote(rest, safe="")
+    if kind == "experiment":
+        return f"/runs?experiment={quote(rest, safe='')}"
+    if kind in _LISTED:
+        return _LISTED[kind]
     if kind == "dataset":
         return f"/datasets/{quote(name, safe='')}" + (f"?version={quote(version)}" if version else "")
     if kind == "model":

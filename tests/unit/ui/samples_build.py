@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from decimal import Decimal
 
-from modelyard.types import features, pipelines
+from modelyard.types import automation, cost, features, pipelines
 from modelyard.ui.frame import Crumb, Frame, Screen
+from modelyard.ui.views import automation as automation_views
+from modelyard.ui.views import cost as cost_views
 from modelyard.ui.views import features as feature_views
 from modelyard.ui.views import pipelines as pipeline_views
-from unit.ui.samples import JOB_ID, NOW, RUN_IDS, SCREENS, ago, rail
+from unit.ui.samples import JOB_ID, NOW, RUN_IDS, SCREENS, ago, decision, rail
 
 VIEW = features.FeatureView(
     name="origin_delays",
@@ -206,6 +209,94 @@ def pipeline_run_screen() -> Screen:
     )
 
 
+RESPONSE = automation.Response(
+    id=RUN_IDS[2],
+    trigger="retrain-on-drop",
+    event=RUN_IDS[3],
+    event_kind="alert.raised",
+    event_subject="alert:" + RUN_IDS[1],
+    event_at=ago(minutes=12),
+    state="promoted",
+    reason="alert.raised on monitor delay-monthly; no run within the last hour",
+    alert=RUN_IDS[1],
+    pipeline="train",
+    params={"through": "2013-06"},
+    pipeline_run=RUN_IDS[4],
+    model="delay",
+    challenger=3,
+    champion=2,
+    verdict="AUC better by 0.0123, at least 0.0041 with 95 % confidence: promoted to champion",
+    gates=tuple(decision(3, promotable=True, approved=True).gates),
+    created_at=ago(minutes=12),
+    updated_at=ago(minutes=4),
+)
+TRIGGER = automation.Trigger(
+    id="t",
+    name="retrain-on-drop",
+    spec=automation.TriggerSpec(
+        name="retrain-on-drop",
+        on=automation.OnEvent(kind="alert.raised", match={"kind": ["auc", "calibration"]}),
+        start=automation.StartPipeline(pipeline="train"),
+        then=automation.Promotion(model="delay"),
+        cooldown_s=3600,
+    ),
+    created_at=ago(hours=1),
+    created_by="anna",
+    updated_at=ago(hours=1),
+)
+
+
+def automation_screen() -> Screen:
+    row = automation_views.TriggerRow(
+        trigger=TRIGGER, waits_for=automation_views.waits_for(TRIGGER.spec.on), latest=RESPONSE
+    )
+    return automation_views.Triggers(
+        frame=Frame(title="Automation", section="automation"), rows=(row,), responses=(RESPONSE,)
+    )
+
+
+def response_screen() -> Screen:
+    frame = Frame(
+        title="retrain-on-drop on alert.raised",
+        section="automation",
+        kind="response",
+        state="promoted",
+        at=RESPONSE.created_at,
+        crumbs=(Crumb("Automation", "/automation"),),
+        rail=rail("pipeline-run:" + RUN_IDS[4]),
+    )
+    return automation_views.ResponsePage(frame=frame, response=RESPONSE)
+
+
+def cost_item(urn: str, hours: str) -> cost.CostItem:
+    quantity = Decimal(hours)
+    line = cost.CostLine(resource="cpu_h", quantity=quantity, price=Decimal("0.04"), amount=quantity * Decimal("0.04"))
+    return cost.CostItem(
+        urn=urn, currency="EUR", amount=line.amount, lines=(line,), jobs=(JOB_ID,), attempts=3, estimate=True
+    )
+
+
+def cost_screen() -> Screen:
+    parts = (
+        cost_item("pipeline:train", "0.0412"),
+        cost_item("pipeline:score", "0.0131"),
+        cost_item("(none)", "0.0007"),
+    )
+    allocation = cost.Allocation(
+        by="pipeline", currency="EUR", total=cost_item("project:default", "0.0550"), parts=parts
+    )
+    price = cost.Price(resource="cpu_h", price=Decimal("0.04"), effective_from=ago(days=30))
+    return cost_views.CostPage(
+        frame=Frame(title="Cost", section="cost"),
+        allocation=allocation,
+        rows=cost_views.rows(allocation),
+        book=cost.PriceBook(currency="EUR", prices=(price,), default=True),
+        by="pipeline",
+        groups=cost_views.GROUPS,
+        days=30,
+    )
+
+
 ALL_SCREENS: dict[str, tuple[str, str, Screen]] = {
     **SCREENS,
     "features": (
@@ -214,6 +305,9 @@ ALL_SCREENS: dict[str, tuple[str, str, Screen]] = {
         feature_views.FeatureViews(frame=Frame(title="Feature views", section="features"), views=(VIEW,)),
     ),
     "feature": ("/features/origin_delays", "feature_view.html", feature_view_screen()),
+    "automation": ("/automation", "automation.html", automation_screen()),
+    "response": ("/automation/responses/x", "response.html", response_screen()),
+    "cost": ("/cost", "cost.html", cost_screen()),
     "pipelines": ("/pipelines", "pipelines.html", pipelines_screen()),
     "pipeline": ("/pipelines/train", "pipeline.html", pipeline_screen()),
     "pipeline-run": ("/pipelines/runs/x", "pipeline_run.html", pipeline_run_screen()),

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from decimal import Decimal
 
 import msgspec
 
+from modelyard.types import automation as triggers
 from modelyard.types import pipelines as nouns
-from modelyard.ui.views import features, home, pipelines
+from modelyard.ui import format as formats
+from modelyard.ui.views import automation, cost, features, home, pipelines
 from unit.ui import samples_build as samples
 from unit.ui.samples import NOW
 
@@ -52,3 +55,27 @@ def test_a_failed_pipeline_needs_somebody_until_it_succeeds() -> None:
     assert need.why.startswith("step fit-gbdt-deep failed")
     again = msgspec.structs.replace(samples.RUN, state=nouns.RunState.SUCCEEDED)
     assert home.of_pipeline_runs([again, samples.RUN], since) == []
+
+
+def test_triggers_tell_what_they_wait_for() -> None:
+    assert automation.waits_for(samples.TRIGGER.spec.on) == "alert.raised with kind auc or calibration"
+    assert automation.waits_for(triggers.OnDataset(dataset="flights")) == "a new version of flights"
+    assert automation.waits_for(triggers.OnSchedule(cron="0 3 * * *")) == "0 3 * * * (UTC)"
+
+
+def test_a_response_that_waits_needs_somebody() -> None:
+    since = NOW - timedelta(days=7)
+    assert home.of_responses([samples.RESPONSE], since) == []
+    (need,) = home.of_responses([msgspec.structs.replace(samples.RESPONSE, state="waiting")], since)
+    assert need.href == f"/automation/responses/{samples.RESPONSE.id}"
+
+
+def test_shares_of_a_cost_add_up() -> None:
+    shown = cost.rows(samples.cost_screen().allocation)  # type: ignore[attr-defined]
+    assert [row.item.urn for row in shown] == ["pipeline:train", "pipeline:score", "(none)"]
+    assert abs(sum(row.share for row in shown) - 1) < 1e-9
+
+
+def test_small_amounts_of_money_keep_two_digits() -> None:
+    amounts = ["0", "0.0000123", "0.04", "1.5", "1234.567"]
+    assert [formats.money(Decimal(one)) for one in amounts] == ["0", "0.000012", "0.040", "1.50", "1,234.57"]

@@ -6,6 +6,8 @@ from typing import Any
 
 from modelyard.ui import assets
 from modelyard.ui.views import (
+    automation,
+    cost,
     datasets,
     endpoints,
     events,
@@ -34,6 +36,8 @@ ROUTES: list[Any] = [
     *models.ROUTES,
     *endpoints.ROUTES,
     *monitors.ROUTES,
+    *automation.ROUTES,
     *lineage.ROUTES,
     *events.ROUTES,
+    *cost.ROUTES,
 ]

@@ -12,6 +12,7 @@ from modelyard.kernel import events as log
 from modelyard.kernel.auth import Scope
 from modelyard.kernel.database import Database
 from modelyard.kernel.events import Event
+from modelyard.planes.automation import Automation
 from modelyard.planes.data import Data
 from modelyard.planes.jobs import Jobs
 from modelyard.planes.monitoring import Monitoring
@@ -19,6 +20,7 @@ from modelyard.planes.pipelines import Pipelines
 from modelyard.planes.registry import Registry
 from modelyard.planes.serving import Serving
 from modelyard.planes.tracking import Tracking
+from modelyard.types.automation import Response
 from modelyard.types.data import Quarantined
 from modelyard.types.jobs import Job, JobState
 from modelyard.types.monitoring import Alert, Monitor
@@ -37,7 +39,7 @@ COUNTED_MAX = 200
 EVENTS_SHOWN = 15
 STEP_LABEL = "pipeline_run"
 """On the jobs of pipeline steps: their failures are told once, as those of the run."""
-_URGENCY = ("alert", "endpoint", "monitor", "quarantine", "approval", "pipeline run", "job", "run")
+_URGENCY = ("alert", "endpoint", "monitor", "quarantine", "approval", "automation", "pipeline run", "job", "run")
 
 
 class Need(Struct, frozen=True, kw_only=True):
@@ -155,6 +157,22 @@ def of_approvals(decisions: Iterable[Decision]) -> list[Need]:
     ]
 
 
+def of_responses(responses: Iterable[Response], since: datetime) -> list[Need]:
+    """What a trigger set off and could not end by itself, since then."""
+    return [
+        Need(
+            kind="automation",
+            state=one.state,
+            title=one.trigger,
+            why=one.verdict or one.reason,
+            href=f"/automation/responses/{one.id}",
+            at=one.updated_at,
+        )
+        for one in responses
+        if one.state in ("waiting", "failed") and one.updated_at >= since
+    ]
+
+
 def of_jobs(jobs: Sequence[Job], since: datetime) -> list[Need]:
     """Jobs that failed since then, and of whose name none has succeeded after them. `jobs` is newest first."""
     mended: set[str] = set()
@@ -210,6 +228,7 @@ def home(
     registry: Registry,
     serving: Serving,
     monitoring: Monitoring,
+    automation: Automation,
 ) -> Home:
     """What needs somebody, how much there is of everything, and what happened last."""
     known_datasets = datasets.list(caller)
@@ -226,6 +245,7 @@ def home(
         *of_monitors(monitoring.list(caller).items),
         *of_quarantine(b for one in known_datasets.items for b in datasets.quarantine(caller, one.name).items),
         *of_approvals(d for one in known_models.items for d in models.waiting_for_approval(caller, registry, one)),
+        *of_responses(automation.responses(caller).items, since),
         *of_pipeline_runs(pipelines.list_runs(caller).items, since),
         *of_jobs([job for job in known_jobs.items if STEP_LABEL not in job.labels], since),
     ]

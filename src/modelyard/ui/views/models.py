@@ -217,7 +217,7 @@ def model_version(
             at=found.created_at,
             crumbs=(Crumb("Models", "/models"), Crumb(name, address_of(f"model:{name}"))),
             tabs=parts,
-            rail=rail(database, caller, found.urn, f"modelyard model get {name} --version {found.version}"),
+            rail=rail(database, caller, found.urn, f"modelyard model get {name} {found.version}"),
         ),
         version=found,
         tab=next(key for (key, _, _), part in zip(shown, parts, strict=True) if part.current),

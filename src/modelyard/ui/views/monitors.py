@@ -203,7 +203,7 @@ def alert(caller: Scope, database: Database, monitoring: Monitoring, alert_id: s
             state=found.status,
             at=found.raised_at,
             crumbs=(Crumb("Monitors", "/monitors"), Crumb(found.monitor, address_of(f"monitor:{found.monitor}"))),
-            rail=rail(database, caller, f"alert:{alert_id}", f"modelyard monitor alert {alert_id}"),
+            rail=rail(database, caller, f"alert:{alert_id}", f"modelyard monitor acknowledge {alert_id}"),
         ),
         alert=found,
         answers=tuple(answers),

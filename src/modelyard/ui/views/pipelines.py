@@ -208,7 +208,7 @@ def pipeline_run(caller: Scope, database: Database, pipelines: PipelinesPlane, r
                 Crumb("Pipelines", "/pipelines"),
                 Crumb(run.pipeline, f"/pipelines/{quote(run.pipeline, safe='')}"),
             ),
-            rail=rail(database, caller, f"pipeline-run:{run_id}", f"modelyard pipeline show {run_id}"),
+            rail=rail(database, caller, f"pipeline-run:{run_id}", f"modelyard pipeline runs {run_id}"),
             refresh_s=0 if run.state.final else 3,
         ),
         run=run,
