@@ -350,7 +350,7 @@ def test_bounds_in_the_log_never_hide_a_row(tables: TableStore, root: Path) -> N
 
 
 def test_sql_finds_nan_where_the_footers_bounds_do_not_count_it(tables: TableStore) -> None:
-    """In SQL NaN is greater than all numbers; a filter pushed down to Parquet's bounds, which leave it out, loses it."""
+    """In SQL NaN is greater than all numbers; a filter on bounds that leave it out loses it."""
     found = tables.snapshot(HERE, write(tables, "w1", pa.table({"f": [1.0, float("nan")]})))
     with sandbox({"t": found.file_set}) as session:
         assert session.one("SELECT count(*) AS n FROM t WHERE f > 2") == {"n": 1}

@@ -22,7 +22,8 @@ def run(screen: Screen) -> PipelineRun:
         if step.name.startswith("train-"):
             found = step_output(done.id, step.name)
             screen.good(
-                f"{found['candidate']:9} log loss {found['log_loss']:.4f}, AUC {found['auc']:.3f} on the held-out weeks, run {found['run']}"
+                f"{found['candidate']:9} log loss {found['log_loss']:.4f}, AUC {found['auc']:.3f} held out, "
+                f"run {found['run']}"
             )
     return done
 

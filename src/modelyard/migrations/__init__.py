@@ -13,7 +13,6 @@ import sqlalchemy as sa
 
 from modelyard.kernel.database import Database
 from modelyard.kernel.errors import Conflict
-from modelyard.kernel.schema import metadata
 
 __all__ = ["head", "migrate"]
 
@@ -31,9 +30,6 @@ def migrate(database: Database) -> None:
 
     Raises Conflict (`catalog.too_new`) where a newer program has written the catalog.
     """
-    if not any(_VERSIONS.glob("*.py")):
-        metadata.create_all(database.engine)
-        return
     found, wanted = _revision_of(database), head()
     if found == wanted:
         return

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from array import array
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -129,8 +130,6 @@ def keys_of(body: bytes) -> list[str]:
 
 def pack_short(histories: dict[str, History]) -> bytes:
     """Several short histories as one segment of the batch form."""
-    from array import array
-
     columns: tuple[Any, Any, Any] = (array("d"), array("q"), array("q"))
     for history in histories.values():
         for column, source in zip(columns, history, strict=True):
