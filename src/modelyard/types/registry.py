@@ -401,3 +401,40 @@ class StateReason(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """Why something is done (trust, drop)."""
 
     reason: str
+
+
+# --- webhooks ---------------------------------------------------------------------------------------------------
+
+
+class Webhook(Struct, frozen=True, kw_only=True):
+    """Who is told when the registry changes. The secret is never shown; `signed` says that there is one."""
+
+    id: str
+    name: str
+    url: str
+    events: list[str]
+    description: str
+    status: Literal["ACTIVE", "DISABLED"]
+    signed: bool
+    created_at: datetime
+    updated_at: datetime
+
+
+class WebhookDelivery(Struct, frozen=True, kw_only=True):
+    """One telling of one event to one webhook. `last_answer` is the status that came back, or why none did."""
+
+    id: str
+    webhook: str
+    event: str
+    status: Literal["waiting", "delivered", "failed"]
+    attempts: int
+    last_at: datetime | None = None
+    last_answer: str = ""
+
+
+class WebhookTest(Struct, frozen=True, kw_only=True):
+    """How a trial delivery ended."""
+
+    success: bool
+    response_status: int | None = None
+    error_message: str = ""

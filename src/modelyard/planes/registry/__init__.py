@@ -1,24 +1,30 @@
 """The registry: models, their immutable versions, the evidence about them, and the gates that aliases pass.
 
-`Registry` is the face: `.models`, `.versions`, `.evidence`, `.promotions`; on itself the verbs that other planes use.
+`Registry` is the face: `.models`, `.versions`, `.evidence`, `.promotions`, `.webhooks`; on itself are the verbs that
+other planes use.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
 from modelyard.engines.blobs.base import BlobStore
 from modelyard.kernel.auth import Scope, system_scope
 from modelyard.kernel.database import Database
+from modelyard.kernel.events import EventReader
+from modelyard.kernel.reconcile import Reconciler
 from modelyard.planes.data import Data
 from modelyard.planes.registry import store
 from modelyard.planes.registry.diff import changes
 from modelyard.planes.registry.evaluation import CALIBRATION_BINS, measure
+from modelyard.planes.registry.reconcile import WebhookDeliveries, WebhookReader
 from modelyard.planes.registry.services.evidence import Evidence
 from modelyard.planes.registry.services.models import Models
 from modelyard.planes.registry.services.promotions import Promotions
 from modelyard.planes.registry.services.versions import Versions
+from modelyard.planes.registry.services.webhooks import Webhooks
 from modelyard.planes.registry.snapshot import Sources
 from modelyard.planes.registry.sources import check_not_climbing
 from modelyard.planes.registry.verdicts import DataVerdicts
@@ -40,13 +46,16 @@ __all__ = [
 class Registry:
     """The registry plane over a catalog, a store of blobs, and the planes below it."""
 
-    def __init__(self, database: Database, blobs: BlobStore, tracking: Tracking, data: Data) -> None:
+    def __init__(
+        self, database: Database, blobs: BlobStore, tracking: Tracking, data: Data, *, outbound_allow: str = ""
+    ) -> None:
         self._database = database
         self.models = Models(database)
         self._sources = Sources(tracking)
         self.versions = Versions(database, blobs, self._sources)
         self.evidence = Evidence(database, blobs)
         self.promotions = Promotions(database, self.evidence, DataVerdicts(data))
+        self.webhooks = Webhooks(database, outbound_allow)
 
     def resolve(self, scope: Scope, name: str, reference: str | int) -> ModelVersion:
         """The version that a number, an alias or `latest` names. Raises NotFound."""
@@ -107,6 +116,14 @@ class Registry:
         )
         comparison = None if pair is None else self.evidence.compared(scope, pair[1], pair[0], "auc", 0.95)
         return VersionDiff(model=name, before=old.version, after=new.version, changes=found, comparison=comparison)
+
+    def reconcilers(self) -> Sequence[Reconciler]:
+        """What runs in the background: deliveries to webhooks."""
+        return [WebhookDeliveries(self.webhooks)]
+
+    def readers(self) -> Sequence[EventReader]:
+        """Who follows the event log: what turns events into deliveries."""
+        return [WebhookReader(self.webhooks)]
 
     def kept_blobs(self) -> set[str]:
         """The digests of all blobs that versions and evaluations of any project need: what a sweep has to keep."""

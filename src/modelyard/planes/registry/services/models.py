@@ -110,6 +110,7 @@ class Models:
         with self._database.transaction(scope) as tx:
             row = locked_model(tx, name, updated=False)
             store.set_tag(tx, store.model_tags, {"model_id": row.id, "key": key}, value)
+            tx.event("model.tagged", f"model:{name}", {"model": name, "key": key})
 
     def unset_tag(self, scope: Scope, name: str, key: str) -> None:
         """Take a tag away; that it is not there is no error."""
@@ -117,6 +118,7 @@ class Models:
         with self._database.transaction(scope) as tx:
             row = locked_model(tx, name, updated=False)
             store.unset_tag(tx, store.model_tags, {"model_id": row.id, "key": key})
+            tx.event("model.untagged", f"model:{name}", {"model": name, "key": key})
 
     def set_policy(self, scope: Scope, name: str, policy: Policy | None, reason: str = "") -> Model:
         """Declare, change or take away the policy. Who wants to change a declared one has to be an admin."""

@@ -194,6 +194,7 @@ class Versions:
         with self._database.transaction(scope) as tx:
             model, row = model_and_version(tx, name, number)
             store.set_tag(tx, store.version_tags, {"model_id": model.id, "version": row.version, "key": key}, value)
+            _said_of_tag(tx, "model.version_tagged", name, row.version, key)
 
     def unset_tag(self, scope: Scope, name: str, version: str | int, key: str) -> None:
         """Take a tag away; that it is not there is no error."""
@@ -202,6 +203,7 @@ class Versions:
         with self._database.transaction(scope) as tx:
             model, row = model_and_version(tx, name, number)
             store.unset_tag(tx, store.version_tags, {"model_id": model.id, "version": row.version, "key": key})
+            _said_of_tag(tx, "model.version_untagged", name, row.version, key)
 
     def trust(self, scope: Scope, name: str, version: str | int, reason: str) -> ModelVersion:
         """Record that an approver takes responsibility for files that are not of a safe format."""
@@ -289,6 +291,10 @@ class Versions:
                 while piece := source.read(CHUNK_BYTES):
                     sink.write(piece)
         return noun
+
+
+def _said_of_tag(tx: Transaction, kind: str, name: str, version: int, key: str) -> None:
+    tx.event(kind, f"model:{name}@{version}", {"model": name, "version": version, "key": key})
 
 
 def _next_number(tx: Transaction, name: str) -> int:

@@ -1,0 +1,42 @@
+"""What the registry does by itself: tell webhooks what the event log says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from modelyard.kernel.events import Event
+from modelyard.kernel.leases import Lease
+from modelyard.planes.registry.services.webhooks import Webhooks
+from modelyard.planes.registry.webhooks import KINDS
+
+
+class WebhookReader:
+    """Follows the event log and writes down what has to be delivered."""
+
+    name = "registry.webhooks"
+    kinds = KINDS
+
+    def __init__(self, webhooks: Webhooks) -> None:
+        self._webhooks = webhooks
+
+    def handle(self, event: Event) -> None:
+        """Write down the deliveries of one event; those that are there stay."""
+        self._webhooks.queue(event)
+
+
+class WebhookDeliveries:
+    """Makes the deliveries that are due."""
+
+    name = "registry.webhook_deliveries"
+
+    def __init__(self, webhooks: Webhooks) -> None:
+        self._webhooks = webhooks
+
+    def due(self, now: datetime) -> Sequence[str]:
+        """Deliveries to make now."""
+        return self._webhooks.due(now)
+
+    def act(self, key: str, lease: Lease) -> None:
+        """Make one delivery."""
+        self._webhooks.deliver(key, lease)
