@@ -30,6 +30,7 @@ from modelyard.types.serving import EndpointConfig, EndpointOptions, EndpointSta
 CONFIG_POLL_S = 0.25
 LOG_TICK_S = 1.0
 DRAIN_TIMEOUT_S = 30.0
+KEEP_ALIVE_S = 75
 CONFIG_BYTES_MAX = 4 * 1024 * 1024
 LOG_FOLDER = "log"
 STATUS_FILE = "status.json"
@@ -70,7 +71,8 @@ class Process:
         server = _Server(
             uvicorn.Config(
                 self._front, http="httptools", loop="uvloop", lifespan="off", ws="none", access_log=False,
-                log_config=None, server_header=False, date_header=False, timeout_graceful_shutdown=int(DRAIN_TIMEOUT_S),
+                log_config=None, server_header=False, date_header=False,
+                timeout_graceful_shutdown=int(DRAIN_TIMEOUT_S), timeout_keep_alive=KEEP_ALIVE_S,
             )
         )  # fmt: skip
         loop = asyncio.get_running_loop()

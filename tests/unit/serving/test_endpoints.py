@@ -191,7 +191,8 @@ def test_damage_in_a_segment_keeps_what_stands_before_it(house: House, ann: Scop
     house.restart()
     house.until(lambda: not segments[0].exists())
     assert house.data.get(ann, "predictions.late").rows == 2
-    assert [path.suffix for path in log.iterdir()] == [".damaged"]
+    assert list(log.iterdir()) == []
+    assert len(list((house.home / "damaged_predictions/default/late").iterdir())) == 1
     assert "endpoint.segment_damaged" in house.events(ann)
 
 
@@ -293,3 +294,13 @@ def test_projects_do_not_see_each_other(house: House, ann: Scope, champion: int)
     ):
         with pytest.raises(NotFound, match="does not exist in project 'other'"):
             call()
+
+
+def test_an_endpoint_whose_status_is_damaged_does_not_hold_up_the_others(
+    house: House, ann: Scope, champion: int
+) -> None:
+    house.served(ann, "broken")
+    (house.home / "endpoints/default/broken/status.json").write_bytes(b"{")
+    endpoint = house.served(ann, "late")
+    assert house.answers(endpoint, 1.0) == [101.0]
+    assert "status file of endpoint 'broken' is damaged" in house.serving.get(ann, "broken").error

@@ -44,6 +44,7 @@ DATASET_PREFIX = "predictions."
 STOP_GRACE_S = 20.0
 RUNS_KEPT = 3
 SEGMENTS_AT_ONCE = 20
+DAMAGED_FOLDER = "damaged_predictions"
 _ENDPOINT = (sys.executable, "-m", "modelyard.endpoint")
 ERROR_TAIL_BYTES = 1_500
 
@@ -68,7 +69,14 @@ class EndpointReconciler:
     def due(self, now: datetime) -> Sequence[str]:
         with self._database.reading(system_scope(ALL_PROJECTS)) as tx:
             rows = store.everywhere(tx)
-        return [row.key for row in rows if decide(row, self._look(row), now).step is not Step.WAIT]
+        return [row.key for row in rows if self._is_due(row, now)]
+
+    def _is_due(self, row: EndpointRow, now: datetime) -> bool:
+        try:
+            return decide(row, self._look(row), now).step is not Step.WAIT
+        except EngineError:
+            # `act` meets it again, says so and backs off; the other endpoints must not wait for this one.
+            return True
 
     def act(self, key: str, lease: Lease) -> None:
         project, _, name = key.partition("/")
@@ -78,9 +86,9 @@ class EndpointReconciler:
                 row = store.find(tx, name)
         except NotFound:
             return
-        seen = self._look(row)
-        decision = decide(row, seen, self._database.clock.now())
         try:
+            seen = self._look(row)
+            decision = decide(row, seen, self._database.clock.now())
             self._carry_out(scope, row, seen, decision, lease)
         except Conflict:
             # Somebody changed the endpoint, or took the lease, in the meantime: look again, nothing is wrong.
@@ -381,7 +389,9 @@ class PredictionIngest:
         return number
 
     def _set_aside(self, scope: Scope, name: str, path: Path, problem: str, lease: Lease) -> None:
-        path.rename(path.with_suffix(".damaged"))
+        # Beside the endpoints, so that it stays for a look when the endpoint is deleted.
+        kept = make_private(self._directory.parent / DAMAGED_FOLDER / scope.project / name) / path.name
+        path.rename(kept)
         with self._database.transaction(scope, lease=lease) as tx:
-            about = {"segment": path.stem, "problem": problem}
+            about = {"segment": path.stem, "problem": problem, "kept": str(kept)}
             tx.event("endpoint.segment_damaged", f"endpoint:{name}", about)
