@@ -127,7 +127,7 @@ def test_killed_at_a_step_it_is_the_old_version_or_the_new_one(home: Path, step:
     data = open_data(home)
     before = check_whole(data)
     assert before in ({0: 1}, {0: 1, 1: 2})
-    data.recover(SCOPE, "flights")
+    data.upkeep.recover(SCOPE, "flights")
     after = check_whole(data)
     assert before.items() <= after.items()
     # The client saw no answer and sends the batch again: it is there once, whatever had happened.
@@ -136,7 +136,7 @@ def test_killed_at_a_step_it_is_the_old_version_or_the_new_one(home: Path, step:
     assert check_whole(data) == {0: 1, 1: 2}
     assert data.append(SCOPE, "flights", batch_of(2)).version == 3
     assert check_whole(data) == {0: 1, 1: 2, 2: 3}
-    assert data.unfinished(data._database.clock.now()) == []
+    assert data.upkeep.unfinished(data._database.clock.now()) == []
 
 
 @pytest.mark.slow
@@ -176,7 +176,7 @@ def test_killed_at_any_moment_nothing_acknowledged_is_lost(home: Path) -> None:
         writer.wait()
         writer.stdout.close()
         data = open_data(home)
-        data.recover(SCOPE, "flights")
+        data.upkeep.recover(SCOPE, "flights")
         found = check_whole(data)
         assert acknowledged.items() <= found.items()
         first = max(found) + 1

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from datetime import datetime, timedelta
 from pathlib import Path
-from tempfile import gettempdir
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
@@ -20,7 +18,6 @@ from modelyard.kernel.database import Database
 from modelyard.kernel.errors import Conflict, InvalidInput, NotFound
 from modelyard.kernel.ids import new_id
 from modelyard.kernel.limits import PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX
-from modelyard.kernel.paths import make_private, remove_older
 from modelyard.kernel.reconcile import Reconciler
 from modelyard.planes.data import store
 from modelyard.planes.data.audit import columns_of
@@ -28,6 +25,7 @@ from modelyard.planes.data.checks import DATASET
 from modelyard.planes.data.profile import wire_row
 from modelyard.planes.data.publish import JOB_PREFIX
 from modelyard.planes.data.reconcile import PublicationRecovery, StagedSweep
+from modelyard.planes.data.upkeep import Upkeep
 from modelyard.planes.data.writing import Writer, WriteRequest
 from modelyard.types.data import (
     Check,
@@ -46,8 +44,6 @@ if TYPE_CHECKING:
 Ref = int | str | None
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _LATEST = frozenset({"main", "latest"})
-_PENDING_AFTER = timedelta(seconds=30)
-_STAGED_KEPT = timedelta(hours=24)
 ROWS_SHOWN_MAX = 1_000
 
 
@@ -55,6 +51,7 @@ class Data:
     """Datasets with immutable versions; writing is write-audit-publish.
 
     `tables` holds the rows, the catalog everything else. `spill` is where SQL may put what does not fit in memory.
+    `spool()` names a new file for a body that is being received.
     """
 
     def __init__(
@@ -65,6 +62,8 @@ class Data:
         self._spill = spill
         self._limits = limits or SqlLimits()
         self._writer = Writer(database, tables, self._session)
+        self.upkeep = Upkeep(database, tables, self._writer.publisher, spill)
+        self.spool: Callable[[], Path] = self.upkeep.spool
 
     # --- datasets ---------------------------------------------------------------------------------------------
 
@@ -171,12 +170,6 @@ class Data:
                 details={"quarantine_id": written.quarantine_id},
             )
         return self.resolve(scope, name, written.version)
-
-    def recover(self, scope: Scope, name: str) -> int:
-        """Carry out publications of this dataset that a crash cut off. Returns how many there were."""
-        row = self._row(scope, name)
-        with self._tables.exclusive(row.location):
-            return self._writer.publisher.recover(scope, row)
 
     # --- reading ----------------------------------------------------------------------------------------------
 
@@ -303,25 +296,7 @@ class Data:
 
     def reconcilers(self) -> Sequence[Reconciler]:
         """What the reconcile loop runs for this plane."""
-        return [PublicationRecovery(self), StagedSweep(self)]
-
-    def sweep(self, now: datetime) -> int:
-        """Remove files of writes that came to nothing: older than a day, and in no version and no quarantine."""
-        before = now - _STAGED_KEPT
-        with self._database.reading() as tx:
-            locations = store.locations(tx)
-            kept = store.write_ids_kept(tx)
-        removed = sum(self._tables.sweep(location, kept, before) for location in locations)
-        return removed + (0 if self._spill is None else remove_older(self._spill, before))
-
-    def spool(self) -> Path:
-        """The name of a new file for a body that is being received."""
-        return make_private(self._spill or Path(gettempdir()) / "modelyard") / f"{new_id()}.incoming"
-
-    def unfinished(self, now: datetime) -> Sequence[tuple[str, str]]:
-        """Project and name of datasets with a publication that began some time ago and did not end."""
-        with self._database.reading() as tx:
-            return store.unfinished(tx, now - _PENDING_AFTER, 100)
+        return [PublicationRecovery(self.upkeep), StagedSweep(self.upkeep)]
 
     def _row(self, scope: Scope, name: str) -> store.DatasetRow:
         with self._database.reading(scope) as tx:
