@@ -278,6 +278,22 @@ def diff(name: Name, before: Version, after: Version, as_json: JsonFlag = False)
 
 
 @app.command()
+def card(name: Name, version: Version = "latest", as_json: JsonFlag = False) -> None:
+    """The model card: all that is on record about a version, in Markdown."""
+    text = _handle(name).record(version).card()
+    if as_json:
+        show_json({"card": text})
+        return
+    typer.echo(text)
+
+
+@app.command()
+def bom(name: Name, version: Version = "latest", as_json: JsonFlag = False) -> None:  # noqa: ARG001  it is JSON anyway
+    """The bill of materials of a version: files, data and measures as CycloneDX JSON."""
+    show_json(_handle(name).record(version).bill_of_materials())
+
+
+@app.command()
 def download(
     name: Name,
     version: Version,

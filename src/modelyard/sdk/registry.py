@@ -73,6 +73,14 @@ class VersionRecord:
         path = f"{self._path}/approvals/{quote(approval, safe='')}/revoke"
         return self._client.post(path, StateReason(reason=reason), list[Approval])
 
+    def card(self) -> str:
+        """The model card, in Markdown."""
+        return self._client.get_bytes(f"{self._path}/card").decode()
+
+    def bill_of_materials(self) -> dict[str, Any]:
+        """The CycloneDX ML-BOM."""
+        return self._client.get(f"{self._path}/bom", dict[str, Any])
+
     def trust(self, reason: str) -> ModelVersion:
         """Take responsibility, as an approver, for files of an unsafe format."""
         return self._client.post(f"{self._path}/trust", StateReason(reason=reason), ModelVersion)

@@ -177,6 +177,8 @@ def test_the_whole_way_through_the_command_line(server: Server, cli, tmp_path: P
     assert "delay@1" in cli("get", "delay", "champion")[1]
     assert "declared" in cli("get", "delay")[1]
     assert "delay" in cli("list")[1]
+    assert "# delay, version 1" in cli("card", "delay")[1]
+    assert json.loads(cli("bom", "delay", "champion")[1])["bomFormat"] == "CycloneDX"
     assert cli("download", "delay", "1", str(tmp_path / "out"))[0] == 0
 
 

@@ -17,6 +17,7 @@ from modelyard.kernel.events import EventReader
 from modelyard.kernel.reconcile import Reconciler
 from modelyard.planes.data import Data
 from modelyard.planes.registry import store
+from modelyard.planes.registry.card import Record
 from modelyard.planes.registry.diff import changes
 from modelyard.planes.registry.evaluation import CALIBRATION_BINS, measure
 from modelyard.planes.registry.reconcile import WebhookDeliveries, WebhookReader
@@ -116,6 +117,21 @@ class Registry:
         )
         comparison = None if pair is None else self.evidence.compared(scope, pair[1], pair[0], "auc", 0.95)
         return VersionDiff(model=name, before=old.version, after=new.version, changes=found, comparison=comparison)
+
+    def record(self, scope: Scope, name: str, reference: str | int) -> Record:
+        """All that is known about a version, for its card and its bill of materials."""
+        version = self.resolve(scope, name, reference)
+        number = version.version
+        return Record(
+            model=self.models.get(scope, name),
+            version=version,
+            files=self.versions.files(scope, name, number),
+            evaluations=self.evidence.evaluations(scope, name, number),
+            latencies=self.evidence.latencies(scope, name, number),
+            approvals=self.evidence.approvals(scope, name, number),
+            moves=self.history(scope, name),
+            decision=self.decide(scope, name, number),
+        )
 
     def reconcilers(self) -> Sequence[Reconciler]:
         """What runs in the background: deliveries to webhooks."""

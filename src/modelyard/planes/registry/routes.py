@@ -7,7 +7,8 @@ from datetime import datetime
 from typing import Annotated, Any, BinaryIO, cast
 
 import anyio.to_thread
-from litestar import Request
+import msgspec
+from litestar import Request, Response
 from litestar.params import Parameter
 from litestar.response import Stream
 
@@ -17,6 +18,7 @@ from modelyard.kernel.limits import MIB, PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX
 from modelyard.kernel.routing import delete, get, post, put
 from modelyard.planes.registry import Registry
 from modelyard.planes.registry.arrow_rows import BODY_BYTES_MAX
+from modelyard.planes.registry.card import bill_of_materials, model_card
 from modelyard.planes.registry.documents import read_policy
 from modelyard.types.page import Page
 from modelyard.types.registry import (
@@ -124,6 +126,20 @@ def get_version_file(caller: Scope, registry: Registry, name: str, version: str,
     file, content = registry.versions.open(caller, name, version, path)
     headers = {"content-disposition": "attachment", "content-length": str(file.size_bytes)}
     return Stream(registry.versions.pieces(content), media_type="application/octet-stream", headers=headers)
+
+
+@get(_VERSION + "/card", requires=Action.READ)
+def get_card(caller: Scope, registry: Registry, name: str, version: str) -> Response[bytes]:
+    """The model card of a version, in Markdown."""
+    card = model_card(registry.record(caller, name, version))
+    return Response(card.encode(), media_type="text/markdown; charset=utf-8")
+
+
+@get(_VERSION + "/bom", requires=Action.READ)
+def get_bill_of_materials(caller: Scope, registry: Registry, name: str, version: str) -> Response[bytes]:
+    """The CycloneDX ML-BOM of a version."""
+    bill = bill_of_materials(registry.record(caller, name, version))
+    return Response(msgspec.json.encode(bill), media_type="application/vnd.cyclonedx+json")
 
 
 @get(_VERSION + "/gates", requires=Action.READ)
@@ -268,6 +284,8 @@ ROUTES = [
     get_model_version,
     list_version_files,
     get_version_file,
+    get_card,
+    get_bill_of_materials,
     get_gates,
     evaluate_version,
     list_evaluations,
