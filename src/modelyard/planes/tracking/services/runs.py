@@ -8,7 +8,20 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import Row, RowMapping, bindparam, literal, null, select, union_all
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Double,
+    Row,
+    RowMapping,
+    Text,
+    bindparam,
+    cast,
+    literal,
+    null,
+    select,
+    union_all,
+)
 
 from modelyard.kernel.auth import Scope
 from modelyard.kernel.clock import from_us, to_us
@@ -46,14 +59,26 @@ def _details() -> sa.CompoundSelect[Any]:
     # One statement instead of three: reading a run is what clients do most.
     number: sa.BindParameter[int] = bindparam("number")
     texts, tags, latest = store.params, store.run_tags, store.latest_metrics
-    nothing = (null().label("number"), null().label("is_nan"), null().label("step"), null().label("at"))
+    # With their types, since PostgreSQL takes two bare NULLs for texts.
+    nothing = (
+        cast(null(), Double).label("number"),
+        cast(null(), Boolean).label("is_nan"),
+        cast(null(), BigInteger).label("step"),
+        cast(null(), BigInteger).label("at"),
+    )
     return union_all(
         select(literal("p").label("kind"), texts.c.key, texts.c.value.label("text"), *nothing).where(
             texts.c.run == number
         ),
         select(literal("t"), tags.c.key, tags.c.value, *nothing).where(tags.c.run == number),
         select(
-            literal("m"), latest.c.key, null(), latest.c.value, latest.c.is_nan, latest.c.step, latest.c.timestamp_ms
+            literal("m"),
+            latest.c.key,
+            cast(null(), Text),
+            latest.c.value,
+            latest.c.is_nan,
+            latest.c.step,
+            latest.c.timestamp_ms,
         ).where(latest.c.run == number),
     )
 
