@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from msgspec import Struct
 
 from modelyard.kernel.events import Event
@@ -37,19 +34,22 @@ def sentence(event: Event) -> Sentence:
     if noun not in (event.subject.partition(":")[0], subject.replace(" ", "_")) and verb:
         phrase = f"{words(noun)} {phrase}"
     return Sentence(
-        subject, label_of(event.subject), address_of(event.subject), phrase, details(event.data), tone_of(event.kind)
+        subject, label_of(event.subject), address_of(event.subject), phrase, details(event), tone_of(event.kind)
     )
 
 
-def details(data: Mapping[str, Any]) -> str:
-    """The first few plain values of an event's data, as `alias champion, version 3`."""
+def details(event: Event) -> str:
+    """The first few plain values of an event's data that its subject does not say already: `alias champion`."""
+    name, _, version = event.subject.partition(":")[2].partition("@")
     parts = []
-    for key, value in data.items():
+    for key, value in event.data.items():
+        if value in (name, version) or str(value) == version:
+            continue
         if value in (None, "", [], {}) or isinstance(value, list | dict):
             continue
         text = number(value) if isinstance(value, float | int) else str(value)
         text = short_id(text) if len(text) in (32, 40, 64) and text.isalnum() else truncated(text, 90)
-        parts.append(text if key == "reason" else f"{words(key)} {text}")
+        parts.append(text if key in ("reason", "why") else f"{words(key)} {text}")
         if len(parts) == _SHOWN_MAX:
             break
     return ", ".join(parts)

@@ -131,6 +131,13 @@ def money(amount: Decimal) -> str:
     return f"{amount:,.{places}f}"
 
 
+def cell(value: object) -> str:
+    """A value of a table of data: an instant to the second in UTC, else its text."""
+    if isinstance(value, datetime):
+        return exact(value).removesuffix(" UTC")
+    return str(value)
+
+
 def percent(share: float | None, digits: int = 1) -> str:
     """A share of one as per cent: `12.5 %`."""
     if share is None or not math.isfinite(share):

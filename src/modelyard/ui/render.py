@@ -140,6 +140,7 @@ def environment() -> Environment:
         actor=formats.actor,
         percent=formats.percent,
         money=formats.money,
+        cell=formats.cell,
         short_id=formats.short_id,
         truncated=formats.truncated,
         plural=formats.plural,

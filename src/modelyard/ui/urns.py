@@ -9,6 +9,7 @@ from modelyard.ui.format import short_id
 _BY_NAME = {"endpoint": "/endpoints/", "monitor": "/monitors/", "pipeline": "/pipelines/"}
 _LISTED = {"trigger": "/automation", "response": "/automation"}
 _BY_ID = {"run": "/runs/", "job": "/jobs/", "pipeline-run": "/pipelines/runs/", "alert": "/alerts/"}
+_IDS = frozenset({"token", "evaluation", "latency", "approval", "response", "step"})
 _KINDS = {"env": "environment", "pipeline-run": "pipeline run", "feature-view": "feature view"}
 
 
@@ -26,7 +27,7 @@ def label_of(urn: str) -> str:
         return f"{name} @{version[:7]}" if len(version) > 10 else f"{name} @{version}"
     if kind in ("code", "env"):
         return rest[:10]
-    return short_id(rest) if kind in _BY_ID or kind == "token" else rest
+    return short_id(rest) if kind in _BY_ID or kind in _IDS else rest
 
 
 def address_of(urn: str) -> str:

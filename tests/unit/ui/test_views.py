@@ -131,6 +131,7 @@ def test_traffic_counts_rows_by_minute_and_shows_idle_minutes() -> None:
     assert chart is not None
     assert chart.series[0].ys[0] == 27_004.0
     assert chart.series[0].ys[1] == 0.0
+    assert sum(y or 0 for y in chart.series[0].ys) == 51_955.0
     assert endpoints.traffic(written[:1]) is None
 
 

@@ -111,21 +111,31 @@ def _span(variant: Variant, start: datetime | None, end: datetime | None) -> Spa
 PREDICTIONS_LOOKED_AT = 200
 PREDICTIONS_SHOWN = 50
 LOG_VERSIONS_LOOKED_AT = 500
-_OWN_COLUMNS = ("at", "event_time", "id", "version", "variant", "latency_us")
+BUCKETS_S = (5, 10, 60, 600, 3600, 86_400)
+BUCKETS_MAX = 150
+_FIRST_COLUMNS = ("event_time", "id")
+_LATER_COLUMNS = ("version", "variant", "latency_us")
 _INPUTS_SHOWN = 8
 
 
 def traffic(log: Sequence[DatasetVersion]) -> Chart | None:
-    """Rows taken into the prediction log by minute, from the versions of that log; zero where a minute has none."""
-    by_minute: dict[int, int] = {}
-    for version in log:
-        minute = int(version.created_at.timestamp()) // 60
-        by_minute[minute] = by_minute.get(minute, 0) + version.rows_written
-    if len(by_minute) < 2:
+    """Rows taken into the prediction log over time, from the versions of that log; zero where nothing came.
+
+    The bucket is the smallest round one that gives at most so many points.
+    """
+    written = sorted((int(version.created_at.timestamp()), version.rows_written) for version in log)
+    if not written:
         return None
-    first, last = min(by_minute), max(by_minute)
-    points = [(minute * 60.0, float(by_minute.get(minute, 0))) for minute in range(first, last + 1)]
-    return Chart(title="Rows logged a minute", x="time", series=(series("rows", points),))
+    span = written[-1][0] - written[0][0]
+    bucket = next((size for size in BUCKETS_S if span / size <= BUCKETS_MAX), BUCKETS_S[-1])
+    counts: dict[int, int] = {}
+    for at, rows in written:
+        counts[at // bucket] = counts.get(at // bucket, 0) + rows
+    first, last = min(counts), max(counts)
+    if first == last:
+        return None
+    points = [(float(place * bucket), float(counts.get(place, 0))) for place in range(first, last + 1)]
+    return Chart(title=f"Rows logged every {duration(bucket)}", x="time", series=(series("rows", points),))
 
 
 def latency(rows: Sequence[dict[str, Any]]) -> Tally | None:
@@ -142,7 +152,9 @@ def columns_shown(rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
     names = list(rows[0]) if rows else []
     outputs = [name for name in names if name.startswith("output.")]
     inputs = [name for name in names if name.startswith("input.")]
-    return tuple([name for name in _OWN_COLUMNS if name in names] + outputs + inputs[:_INPUTS_SHOWN])
+    first = [name for name in _FIRST_COLUMNS if name in names]
+    later = [name for name in _LATER_COLUMNS if name in names]
+    return (*first, *outputs, *later, *inputs[:_INPUTS_SHOWN])
 
 
 def quality(windows: Sequence[MonitorWindow], alerts: Sequence[Alert]) -> Tally | None:

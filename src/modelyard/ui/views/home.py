@@ -21,7 +21,7 @@ from modelyard.planes.registry import Registry
 from modelyard.planes.serving import Serving
 from modelyard.planes.tracking import Tracking
 from modelyard.types.automation import Response
-from modelyard.types.data import Quarantined
+from modelyard.types.data import CheckResult, Quarantined
 from modelyard.types.jobs import Job, JobState
 from modelyard.types.monitoring import Alert, Monitor
 from modelyard.types.page import Page
@@ -133,13 +133,17 @@ def of_quarantine(batches: Iterable[Quarantined]) -> list[Need]:
             kind="quarantine",
             state="quarantined",
             title=batch.dataset,
-            why=f"{plural(batch.rows, 'row')}: "
-            + "; ".join(result.message or result.name or result.check for result in batch.report.failed),
+            why=f"{plural(batch.rows, 'row')}: " + "; ".join(_failure(result) for result in batch.report.failed),
             href=f"{address_of(f'dataset:{batch.dataset}')}/quarantine/{batch.id}",
             at=batch.created_at,
         )
         for batch in batches
     ]
+
+
+def _failure(result: CheckResult) -> str:
+    name = result.name or result.check
+    return f"{name}: {result.message}" if result.message and name not in result.message else result.message or name
 
 
 def of_approvals(decisions: Iterable[Decision]) -> list[Need]:

@@ -15,7 +15,7 @@ from modelyard.ui.page import page as ui_page
 from modelyard.ui.urns import address_of, kind_of, label_of
 
 NODES_DRAWN_MAX = 120
-DEPTH_DEFAULT = 12
+DEPTH_DEFAULT = 4
 
 
 class Lineage(Screen, frozen=True, kw_only=True):
@@ -23,6 +23,7 @@ class Lineage(Screen, frozen=True, kw_only=True):
 
     urn: str = ""
     direction: str = "both"
+    depth: int = DEPTH_DEFAULT
     edges: tuple[TimedEdge, ...] = ()
     drawing: Drawing = Drawing()
     left_out: str = ""
@@ -87,7 +88,7 @@ def lineage_graph(
     frame = Frame(title="Lineage", section="lineage")
     urn = urn.strip()
     if not urn:
-        return Lineage(frame=frame, direction=direction)
+        return Lineage(frame=frame, direction=direction, depth=depth)
     with database.reading(caller) as tx:
         graph = lineage.walk(tx, urn, direction, depth)
     drawn, left_out = drawing(urn, graph.edges)
@@ -97,6 +98,7 @@ def lineage_graph(
         frame=frame,
         urn=urn,
         direction=direction,
+        depth=depth,
         edges=tuple(graph.edges),
         drawing=drawn if graph.edges else Drawing(),
         left_out=left_out,

@@ -117,7 +117,8 @@ def choices(runs: Sequence[Run], chosen: Sequence[str] | None) -> tuple[Choice, 
     params = _frequent(run.params for run in runs)
     tags = [name for name in _frequent(run.tags for run in runs) if not name.startswith("mlflow.")]
     if chosen is None:
-        differing = [name for name in params if len({run.params.get(name) for run in runs}) > 1]
+        distinct = {name: len({run.params.get(name) for run in runs}) for name in params}
+        differing = sorted((name for name in params if distinct[name] > 1), key=lambda name: -distinct[name])
         room = COLUMNS_DEFAULT - min(len(differing), 2)
         chosen = [f"metrics.{name}" for name in metrics[:room]]
         chosen += [f"params.{name}" for name in differing[: COLUMNS_DEFAULT - len(chosen)]]
