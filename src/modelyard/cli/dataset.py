@@ -193,6 +193,35 @@ def checks(
 
 
 @app.command()
+def diff(
+    name: Name,
+    before: Annotated[str, typer.Argument(help="The older version: a number or a tag.")],
+    after: Annotated[str | None, typer.Argument(help="The newer one. Default: the newest.")] = None,
+    key: Annotated[list[str] | None, typer.Option(help="Match rows by this column; repeatable.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """What differs between two versions: columns, and rows added, removed and changed."""
+    found = _handle(name).diff(before, after, key=key)
+    if as_json:
+        show_json(found)
+        return
+    show_fields(
+        [
+            ("versions", f"{found.before} -> {found.after}"),
+            ("rows", f"{found.rows_before} -> {found.rows_after}"),
+            ("added", found.added),
+            ("removed", found.removed),
+            ("changed", found.changed if found.key else "give a --key to match rows"),
+        ]
+    )
+    for change in found.columns:
+        typer.echo(f"column {change.name}: {change.before or 'not there'} -> {change.after or 'not there'}")
+    for kind, rows in found.samples.items():
+        typer.echo(f"\n{kind}, for example:")
+        _show_rows(Rows(columns=[Column(one, "") for one in rows[0]], rows=rows[:5]), None, as_json=False)
+
+
+@app.command()
 def tag(
     name: Name,
     tag: Annotated[str, typer.Argument(help="The tag.")],

@@ -23,6 +23,7 @@ from modelyard.types.data import (
     Rows,
     TagVersion,
     UpdateDataset,
+    VersionDiff,
     WriteMode,
     WriteResult,
 )
@@ -167,6 +168,11 @@ class DatasetHandle:
     def rows(self, version: Ref = None, *, filter: str | None = None, limit: int = 100) -> Rows:
         """Some rows as plain values, for looking at."""
         return self._client.get(f"{self._path}/rows", Rows, {"ref": version, "filter": filter, "limit": limit})
+
+    def diff(self, before: int | str, after: Ref = None, *, key: Sequence[str] | None = None) -> VersionDiff:
+        """What differs between two versions. `key`: columns by which rows are matched; None takes the dataset's own."""
+        params = {"before": before, "after": after, "key": None if key is None else list(key)}
+        return self._client.get(f"{self._path}/diff", VersionDiff, params)
 
     def tag(self, tag: str, version: int) -> DatasetVersion:
         """Let a tag name a version; a tag that exists moves."""

@@ -264,6 +264,34 @@ class WriteResult(Struct, frozen=True, kw_only=True):
         return self.status == "published"
 
 
+class ColumnChange(Struct, frozen=True):
+    """A column whose type changed; null on the side where it is not there."""
+
+    name: str
+    before: str | None
+    after: str | None
+
+
+class VersionDiff(Struct, frozen=True, kw_only=True):
+    """What differs between two versions: columns, and rows over the columns that both have alike.
+
+    With a `key`, rows are matched by it; without one, a row that changed counts as removed and as added. `samples`
+    holds some rows of each kind: `added`, `removed`, `changed` (its values as `<column> before` and `<column> after`).
+    """
+
+    dataset: str
+    before: int
+    after: int
+    rows_before: int
+    rows_after: int
+    key: list[str] = []
+    columns: list[ColumnChange] = []
+    added: int = 0
+    removed: int = 0
+    changed: int = 0
+    samples: dict[str, list[dict[str, Any]]] = {}
+
+
 # --- requests ---------------------------------------------------------------------------------------------------
 
 

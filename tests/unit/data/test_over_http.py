@@ -110,6 +110,16 @@ def test_tags_and_writes_with_a_key(client: Client) -> None:
     assert flights.rows(limit=1).rows == [{"id": 0, "x": 0.0}]
 
 
+def test_versions_are_compared_over_http(client: Client) -> None:
+    flights = dataset("flights", client)
+    flights.create(key=["id"])
+    flights.write(TABLE)
+    flights.overwrite(TABLE.set_column(1, "x", pa.array([9.0] * 1_000)))
+    found = flights.diff(1)
+    assert (found.added, found.removed, found.changed) == (0, 0, 999), "9.0 was there once"
+    assert len(found.samples["changed"]) == 20
+
+
 def test_errors_are_those_of_the_platform(client: Client) -> None:
     flights = dataset("flights", client)
     with pytest.raises(NotFound):
@@ -289,6 +299,10 @@ def test_the_command_line_does_the_same(server: Server, tmp_path: Path) -> None:
     run("quarantine", "discard", "flights", held["id"])
     run("tag", "flights", "gold")
     assert json.loads(run("versions", "flights", "--json"))["items"][0]["tags"] == ["gold"]
+    (tmp_path / "more.csv").write_text("id,x\n3,4\n")
+    run("write", "flights", tmp_path / "more.csv")
+    assert json.loads(run("diff", "flights", "1", "--json"))["added"] == 1
+    assert "added" in run("diff", "flights", "gold", "2", "--key", "id")
     assert "range(x)" in run("checks", "flights")
     for file in ("odd.yaml", "bomb.yaml", "good.csv", "nope.yaml"):
         run("checks", "flights", tmp_path / file, fails=True)

@@ -30,6 +30,7 @@ from modelyard.types.data import (
     Rows,
     TagVersion,
     UpdateDataset,
+    VersionDiff,
     WriteMode,
     WriteResult,
 )
@@ -118,6 +119,20 @@ def list_rows(
 ) -> Rows:
     """Some rows of a version as JSON, for looking at."""
     return datasets.rows(caller, name, ref, filter=filter, limit=limit)
+
+
+@get("/api/datasets/{name:str}/diff", requires=Action.READ)
+def diff_versions(
+    caller: Scope,
+    datasets: Data,
+    name: str,
+    before: str,
+    after: str | None = None,
+    keys: Annotated[list[str] | None, Parameter(query="key")] = None,
+) -> VersionDiff:
+    """What differs between two versions. `key` may be given several times; without it the dataset's own is taken."""
+    key = keys if keys is not None else datasets.get(caller, name).key
+    return datasets.diffs.between(caller, name, before, after, key)
 
 
 @put("/api/datasets/{name:str}/tags/{tag:str}", requires=Action.WRITE)
@@ -215,6 +230,7 @@ ROUTES = [
     write_data,
     read_data,
     list_rows,
+    diff_versions,
     tag_version,
     untag_version,
     list_quarantine,

@@ -22,6 +22,7 @@ from modelyard.kernel.reconcile import Reconciler
 from modelyard.planes.data import store
 from modelyard.planes.data.audit import columns_of
 from modelyard.planes.data.checks import DATASET
+from modelyard.planes.data.diff import Diffs
 from modelyard.planes.data.profile import wire_row
 from modelyard.planes.data.publish import JOB_PREFIX
 from modelyard.planes.data.reconcile import PublicationRecovery, StagedSweep
@@ -62,6 +63,7 @@ class Data:
         self._spill = spill
         self._limits = limits or SqlLimits()
         self._writer = Writer(database, tables, self._session)
+        self.diffs = Diffs(self.snapshot, self._session)
         self.upkeep = Upkeep(database, tables, self._writer.publisher, spill)
         self.spool: Callable[[], Path] = self.upkeep.spool
 

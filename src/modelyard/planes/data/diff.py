@@ -1,0 +1,124 @@
+"""What differs between two versions of a dataset: its columns, its rows, and by key which rows changed in what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+
+from modelyard.engines.tables.base import FileSet, Snapshot
+from modelyard.engines.tables.sql import SqlSession, quoted
+from modelyard.kernel.auth import Scope
+from modelyard.kernel.errors import InvalidInput
+from modelyard.planes.data.profile import wire_row
+from modelyard.types.data import ColumnChange, DatasetVersion, VersionDiff
+
+BEFORE = "before"
+AFTER = "after"
+SAMPLE_ROWS_MAX = 20
+
+Snap = Callable[[Scope, str, "int | str | None"], tuple[DatasetVersion, Snapshot]]
+OpenSession = Callable[[Mapping[str, FileSet]], AbstractContextManager[SqlSession]]
+
+
+class Diffs:
+    """Compares versions. `snap` resolves a reference, `open_session` gives SQL over both."""
+
+    def __init__(self, snap: Snap, open_session: OpenSession) -> None:
+        self._snap = snap
+        self._open_session = open_session
+
+    def between(
+        self, scope: Scope, name: str, before: int | str, after: int | str | None, key: Sequence[str]
+    ) -> VersionDiff:
+        """What became of the version `before` until the version `after`.
+
+        With a key, rows are matched by it and may be added, removed or changed; without one a row that changed is one
+        removed and one added. Raises InvalidInput where the key is no column of both, or names several rows.
+        """
+        old, old_snapshot = self._snap(scope, name, before)
+        new, new_snapshot = self._snap(scope, name, after)
+        types = ({one.name: one.type for one in old.columns}, {one.name: one.type for one in new.columns})
+        shared = [column for column in types[0] if types[0][column] == types[1].get(column)]
+        missing = [column for column in key if column not in shared]
+        if missing:
+            raise InvalidInput(
+                f"column '{missing[0]}' cannot be the key: it is not in both versions with one type",
+                code="dataset.diff_key_invalid",
+                hint=f"columns of both are: {', '.join(shared)}",
+            )
+        found = VersionDiff(
+            dataset=name,
+            before=old.version,
+            after=new.version,
+            key=list(key),
+            rows_before=old.rows,
+            rows_after=new.rows,
+            columns=_column_changes(*types),
+        )
+        if not shared or old.version == new.version:
+            return found
+        with self._open_session({BEFORE: old_snapshot.file_set, AFTER: new_snapshot.file_set}) as session:
+            return _by_key(session, found, shared) if key else _by_row(session, found, shared)
+
+
+def _column_changes(old: Mapping[str, str], new: Mapping[str, str]) -> list[ColumnChange]:
+    names = [*old, *(name for name in new if name not in old)]
+    return [ColumnChange(name, old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)]
+
+
+def _by_row(session: SqlSession, found: VersionDiff, shared: Sequence[str]) -> VersionDiff:
+    columns = ", ".join(quoted(name) for name in shared)
+    gone = f"(SELECT {columns} FROM {BEFORE} EXCEPT ALL SELECT {columns} FROM {AFTER})"
+    come = f"(SELECT {columns} FROM {AFTER} EXCEPT ALL SELECT {columns} FROM {BEFORE})"
+    counted = session.one(f"SELECT (SELECT count(*) FROM {come}) AS added, (SELECT count(*) FROM {gone}) AS removed")
+    return _filled(session, found, counted, {"added": come, "removed": gone})
+
+
+def _by_key(session: SqlSession, found: VersionDiff, shared: Sequence[str]) -> VersionDiff:
+    key = [quoted(name) for name in found.key]
+    for table, version in ((BEFORE, found.before), (AFTER, found.after)):
+        twice = f"SELECT {', '.join(key)}, count(*) AS rows FROM {table} GROUP BY ALL HAVING count(*) > 1 LIMIT 1"
+        rows = session.rows(twice)
+        if rows:
+            raise InvalidInput(
+                f"the key names several rows of version {version}, such as {wire_row(rows[0])}",
+                code="dataset.diff_key_not_unique",
+                hint="use more columns as the key, or none to compare whole rows",
+            )
+    matched = " AND ".join(f"b.{name} IS NOT DISTINCT FROM a.{name}" for name in key)
+    values = [quoted(name) for name in shared if name not in found.key]
+    differs = " OR ".join(f"b.{name} IS DISTINCT FROM a.{name}" for name in values) or "false"
+    come = f"(SELECT a.* FROM {AFTER} a ANTI JOIN {BEFORE} b ON {matched})"
+    gone = f"(SELECT b.* FROM {BEFORE} b ANTI JOIN {AFTER} a ON {matched})"
+    both = f"FROM {BEFORE} b JOIN {AFTER} a ON {matched} WHERE {differs}"
+    sides = [f"b.{name} AS {quoted(f'{plain} before')}, a.{name} AS {quoted(f'{plain} after')}"
+             for name, plain in zip(values, [one for one in shared if one not in found.key], strict=True)]  # fmt: skip
+    changed = f"(SELECT {', '.join([*(f'a.{name}' for name in key), *sides])} {both})"
+    counted = session.one(
+        f"SELECT (SELECT count(*) FROM {come}) AS added, (SELECT count(*) FROM {gone}) AS removed, "
+        f"(SELECT count(*) {both}) AS changed"
+    )
+    return _filled(session, found, counted, {"added": come, "removed": gone, "changed": changed})
+
+
+def _filled(
+    session: SqlSession, found: VersionDiff, counted: Mapping[str, int], sources: Mapping[str, str]
+) -> VersionDiff:
+    samples = {
+        what: [wire_row(row) for row in session.rows(f"SELECT * FROM {source} ORDER BY ALL LIMIT {SAMPLE_ROWS_MAX}")]
+        for what, source in sources.items()
+        if counted[what]
+    }
+    return VersionDiff(
+        dataset=found.dataset,
+        before=found.before,
+        after=found.after,
+        key=found.key,
+        rows_before=found.rows_before,
+        rows_after=found.rows_after,
+        columns=found.columns,
+        added=counted["added"],
+        removed=counted["removed"],
+        changed=counted.get("changed", 0),
+        samples=samples,
+    )

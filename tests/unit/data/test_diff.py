@@ -1,0 +1,87 @@
+"""What differs between two versions, judged against plain Python."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from modelyard.engines.tables.delta import DeltaTables
+from modelyard.engines.tables.sql import sandbox
+from modelyard.kernel.auth import Scope
+from modelyard.kernel.database import Database
+from modelyard.kernel.errors import InvalidInput, NotFound
+from modelyard.planes.data import Data
+from modelyard.planes.data.diff import _by_key, _by_row
+from modelyard.types.data import ColumnChange, VersionDiff
+
+SCHEMA = pa.schema([("id", pa.int64()), ("x", pa.float64())])
+EMPTY = VersionDiff(dataset="d", before=1, after=2, rows_before=0, rows_after=0)
+values = st.sampled_from([None, 1.0, 2.0, float("inf")])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.dictionaries(st.integers(0, 6), values), st.dictionaries(st.integers(0, 6), values))
+def test_by_key_every_row_is_the_same_added_removed_or_changed(
+    before: dict[int, float | None], after: dict[int, float | None]
+) -> None:
+    tables = {
+        name: pa.table({"id": list(held), "x": list(held.values())}, schema=SCHEMA)
+        for name, held in (("before", before), ("after", after))
+    }
+    keyed = VersionDiff(dataset="d", before=1, after=2, rows_before=0, rows_after=0, key=["id"])
+    with sandbox(tables) as session:
+        found = _by_key(session, keyed, ["id", "x"])
+        whole = _by_row(session, EMPTY, ["id", "x"])
+    assert found.added == len(after.keys() - before.keys())
+    assert found.removed == len(before.keys() - after.keys())
+    assert found.changed == sum(before[key] != after[key] for key in before.keys() & after.keys())
+    assert (whole.added, whole.removed) == (found.added + found.changed, found.removed + found.changed)
+    assert len(found.samples.get("changed", [])) == found.changed
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(values, max_size=6), st.lists(values, max_size=6))
+def test_without_a_key_equal_rows_are_counted(before: list[float | None], after: list[float | None]) -> None:
+    schema = pa.schema([("x", pa.float64())])
+    tables = {name: pa.table({"x": held}, schema=schema) for name, held in (("before", before), ("after", after))}
+    with sandbox(tables) as session:
+        found = _by_row(session, EMPTY, ["x"])
+    assert found.added == sum((Counter(after) - Counter(before)).values())
+    assert found.removed == sum((Counter(before) - Counter(after)).values())
+
+
+@pytest.fixture
+def data(database: Database, tmp_path: Path) -> Data:
+    return Data(database, DeltaTables(tmp_path / "tables"), tmp_path / "spill")
+
+
+def test_versions_are_compared_in_columns_and_rows(data: Data, scope: Scope) -> None:
+    data.create(scope, "flights", key=["id"])
+    data.write(scope, "flights", pa.table({"id": [1, 2, 3], "x": ["a", "b", "c"], "old": [1, 1, 1]}))
+    new = pa.table({"id": [2, 3, 4], "x": ["b", "C", "d"], "new": [1.5, 1.5, 1.5]})
+    data.write(scope, "flights", new, mode="overwrite", evolve=True)
+    found = data.diffs.between(scope, "flights", 1, None, ["id"])
+    assert found.columns == [ColumnChange("old", "int64", None), ColumnChange("new", None, "double")]
+    assert (found.before, found.after, found.added, found.removed, found.changed) == (1, 2, 1, 1, 1)
+    assert found.samples["changed"] == [{"id": 3, "x before": "c", "x after": "C"}]
+    assert [row["id"] for row in found.samples["added"]] == [4]
+    assert [row["id"] for row in found.samples["removed"]] == [1]
+    same = data.diffs.between(scope, "flights", 2, 2, ["id"])
+    assert (same.added, same.removed, same.changed, same.columns) == (0, 0, 0, [])
+
+
+def test_what_cannot_be_compared_is_said(data: Data, scope: Scope) -> None:
+    data.create(scope, "flights")
+    data.write(scope, "flights", pa.table({"id": [1, 1], "x": [1, 2]}))
+    data.write(scope, "flights", pa.table({"id": [1], "x": [1]}))
+    for key in (["nope"], ["id"]):
+        with pytest.raises(InvalidInput):
+            data.diffs.between(scope, "flights", 1, 2, key)
+    assert data.diffs.between(scope, "flights", 1, 2, []).added == 1
+    with pytest.raises(NotFound):
+        data.diffs.between(scope, "flights", 1, 9, [])
