@@ -92,6 +92,8 @@ class House:
         worker = Scope(self.scope.project, Principal(f"job:{step.job_id}"))
         report = StepReport(output=Output(digest="", format="json", size_bytes=0, inline=True, value=output))
         self.pipelines.report(worker, runs[0].id, "fit", report)
+        # A run ends after its jobs. This one was never started, so it is over as soon as it is cancelled.
+        self.jobs.cancel_job(self.scope, step.job_id or "")
 
     def version(self, noise: float, *, evaluated: bool = True) -> int:
         """A registered version whose scores are so noisy."""

@@ -426,6 +426,51 @@ def test_names_are_taken_once_and_projects_apart(house: House) -> None:
     assert house.automation.responses(house.scope, alert=response.alert).items == [response]
 
 
+def test_what_the_registry_refuses_waits_for_a_person(house: House) -> None:
+    class Refusing(Registry):
+        def __init__(self) -> None:
+            self.__dict__.update(house.registry.__dict__)
+
+        def approve(self, *args: Any, **options: Any) -> Any:
+            raise Conflict("the files are not known here", code="version.no_files")
+
+    old = house.champion()
+    house.loop = house.loop_of(Automation(house.database, house.pipelines, Refusing()))
+    challenger = retrained(house, noise=0.3)
+    (response,) = house.responses()
+    assert (response.state, house.serving()) == ("waiting", old)
+    assert "the files are not known here" in (response.verdict or "")
+    assert house.registry.versions.get(house.scope, "delay", challenger).dropped_at is None
+
+
+def test_somebody_who_moves_the_alias_at_the_same_moment_wins_and_is_compared_with(house: House) -> None:
+    class Moving(Registry):
+        """A person promotes another version right before the automation does."""
+
+        moved = False
+
+        def __init__(self) -> None:
+            self.__dict__.update(house.registry.__dict__)
+
+        def promote(self, *args: Any, **options: Any) -> ModelVersion:
+            if not self.moved:
+                self.moved = True
+                bob = Scope("default", Principal("bob", {"default": Role.APPROVER}))
+                super().approve(bob, "delay", 2, "looks right")
+                super().promote(bob, "delay", 2, "champion", "by hand")
+            return super().promote(*args, **options)
+
+    house.champion(noise=2.0)
+    by_hand = house.version(noise=0.2)
+    house.loop = house.loop_of(Automation(house.database, house.pipelines, Moving()))
+    challenger = retrained(house, noise=1.0)
+    house.clock.advance(60)
+    house.loop.settle()
+    (response,) = house.responses()
+    assert (response.state, response.challenger, response.champion) == ("dropped", challenger, by_hand)
+    assert house.serving() == by_hand
+
+
 def test_a_registry_that_does_not_answer_is_asked_again(house: House) -> None:
     class Away(Registry):
         away = True

@@ -24,6 +24,8 @@ from modelyard.types.pipelines import PipelineRun
 from modelyard.types.registry import Decision, ModelVersion
 
 PRINCIPAL_PREFIX = "automation:"
+PASSING = frozenset({"stale", "alias.moved", "lease.stale", "promotion.refused"})
+"""Conflicts with what others do at the same moment: asked again, the answer may be another."""
 
 
 class Challenger(msgspec.Struct, frozen=True):
@@ -80,6 +82,15 @@ class Judge:
 
     def judge(self, row: store.ResponseRow, policy: Promotion, run: PipelineRun, lease: Lease) -> None:
         """Promote, drop, or leave to a person; ends the response. Raises what may be mended by trying again."""
+        try:
+            self._judge(row, policy, run, lease)
+        except (Forbidden, InvalidInput, NotFound, Conflict) as error:
+            if error.code in PASSING:
+                raise
+            # What the registry refuses it will refuse again: that is doubt, and a person has to look.
+            self._end(row, "waiting", f"the registry refused: {error.message}", lease)
+
+    def _judge(self, row: store.ResponseRow, policy: Promotion, run: PipelineRun, lease: Lease) -> None:
         scope = acting(row.project, row.noun.trigger)
         try:
             challenger = challenger_of(run, policy)
@@ -127,22 +138,11 @@ class Judge:
         match verdict.action:
             case "promote":
                 self._plan(row, verdict, lease)
-                try:
-                    self._registry.promote(scope, model, version, policy.alias, why, expected=champion or 0)
-                except Forbidden as error:
-                    # Between question and act a gate closed: that is doubt, and a person has to look.
-                    self._end(row, "waiting", error.message, lease)
-                    return
+                self._registry.promote(scope, model, version, policy.alias, why, expected=champion or 0)
                 self._end(row, "promoted", verdict.reason, lease)
             case "drop":
                 self._plan(row, verdict, lease)
-                try:
-                    self._registry.drop(scope, model, version, why)
-                except Conflict as error:
-                    if error.code != "version.in_use":
-                        raise
-                    self._end(row, "waiting", f"{verdict.reason}; it was not dropped, since {error.message}", lease)
-                    return
+                self._registry.drop(scope, model, version, why)
                 self._end(row, "dropped", verdict.reason, lease)
             case "keep":
                 self._end(row, "unchanged", verdict.reason, lease)
