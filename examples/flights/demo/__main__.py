@@ -21,6 +21,8 @@ from demo import (
 )
 from demo.page import Done, show_page
 from demo.screen import Screen
+from modelyard.types.automation import Response
+from modelyard.types.registry import ModelVersion
 
 MONTHS = {4: "April", 5: "May", 6: "June"}
 
@@ -69,7 +71,7 @@ def main() -> None:
             champion = modelyard.model(MODEL).resolve("champion")
             step_7_respond.wait_served(champion.version)
             time.sleep(1.0)
-        assert champion.version != first.version, "June's alert did not lead to another champion"
+        check(responses, champion, first)
         assert not traffic.failures, f"{len(traffic.failures)} requests failed, first: {traffic.failures[0]}"
         screen.good(
             f"{served.name} switched to {champion.urn} under traffic: {traffic.requests:,} requests, none failed, "
@@ -79,6 +81,13 @@ def main() -> None:
     with screen.step(8, "Ask"):
         step_8_ask.run(screen, trained, instants)
     show_page(screen, Done(trained, first, champion, served, traffic, responses))
+
+
+def check(responses: list[Response], champion: ModelVersion, first: ModelVersion) -> None:
+    """The gate has said no in spring, when a challenger was hardly better, and yes in summer."""
+    verdicts = [response.state for response in responses]
+    assert champion.version != first.version, f"no alert led to another champion; the responses ended as {verdicts}"
+    assert "dropped" in verdicts, f"the gate never said no; the responses ended as {verdicts}"
 
 
 if __name__ == "__main__":

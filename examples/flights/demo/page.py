@@ -36,14 +36,14 @@ def show_page(screen: Screen, done: Done) -> None:
     base = modelyard.connect().base_url
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold")
-    table.add_column()
+    table.add_column(overflow="fold")
 
     def line(title: str, text: str, url: str) -> None:
         table.add_row(title, Text.assemble(text, "\n", (f"{base}{url}", "cyan")))
 
     flights = modelyard.dataset("flights").get()
     line("data", f"flights@{flights.latest}, {flights.rows:,} rows; one batch in quarantine", "/datasets/flights")
-    line("features", "5 views, 17 aggregates and latest values, nothing of the future in them", "/features")
+    line("features", "5 views, 19 features, nothing of the future in them", "/features")
     line("training", f"pipeline run {done.trained.id}", f"/pipelines/runs/{done.trained.id}")
     line("model", f"{done.champion.urn} is champion, {done.first.urn} was", f"/models/{done.champion.model}")
     line("run", f"{done.champion.provenance.run} made the champion", f"/runs/{done.champion.provenance.run}")

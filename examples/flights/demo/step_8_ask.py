@@ -34,7 +34,7 @@ def lineage(screen: Screen, version: ModelVersion) -> None:
     """Up from the model version to the data and the code."""
     graph = modelyard.connect().get("/api/lineage", Graph, {"urn": version.urn, "direction": "up"})
     kinds = {kind: [urn for urn in graph.nodes if urn.partition(":")[0] == kind] for kind in CAUSES}
-    counted = ", ".join(f"{len(urns)} {kind}s" for kind, urns in kinds.items() if urns)
+    counted = ", ".join(f"{len(urns)} {kind}{'s' * (len(urns) > 1)}" for kind, urns in kinds.items() if urns)
     screen.good(f"{version.urn} in production comes from {counted}")
     for kind in CAUSES:
         urns = kinds[kind]
