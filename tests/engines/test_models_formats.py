@@ -174,7 +174,7 @@ def test_what_runs_code_is_unsafe(name: str, content: bytes) -> None:
         ("cut.onnx", onnx_bytes()[:-3]),
         ("model.h5", b"\x89HDF\r\n\x1a\n"),
         ("packed.7z", b"7z\xbc\xaf\x27\x1c" + b"\0" * 32),
-        ("data.csv.gz", gzip.compress(b"a,b\n1,2\n")),
+        ("data.csv.gz", gzip.compress(b"a,b\n1,2\n", mtime=0)),
         ("broken.json", b'{"a": '),
         ("broken.safetensors", (20).to_bytes(8, "little") + b"{not json at all....}"),
         ("model.keras", zipped({"config.json": b"{}", "model.weights.h5": b"x"})),

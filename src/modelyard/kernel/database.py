@@ -26,7 +26,7 @@ from modelyard.kernel.auth import Scope, system_scope
 from modelyard.kernel.clock import Clock, SystemClock
 from modelyard.kernel.errors import Conflict, Unavailable
 from modelyard.kernel.leases import Lease, check_lease
-from modelyard.kernel.schema import Instant, Json, metadata
+from modelyard.kernel.schema import Instant, Json, metadata, on_conflict_do_nothing
 
 __all__ = ["Database", "Instant", "Json", "Transaction", "metadata"]
 
@@ -235,4 +235,4 @@ def insert_missing(tx: Transaction, table: sa.Table, rows: Sequence[Mapping[str,
 def insert_ignoring(connection: Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
     """INSERT … ON CONFLICT DO NOTHING, on either database."""
     if rows:
-        connection.execute(lineage.on_conflict_do_nothing(connection, table), list(rows))
+        connection.execute(on_conflict_do_nothing(connection, table), list(rows))

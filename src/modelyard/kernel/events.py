@@ -31,7 +31,7 @@ from modelyard.kernel.clock import to_us
 from modelyard.kernel.errors import TooLarge
 from modelyard.kernel.ids import new_id
 from modelyard.kernel.limits import EVENT_DATA_BYTES_MAX
-from modelyard.kernel.schema import Instant, metadata
+from modelyard.kernel.schema import Instant, metadata, on_conflict_do_nothing
 
 if TYPE_CHECKING:
     from modelyard.kernel.database import Transaction
@@ -150,10 +150,9 @@ def insert(connection: Connection, said: Sequence[NewEvent], *, actor: str, at: 
 
 def seal(tx: Transaction) -> int:
     """Give the committed events that have none their place in the chain. Returns how many. Needs to write."""
-    head = tx.one(select(chain_head).where(chain_head.c.id == 1).with_for_update())
-    if head is None:
-        tx.execute(chain_head.insert().values(id=1, seq=0, hash=GENESIS))
-    seq, previous = (head.seq, head.hash) if head is not None else (0, GENESIS)
+    tx.execute(on_conflict_do_nothing(tx.connection, chain_head), [{"id": 1, "seq": 0, "hash": GENESIS}])
+    head = tx.execute(select(chain_head).where(chain_head.c.id == 1).with_for_update()).one()
+    seq, previous = head.seq, head.hash
     rows = tx.all(select(events).where(events.c.seq.is_(None)).order_by(events.c.id).limit(SEAL_BATCH))
     sealed = []
     for row in rows:

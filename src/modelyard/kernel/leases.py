@@ -8,7 +8,7 @@ import msgspec
 from sqlalchemy import BigInteger, Column, Connection, String, Table, select
 
 from modelyard.kernel.errors import Conflict
-from modelyard.kernel.schema import Instant, metadata
+from modelyard.kernel.schema import Instant, metadata, on_conflict_do_nothing
 
 leases = Table(
     "leases",
@@ -37,11 +37,14 @@ class StaleLease(Conflict):
 
 def take_lease(connection: Connection, name: str, owner: str, now: datetime, ttl_s: float) -> Lease | None:
     """Take or renew a lease; None while somebody else holds it. Run in a writing transaction."""
-    row = connection.execute(select(leases).where(leases.c.name == name).with_for_update()).first()
     expires_at = now + timedelta(seconds=ttl_s)
+    found = select(leases).where(leases.c.name == name).with_for_update()
+    row = connection.execute(found).first()
     if row is None:
-        connection.execute(leases.insert().values(name=name, owner=owner, token=1, expires_at=expires_at))
-        return Lease(name, owner, 1, expires_at)
+        # Another may insert it at the same time: the row is made free first, and then taken as any other.
+        free = {"name": name, "owner": "", "token": 0, "expires_at": now}
+        connection.execute(on_conflict_do_nothing(connection, leases), [free])
+        row = connection.execute(found).one()
     if row.owner != owner and row.expires_at > now:
         return None
     token = row.token if row.owner == owner and row.expires_at > now else row.token + 1
@@ -60,6 +63,22 @@ def release_lease(connection: Connection, lease: Lease) -> None:
         .where(leases.c.name == lease.name, leases.c.token == lease.token, leases.c.owner == lease.owner)
         .values(owner="", expires_at=lease.expires_at - timedelta(days=1))
     )
+
+
+def owners_of(connection: Connection, prefix: str) -> list[str]:
+    """Who holds leases, among the owners whose names begin so."""
+    return list(
+        connection.execute(select(leases.c.owner).where(leases.c.owner.startswith(prefix)).distinct()).scalars()
+    )
+
+
+def release_leases_of(connection: Connection, owners: str) -> int:
+    """Free all leases whose owner begins with `owners`, as those of a process that is known to be dead."""
+    held = connection.execute(select(leases.c.name, leases.c.expires_at).where(leases.c.owner.startswith(owners))).all()
+    for row in held:
+        freed = leases.update().where(leases.c.name == row.name, leases.c.owner.startswith(owners))
+        connection.execute(freed.values(owner="", expires_at=row.expires_at - timedelta(days=1)))
+    return len(held)
 
 
 def check_lease(connection: Connection, lease: Lease, now: datetime) -> None:

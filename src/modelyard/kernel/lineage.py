@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 import sqlalchemy as sa
 from sqlalchemy import Column, Connection, Index, String, Table, literal, or_, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from modelyard.kernel.errors import InvalidInput
 from modelyard.kernel.limits import LINEAGE_DEPTH_MAX, LINEAGE_NODES_MAX
-from modelyard.kernel.schema import Instant, metadata
+from modelyard.kernel.schema import Instant, metadata, on_conflict_do_nothing
 
 if TYPE_CHECKING:
     from modelyard.kernel.database import Transaction
@@ -64,12 +63,6 @@ class Graph(msgspec.Struct, frozen=True):
     nodes: list[str]
     edges: list[TimedEdge]
     truncated: bool = False
-
-
-def on_conflict_do_nothing(connection: Connection, table: sa.Table) -> Any:
-    """INSERT … ON CONFLICT DO NOTHING in the connection's dialect."""
-    make = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    return make(table).on_conflict_do_nothing()
 
 
 def insert(connection: Connection, new: Sequence[Edge], *, project: str, at: datetime) -> None:

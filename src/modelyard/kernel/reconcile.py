@@ -13,6 +13,7 @@ import socket
 import threading
 from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Protocol
 
 from modelyard.kernel import events
@@ -20,7 +21,7 @@ from modelyard.kernel.auth import system_scope
 from modelyard.kernel.database import Database
 from modelyard.kernel.errors import ModelyardError
 from modelyard.kernel.ids import new_id
-from modelyard.kernel.leases import Lease, StaleLease, release_lease, take_lease
+from modelyard.kernel.leases import Lease, StaleLease, owners_of, release_lease, release_leases_of, take_lease
 
 __all__ = ["Lease", "ReconcileLoop", "Reconciler", "StaleLease"]
 
@@ -60,6 +61,7 @@ class ReconcileLoop:
         self._readers = readers
         self._interval_s = interval_s
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{new_id()[-8:]}"
+        """host:process:loop; `forget_dead_owners` reads the first two."""
         self._scope = system_scope("*")
         self._woken = threading.Condition()
         self._wakes = 0
@@ -81,6 +83,7 @@ class ReconcileLoop:
 
     def start(self) -> None:
         """Keep going, each reconciler in a thread of its own so that a slow one delays no other, until `stop`."""
+        self.forget_dead_owners()
         self._database.after_commit.append(self.wake)
         for name, step in [
             ("events", self._step_events),
@@ -92,6 +95,15 @@ class ReconcileLoop:
         keeper = threading.Thread(target=self._keep_leases, name="reconcile-leases", daemon=True)
         keeper.start()
         self._threads.append(keeper)
+
+    def forget_dead_owners(self) -> None:
+        """Free what processes of this machine held that are no more, instead of waiting for it to expire."""
+        host = socket.gethostname()
+        with self._database.transaction(self._scope) as tx:
+            for owner in owners_of(tx.connection, f"{host}:"):
+                process = owner.split(":")[1]
+                if not Path(f"/proc/{process}").exists():
+                    release_leases_of(tx.connection, f"{host}:{process}:")
 
     def renew_leases(self) -> None:
         """Renew what is held, so that an act may take longer than a lease lasts. A lease that was lost stays lost."""

@@ -61,7 +61,7 @@ class Gate:
         self._embedded = embedded
         self._anonymous = anonymous
         self._known: dict[str, tuple[float, Principal]] = {}
-        self._failures: dict[str, deque[float]] = {}
+        self._failures: dict[str, deque[tuple[float, str]]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != ScopeType.HTTP:
@@ -113,7 +113,7 @@ class Gate:
         try:
             return await self._principal_of(token)
         except Unauthenticated:
-            self._failures.setdefault(address, deque()).append(time.monotonic())
+            self._note_failure(address, digest_of(token))
             raise
 
     async def _of_session(self, headers: dict[bytes, str]) -> Principal:
@@ -140,11 +140,17 @@ class Gate:
         with self._database.reading(system_scope("*")) as tx:
             return authenticate(tx, token)
 
+    def _note_failure(self, address: str, digest: str) -> None:
+        # A program that repeats one expired token guesses nothing, and must not lock its neighbours out.
+        failures = self._failures.setdefault(address, deque())
+        if all(known != digest for _, known in failures):
+            failures.append((time.monotonic(), digest))
+
     def _check_failures(self, address: str) -> None:
         failures = self._failures.get(address)
         if failures is None:
             return
-        while failures and failures[0] < time.monotonic() - 60:
+        while failures and failures[0][0] < time.monotonic() - 60:
             failures.popleft()
         if len(failures) >= SIGN_IN_ATTEMPTS_PER_MINUTE_MAX:
             raise LimitExceeded("too many tokens were refused", code="token.too_many", hint="wait a minute")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 Verdict = Literal["measured", "not enough data"]
 GateStatus = Literal["passed", "failed", "missing"]
@@ -289,7 +289,7 @@ class ModelVersion(Struct, frozen=True, kw_only=True):
     trusted_reason: str = ""
     signature: dict[str, Any] | None = None
     flavors: dict[str, Any] = {}
-    provenance: Provenance = Provenance()
+    provenance: Provenance = field(default_factory=Provenance)
     tags: dict[str, str] = {}
     aliases: list[str] = []
     dropped_at: datetime | None = None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -12,7 +15,7 @@ from modelyard.kernel.clock import FixedClock
 from modelyard.kernel.database import Database
 from modelyard.kernel.errors import EngineError
 from modelyard.kernel.events import Event
-from modelyard.kernel.leases import Lease
+from modelyard.kernel.leases import Lease, take_lease
 from modelyard.kernel.reconcile import ReconcileLoop
 
 
@@ -120,6 +123,21 @@ def test_what_a_late_act_did_is_thrown_away(database: Database, scope: Scope, cl
     ReconcileLoop(database, [revoker]).step()
     assert revoker.acts == ["a"]
     assert revoker.due(clock.now()) == ["a"]
+
+
+def test_what_a_killed_process_held_is_free_at_the_next_start(database: Database, scope: Scope) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    with database.transaction(scope) as tx:
+        take_lease(tx.connection, "revoker:a", f"{socket.gethostname()}:{ended.pid}:x", tx.now, 3600)
+        take_lease(tx.connection, "revoker:b", "elsewhere:1:x", tx.now, 3600)
+        take_lease(tx.connection, "revoker:c", f"{socket.gethostname()}:{os.getpid()}:x", tx.now, 3600)
+    revoker = Revoker(database)
+    add(database, scope, "a", "b", "c")
+    loop = ReconcileLoop(database, [revoker])
+    loop.forget_dead_owners()
+    loop.step()
+    assert revoker.acts == ["a"]
 
 
 def test_a_reader_gets_every_event_of_its_kinds_in_order_once(database: Database, scope: Scope) -> None:

@@ -79,6 +79,21 @@ def test_anonymous_access_is_a_choice(tmp_path: Path) -> None:
         assert client.post("/api/tokens", json={"principal": "a", "role": "admin"}).status_code == 403
 
 
+def test_the_schema_describes_every_route(tmp_path: Path) -> None:
+    with running_server(tmp_path / "home") as server, raw_client(server, server.token) as client:
+        schema = client.get("/api/schema/openapi.json").json()
+    assert schema["openapi"].startswith("3.1")
+    assert len(schema["paths"]) > 100
+
+
+def test_repeating_one_bad_token_locks_nobody_out(tmp_path: Path) -> None:
+    with running_server(tmp_path / "home") as server:
+        with raw_client(server, "myd_expired") as client:
+            assert {client.get("/api/me").status_code for _ in range(60)} == {401}
+        with raw_client(server, server.token) as client:
+            assert client.get("/api/me").status_code == 200
+
+
 def test_a_token_given_as_a_password_is_good_too(tmp_path: Path) -> None:
     with running_server(tmp_path / "home") as server, raw_client(server) as client:
         assert client.get("/api/me", auth=("anything", server.token)).status_code == 200
