@@ -1,4 +1,4 @@
-"""The unmodified MLflow client, plain HTTP and our SDK against tracking: what is logged comes back, errors as MLflow's."""
+"""The unmodified MLflow client, plain HTTP and our SDK against tracking: what is logged comes back, errors fit."""
 
 from __future__ import annotations
 
