@@ -47,6 +47,11 @@ def test_comparison_shows_what_differs_and_counts_the_rest() -> None:
     best = {row.name: row.best for row in metrics.rows}
     assert best["auc"] == 0
     assert best["log_loss"] == 0, "less loss is better, and run 4 has less"
+    runs_of = [tracking_nouns.Metric(key=key, value=value) for key, value in (("f1_score", 0.9), ("fit_s", 0.9))]
+    better = msgspec.structs.replace(samples.run(0), metrics=runs_of)
+    worse = msgspec.structs.replace(better, metrics=[msgspec.structs.replace(one, value=0.1) for one in runs_of])
+    rows = runs.groups([worse, better], everything=False)[0].rows
+    assert {row.name: row.best for row in rows} == {"f1_score": 1, "fit_s": 0}
 
 
 def test_comparison_can_show_everything() -> None:

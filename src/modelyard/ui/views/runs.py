@@ -30,7 +30,8 @@ CHARTS_MAX = 24
 PIECE_BYTES = 256 * 1024
 COMPARED_MAX = 8
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
-_LOWER_IS_BETTER = ("loss", "error", "mse", "mae", "rmse", "brier", "latency", "time", "_ms", "_s")
+_LOWER_IS_BETTER = ("loss", "error", "mse", "mae", "brier", "latency", "_time")
+_DURATIONS = ("_ms", "_s")
 Value = float | str | None
 
 
@@ -222,7 +223,7 @@ def _best(name: str, values: Sequence[Value]) -> int:
     known = [(value, place) for place, value in enumerate(values) if isinstance(value, int | float)]
     if len({value for value, _ in known}) < 2:
         return -1
-    lower = any(word in name.lower() for word in _LOWER_IS_BETTER)
+    lower = any(word in name.lower() for word in _LOWER_IS_BETTER) or name.endswith(_DURATIONS)
     return (min(known) if lower else max(known))[1]
 
 
