@@ -84,6 +84,7 @@ def train(candidate: str, training: dict[str, Any], held_out: dict[str, Any]) ->
     from skl2onnx import to_onnx
     from skl2onnx.common.data_types import FloatTensorType
     from sklearn.metrics import log_loss, roc_auc_score
+    from threadpoolctl import threadpool_limits
 
     from flights.candidates import make_candidate
 
@@ -91,7 +92,8 @@ def train(candidate: str, training: dict[str, Any], held_out: dict[str, Any]) ->
     mlflow.set_experiment("flight-delays")
     # The model itself is logged as ONNX below; autologging would pickle it as well.
     mlflow.sklearn.autolog(log_models=False, log_datasets=False)
-    with mlflow.start_run(run_name=candidate) as run:
+    # A job has one CPU: more threads than that only wait for each other.
+    with mlflow.start_run(run_name=candidate) as run, threadpool_limits(1):
         model = make_candidate(candidate).fit(matrix(rows), labels_of(rows))
         graph = to_onnx(
             model, initial_types=[("features", FloatTensorType([None, len(FEATURES)]))], options={"zipmap": False}
@@ -168,7 +170,9 @@ def open_model(handle: Any, version: int, folder: Path) -> Any:
     import onnxruntime
 
     handle.download(version, folder)
-    return onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
 
 
 def evidence(session: Any, rows: pa.Table) -> pa.Table:
