@@ -442,11 +442,28 @@ def test_the_lineage_graph_is_walked_by_clicking(browser: Browser) -> None:
 
 def pages(site: Site) -> list[str]:
     return [
-        "/", "/datasets", "/datasets/flights", "/datasets/flights?tab=profile", "/features", "/experiments", "/runs",
-        f"/runs/{site.run_ids[1]}", f"/compare?runs={','.join(site.run_ids[:3])}", "/pipelines", "/jobs",
-        f"/jobs/{site.job_id}", "/models", "/models/delay", "/models/delay/versions/1", "/endpoints", "/monitors",
-        "/lineage?urn=model:delay@1", "/events",
-    ]  # fmt: skip
+        "/",
+        "/datasets",
+        "/datasets/flights",
+        "/datasets/flights?tab=profile",
+        "/features",
+        "/experiments",
+        "/runs",
+        f"/runs/{site.run_ids[1]}",
+        f"/compare?runs={','.join(site.run_ids[:3])}",
+        "/pipelines",
+        "/jobs",
+        f"/jobs/{site.job_id}",
+        "/models",
+        "/models/delay",
+        "/models/delay/versions/1",
+        "/endpoints",
+        "/monitors",
+        "/automation",
+        "/cost",
+        "/lineage?urn=model:delay@1",
+        "/events",
+    ]
 
 
 def test_no_page_breaks_the_content_security_policy_or_overflows(browser: Browser) -> None:
