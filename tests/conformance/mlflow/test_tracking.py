@@ -215,6 +215,16 @@ def test_a_large_artifact_streams_through(http: httpx.Client) -> None:
         assert sum(len(one) for one in reply.iter_bytes()) == 20 * len(piece)
 
 
+def test_what_is_not_offered_says_so_and_clients_fall_back(http: httpx.Client) -> None:
+    for method, path in (
+        ("POST", "/api/2.0/mlflow-artifacts/mpu/create/0/x"),
+        ("GET", "/api/2.0/mlflow-artifacts/presigned/0/x"),
+        ("POST", "/api/2.0/mlflow/artifacts/presigned-upload-url"),
+    ):
+        reply = http.request(method, path, json={"path": "x", "num_parts": 2} if method == "POST" else None)
+        assert (reply.status_code, reply.json()["error_code"]) == (501, "NOT_IMPLEMENTED")
+
+
 def test_many_clients_write_at_once_and_nothing_is_lost(server: Server, http: httpx.Client, project: str) -> None:
     run_id, failures = _run(http), []
 

@@ -6,6 +6,7 @@ Times that MLflow's clients filter by are milliseconds in BIGINT, exactly as the
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -236,14 +237,18 @@ def inserting_in(dialect: str, table: Table) -> Any:
 
 def put_rows(tx: Transaction, table: Table, rows: Sequence[Mapping[str, Any]], changed: Sequence[str]) -> None:
     """Insert rows; where the key exists, set the named columns."""
-    if not rows:
-        return
-    statement = inserting(tx, table)
-    statement = statement.on_conflict_do_update(
+    if rows:
+        tx.execute(_putting(tx.dialect, table, tuple(changed)), list(rows))
+
+
+@functools.cache
+def _putting(dialect: str, table: Table, changed: tuple[str, ...]) -> Any:
+    # Kept, since making a statement costs as much as running it, and there are few.
+    statement = inserting_in(dialect, table)
+    return statement.on_conflict_do_update(
         index_elements=list(table.primary_key.columns),
         set_={name: statement.excluded[name] for name in changed},
     )
-    tx.execute(statement, list(rows))
 
 
 def next_number(tx: Transaction, name: str) -> int:

@@ -9,7 +9,7 @@ from litestar import Request, Response
 from litestar.response import Stream
 
 from modelyard.kernel.auth import Action, Scope
-from modelyard.kernel.errors import InvalidInput
+from modelyard.kernel.errors import InvalidInput, NotFound
 from modelyard.kernel.paths import safe_relative
 from modelyard.kernel.routing import delete, get, post, put
 from modelyard.planes.tracking import Owner, Tracking, below_uri, locate, transfer
@@ -19,6 +19,12 @@ from modelyard.types.tracking import Artifact
 
 UPLOAD_BYTES_MAX = 10 * 1024 * 1024
 PROXY = [f"/{prefix}/2.0/mlflow-artifacts/artifacts" for prefix in ("api", "ajax-api")]
+_MULTIPART = [
+    f"/{prefix}/2.0/mlflow-artifacts/mpu/{step}/{{path:path}}"
+    for prefix in ("api", "ajax-api")
+    for step in ("create", "complete", "abort")
+]
+_PRESIGNED = [f"/{prefix}/2.0/mlflow-artifacts/presigned/{{path:path}}" for prefix in ("api", "ajax-api")]
 _FILES = [f"{path}/{{path:path}}" for path in PROXY]
 
 
@@ -112,6 +118,31 @@ def get_of_model(caller: Scope, tracking: Tracking, model_id: str, request: Requ
     return transfer.attachment(*tracking.artifacts.open(caller, Owner("model", model_id), _safe(path)))
 
 
+@post(_MULTIPART, requires=Action.WRITE)
+def refuse_multipart() -> Response[bytes]:
+    """Clients then upload in one stream, which has no size limit here."""
+    raise _not_offered("multipart uploads")
+
+
+@get(_PRESIGNED, requires=Action.READ)
+def refuse_presigned_download() -> Response[bytes]:
+    """Clients then download from here."""
+    raise _not_offered("presigned downloads")
+
+
+@post(mirrored("/artifacts/presigned-upload-url"), requires=Action.WRITE)
+def refuse_presigned_upload() -> Response[bytes]:
+    """Clients then upload to here."""
+    raise _not_offered("presigned uploads")
+
+
+def _not_offered(what: str) -> NotFound:
+    return NotFound(
+        f"The artifact store of this server does not offer {what}; artifacts stream through the server.",
+        code="endpoint.not_implemented",
+    )
+
+
 def _path_of(request: Request[Any, Any, Any]) -> str:
     # From the path as the server decoded it, once. Decoding again is how guards like `_safe` were bypassed elsewhere.
     return str(request.scope["path"]).partition("/mlflow-artifacts/artifacts/")[2]
@@ -143,4 +174,7 @@ HANDLERS = [
     upload_to_run,
     list_of_model,
     get_of_model,
+    refuse_multipart,
+    refuse_presigned_download,
+    refuse_presigned_upload,
 ]
