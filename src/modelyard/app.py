@@ -60,15 +60,15 @@ def compose(settings: Settings, clock: Clock | None = None) -> Yard:
     tracking = Tracking(database, blobs)
     engine = ProcessEngine(process_environment(), cpus=settings.cpus, memory_bytes=settings.memory_bytes)
     jobs = Jobs(database, engine, settings.home / "jobs", server_url=settings.public_url)
-    registry = Registry(database, blobs, tracking, data)
+    registry = Registry(database, blobs, tracking, data, outbound_allow=settings.outbound_allow)
     features = Features(database, data, spill=settings.home / "spill")
     pipelines = Pipelines(database, jobs, data, blobs)
     serving = Serving(database, registry, data, engine, settings.home / "endpoints")
     monitoring = Monitoring(database, data)
     automation = Automation(database, pipelines, registry)
     cost = Cost(database, jobs)
-    acting = (tracking, data, jobs, pipelines, serving, monitoring, automation)
-    hearing = (pipelines, serving, monitoring, automation)
+    acting = (tracking, data, jobs, registry, pipelines, serving, monitoring, automation)
+    hearing = (registry, pipelines, serving, monitoring, automation)
     loop = ReconcileLoop(
         database,
         [one for plane in acting for one in plane.reconcilers()],
