@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from modelyard.sdk.client import Client, connect
     from modelyard.sdk.data import dataset
+    from modelyard.sdk.features import feature_view, historical
     from modelyard.sdk.pipelines import run_pipeline
     from modelyard.sdk.registry import ModelHandle as model
     from modelyard.sdk.serving import endpoint
     from modelyard.sdk.tasks import Dataset, pipeline, task
+    from modelyard.sdk.tracking import start_run
 
 __version__ = "0.1.0"
 __all__ = [
@@ -24,9 +26,12 @@ __all__ = [
     "connect",
     "dataset",
     "endpoint",
+    "feature_view",
+    "historical",
     "model",
     "pipeline",
     "run_pipeline",
+    "start_run",
     "task",
 ]
 _HOMES = {
@@ -35,9 +40,12 @@ _HOMES = {
     "connect": ("client", "connect"),
     "dataset": ("data", "dataset"),
     "endpoint": ("serving", "endpoint"),
+    "feature_view": ("features", "feature_view"),
+    "historical": ("features", "historical"),
     "model": ("registry", "ModelHandle"),
     "pipeline": ("tasks", "pipeline"),
     "run_pipeline": ("pipelines", "run_pipeline"),
+    "start_run": ("tracking", "start_run"),
     "task": ("tasks", "task"),
 }
 

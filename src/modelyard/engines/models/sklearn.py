@@ -33,7 +33,7 @@ def _open(file: Path, flavor: dict[str, Any], trusted: bool) -> Any:
     with file.open("rb") as stream:
         head = stream.read(4)
     if head == b"PK\x03\x04":
-        import skops.io  # type: ignore[import-untyped]  # heavy: imported late
+        import skops.io
 
         # The list in the flavor is the author's own word, which counts only once somebody trusts the author.
         types = (flavor.get("skops_trusted_types") or []) if trusted else []
@@ -41,6 +41,6 @@ def _open(file: Path, flavor: dict[str, Any], trusted: bool) -> Any:
     if not trusted:
         raise InvalidInput(f"'{file.name}' is a pickle, and nobody trusted it", code="model.untrusted")
     # joblib reads plain and cloudpickled pickles as well, and sees packing by itself.
-    import joblib  # type: ignore[import-untyped]  # heavy: imported late
+    import joblib
 
     return joblib.load(file)
