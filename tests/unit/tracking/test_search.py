@@ -9,7 +9,7 @@ import pytest
 from modelyard.kernel.auth import Scope
 from modelyard.kernel.clock import FixedClock
 from modelyard.kernel.errors import InvalidInput
-from modelyard.planes.tracking import Tracking
+from modelyard.planes.tracking import Tracking, search
 from modelyard.types.tracking import CreateExperiment, CreateRun
 
 VALUES = {"low": 1.0, "high": 3.0, "nan": math.nan, "negative": -2.0, "none": None, "inf": math.inf}
@@ -91,6 +91,32 @@ def test_pages_together_are_the_whole(
         if token is None:
             break
     assert seen == whole
+
+
+@pytest.mark.parametrize("looked_at", [1, 2, 3, 4, 5_000])
+@pytest.mark.parametrize("direction", ["ASC", "DESC"])
+def test_looking_among_the_best_first_changes_no_answer(
+    tracking: Tracking, scope: Scope, looked_at: int, direction: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+    for at, value in enumerate([1.0, 2.0, 2.0, 2.0, 3.0, 3.0]):
+        run = tracking.runs.create(scope, CreateRun(name=f"r{at}"))
+        tracking.runs.log(scope, run.id, [("m", value, 0, 0), ("even", float(at % 2), 0, 0)])
+        made.append((value if direction == "ASC" else -value, at, run.id))
+    expected = [run_id for _, at, run_id in sorted(made) if at % 2 == 0]
+    monkeypatch.setattr(search, "BEST_LOOKED_AT", looked_at)
+    seen: list[str] = []
+    for size in (1, 2):
+        seen, token = [], None
+        while True:
+            page = tracking.runs.search(
+                scope, ["0"], "metrics.even = 0", [f"metrics.m {direction}"], limit=size, page=token
+            )
+            seen += [run.id for run in page.items]
+            token = page.next
+            if token is None:
+                break
+        assert seen == expected
 
 
 def test_only_the_experiments_and_stages_that_are_asked_for(

@@ -22,6 +22,8 @@ STAGES: dict[View, tuple[str, ...]] = {
     "deleted": ("deleted",),
     "all": ("active", "deleted"),
 }
+BEST_LOOKED_AT = 5_000
+"""Among how many runs of the first values a filtered and ordered page is looked for, before all are."""
 _RUN_COLUMNS = {
     "run_id": "id", "run_name": "name", "user_id": "user", "status": "status",
     "artifact_uri": "artifact_uri", "start_time": "start_ms", "end_time": "end_ms",
@@ -57,13 +59,50 @@ def run_numbers(
 ) -> list[int]:
     """The numbers of the runs found, in order. `experiments` None is all of the project."""
     if orders and orders[0].field == "metric":
+        if clauses:
+            best = _among_the_best(tx, experiments, clauses, orders, view, limit, offset)
+            if best is not None:
+                return best
         # Whoever has a value comes first, and those an index has in order: mostly that is the whole page.
-        quick = _runs(tx, experiments, clauses, view, orders, valued_only=True)
+        quick = _runs(tx, experiments, clauses, view, orders, valued=store.latest_metrics.alias())
         found = [row.number for row in tx.all(quick.limit(limit).offset(offset))]
         if len(found) == limit:
             return found
-    whole = _runs(tx, experiments, clauses, view, orders, valued_only=False)
+    whole = _runs(tx, experiments, clauses, view, orders)
     return [row.number for row in tx.all(whole.limit(limit).offset(offset))]
+
+
+def _among_the_best(
+    tx: Transaction,
+    experiments: Sequence[int] | None,
+    clauses: Sequence[Clause],
+    orders: Sequence[Order],
+    view: View,
+    limit: int,
+    offset: int,
+) -> list[int] | None:
+    """The page, where it lies among the runs of the first values: then no filter has to look at all runs.
+
+    None where that cannot be said: too few of them match, or the page reaches the value at which they were cut off,
+    where others of the same value might come before.
+    """
+    table, first = store.latest_metrics, orders[0]
+    direction = table.c.value.asc() if first.ascending else table.c.value.desc()
+    best = (
+        select(table.c.run, table.c.key, table.c.project, table.c.is_nan, table.c.value)
+        .where(table.c.project == tx.project, table.c.key == first.key, table.c.is_nan.is_(False))
+        .order_by(direction)
+        .limit(BEST_LOOKED_AT)
+        .cte("best")
+    )
+    cut = select(func.max(best.c.value) if first.ascending else func.min(best.c.value)).scalar_subquery()
+    statement = _runs(tx, experiments, clauses, view, orders, valued=best).add_columns(
+        best.c.value.label("value"), cut.label("cut")
+    )
+    rows = tx.all(statement.limit(limit).offset(offset))
+    if len(rows) < limit or rows[-1].value == rows[-1].cut:
+        return None
+    return [row.number for row in rows]
 
 
 def _runs(
@@ -72,9 +111,9 @@ def _runs(
     clauses: Sequence[Clause],
     view: View,
     orders: Sequence[Order],
-    *,
-    valued_only: bool,
+    valued: FromClause | None = None,
 ) -> Select[Any]:
+    """The runs found, in order; with `valued`, a relation of latest metrics, only those that it has a value of."""
     runs = store.runs
     source: FromClause = runs
     conditions: list[ColumnElement[bool]] = [runs.c.project == tx.project, runs.c.stage.in_(STAGES[view])]
@@ -85,7 +124,7 @@ def _runs(
         conditions.append(condition)
     keys: list[ColumnElement[Any]] = []
     for place, order in enumerate(orders):
-        source, found = _run_order(tx, source, order, inner=valued_only and place == 0)
+        source, found = _run_order(tx, source, order, valued if place == 0 else None)
         keys += found
     if not any(order.field == "attribute" and order.key == "start_time" for order in orders):
         keys.append(runs.c.start_ms.desc())
@@ -122,16 +161,17 @@ def _dataset_condition(tx: Transaction, clause: Clause) -> ColumnElement[bool]:
 
 
 def _run_order(
-    tx: Transaction, source: FromClause, order: Order, *, inner: bool
+    tx: Transaction, source: FromClause, order: Order, valued: FromClause | None
 ) -> tuple[FromClause, list[ColumnElement[Any]]]:
     runs = store.runs
     if order.field == "attribute":
         return source, _directed(runs.c[_RUN_COLUMNS[order.key]], order.ascending)
+    if valued is not None:
+        here = and_(valued.c.run == runs.c.number, valued.c.key == order.key)
+        here = and_(here, valued.c.project == tx.project, valued.c.is_nan.is_(False))
+        return source.join(valued, here), [valued.c.value.asc() if order.ascending else valued.c.value.desc()]
     table = {"metric": store.latest_metrics, "parameter": store.params, "tag": store.run_tags}[order.field].alias()
     here = and_(table.c.run == runs.c.number, table.c.key == order.key)
-    if inner:
-        here = and_(here, table.c.project == tx.project, table.c.is_nan.is_(False))
-        return source.join(table, here), [table.c.value.asc() if order.ascending else table.c.value.desc()]
     joined = source.outerjoin(table, here)
     if order.field != "metric":
         return joined, _directed(table.c.value, order.ascending)
