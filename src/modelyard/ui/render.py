@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from functools import cache
@@ -23,6 +24,7 @@ from modelyard.ui.frame import Screen
 from modelyard.ui.graph import draw
 from modelyard.ui.series import sparkline
 
+_ID = re.compile(r"\b[0-9a-f]{32}\b")
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -161,7 +163,9 @@ def environment() -> Environment:
 
 
 def _prose(text: str) -> Markup:
-    """A message with its `commands` set as code; all else is escaped."""
+    """A message with its `commands` set as code and ids in its sentences shortened; all else is escaped."""
+    if "`" not in text:
+        text = _ID.sub(lambda found: formats.short_id(found.group()), text)
     parts = text.split("`")
     if len(parts) % 2 == 0:
         return escape(text)

@@ -197,3 +197,13 @@ def test_commands_in_messages_are_set_as_code_and_escaped() -> None:
     assert "use <code>a &lt; b</code> &lt;now&gt;" in text
     odd = problem_page(Problem(status=400, title="x", detail="d", code="x.y", hint="a ` alone <b>")).decode()
     assert "a ` alone &lt;b&gt;" in odd
+
+
+def test_ids_in_messages_are_shortened_but_not_in_commands() -> None:
+    text = problem_page(
+        Problem(
+            status=404, title="x", detail=f"run:{samples.JOB_ID} is gone", code="x.y", hint=f"`get {samples.JOB_ID}`"
+        )
+    ).decode()
+    assert "run:e5f60ab1 is gone" in text
+    assert f"<code>get {samples.JOB_ID}</code>" in text

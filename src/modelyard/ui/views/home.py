@@ -37,6 +37,9 @@ from modelyard.ui.views import models, monitors
 WINDOW_DAYS = 7
 COUNTED_MAX = 200
 EVENTS_SHOWN = 15
+EVENTS_READ = 100
+DETAIL = "step."
+"""Events of this kind belong to a pipeline run, and are told on its page."""
 STEP_LABEL = "pipeline_run"
 """On the jobs of pipeline steps: their failures are told once, as those of the run."""
 _URGENCY = ("alert", "endpoint", "monitor", "quarantine", "approval", "automation", "pipeline run", "job", "run")
@@ -241,7 +244,7 @@ def home(
     known_endpoints = serving.list(caller)
     runs = tracking.runs.search(caller, limit=COUNTED_MAX, metric_keys=[])
     with database.reading(caller) as tx:
-        happened = log.recent(tx, limit=EVENTS_SHOWN)
+        happened = [event for event in log.recent(tx, limit=EVENTS_READ) if not event.kind.startswith(DETAIL)]
     since = database.clock.now() - timedelta(days=WINDOW_DAYS)
     needs = [
         *of_alerts(monitoring.alerts(caller).items),
@@ -267,7 +270,7 @@ def home(
         frame=Frame(title="Home", section="home", refresh_s=15),
         needs=ordered(needs),
         tallies=tallies,
-        events=tuple(happened),
+        events=tuple(happened[:EVENTS_SHOWN]),
         fresh=not needs and not any(tally.count for tally in tallies),
     )
 
