@@ -12,7 +12,7 @@ import math
 import struct
 import sys
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -62,9 +62,11 @@ def group(points: Iterable[tuple[str, float, int, int]]) -> dict[str, list[Value
     return {key: list(found) for key, found in groups.items()}
 
 
-def latest(values: Iterable[Value]) -> Value:
+def latest(values: Sequence[Value]) -> Value:
     """The latest by (step, time, value), whenever it arrived."""
-    return max(values, key=lambda value: value.rank)
+    best = max(values)
+    # Among values that may be NaN the plain order says nothing; these are few.
+    return best if not any(value.value != value.value for value in values) else max(values, key=lambda one: one.rank)
 
 
 def pack(groups: dict[str, list[Value]]) -> bytes:
