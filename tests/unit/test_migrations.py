@@ -48,6 +48,15 @@ def test_a_catalog_of_a_newer_program_is_refused_with_advice(database_url: str) 
     database.close()
 
 
+def test_a_catalog_without_a_revision_is_refused_with_advice(database_url: str) -> None:
+    database = Database(database_url)
+    metadata.create_all(database.engine)
+    with pytest.raises(Conflict, match="before the first release") as caught:
+        migrate(database)
+    assert "--home" in caught.value.hint
+    database.close()
+
+
 def test_programs_that_start_at_once_on_a_new_catalog_agree(tmp_path: Path) -> None:
     code = (
         "import sys, modelyard.app; from modelyard.kernel.database import Database; "

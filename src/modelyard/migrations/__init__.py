@@ -44,7 +44,14 @@ def migrate(database: Database) -> None:
 
 def _revision_of(database: Database) -> str | None:
     with database.engine.connect() as connection:
-        if not sa.inspect(connection).has_table("alembic_version"):
+        inspector = sa.inspect(connection)
+        if not inspector.has_table("alembic_version"):
+            if inspector.has_table("events"):
+                raise Conflict(
+                    "the catalog was made before the first release and cannot be migrated",
+                    code="catalog.too_old",
+                    hint="choose another home with `--home` or MODELYARD_HOME, or move the old one away",
+                )
             return None
         return connection.execute(sa.select(_current.c.version_num)).scalar()
 

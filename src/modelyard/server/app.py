@@ -21,8 +21,8 @@ from modelyard.kernel.errors import Forbidden
 from modelyard.kernel.limits import REQUEST_BODY_BYTES_MAX
 from modelyard.kernel.routing import REQUIRES
 from modelyard.server import kernel_routes, routes
-from modelyard.server.gate import PRINCIPAL, PROJECT, Gate
-from modelyard.server.problems import HANDLERS
+from modelyard.server.gate import Gate
+from modelyard.server.problems import HANDLERS, PRINCIPAL, PROJECT
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 LOCAL = Principal("local", {auth.ALL_PROJECTS: auth.Role.ADMIN})

@@ -27,12 +27,9 @@ from modelyard.kernel.auth import (
 from modelyard.kernel.database import Database
 from modelyard.kernel.errors import Forbidden, InvalidInput, LimitExceeded, ModelyardError, Unauthenticated
 from modelyard.kernel.limits import SIGN_IN_ATTEMPTS_PER_MINUTE_MAX
-from modelyard.server.problems import send_problem
+from modelyard.server.problems import DEFAULT_PROJECT, PRINCIPAL, PROJECT, send_problem
 
-PRINCIPAL = "modelyard.principal"
-PROJECT = "modelyard.project"
 COOKIE = "modelyard_session"
-DEFAULT_PROJECT = "default"
 TRUSTED_FOR_S = 1.0
 """How long a token that was good is taken for good without asking the catalog: so long a revocation may take."""
 KNOWN_MAX = 10_000

@@ -17,6 +17,9 @@ from modelyard.kernel.errors import InvalidInput, ModelyardError, Problem, to_pr
 from modelyard.kernel.ids import new_id
 from modelyard.ui.problems import problem_page, wants_page
 
+PRINCIPAL = "modelyard.principal"
+PROJECT = "modelyard.project"
+DEFAULT_PROJECT = "default"
 MEDIA_TYPE = "application/problem+json"
 _log = logging.getLogger("modelyard.server")
 _CODES = {400: "invalid_input", 401: "unauthenticated", 403: "forbidden", 404: "route.not_found",
@@ -58,7 +61,11 @@ def handle(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
     if not wants_page(request.headers.get("accept", ""), request.scope["path"]):
         return to_response(problem)
     if problem.status == 401:
-        return Redirect(f"/sign-in?next={quote(request.scope['path'])}", status_code=303)
+        project = request.scope[PROJECT]  # type: ignore[literal-required]
+        prefix = "" if project == DEFAULT_PROJECT else f"/p/{project}"
+        query = request.scope["query_string"].decode("latin-1")
+        there = f"{prefix}{request.scope['path']}{'?' if query else ''}{query}"
+        return Redirect(f"{prefix}/sign-in?next={quote(there)}", status_code=303)
     return Response(problem_page(problem), status_code=problem.status, media_type=MediaType.HTML)
 
 
