@@ -23,4 +23,9 @@ def version() -> Response[bytes]:
     return Response(SPOKEN_VERSION.encode(), media_type="text/plain")
 
 
-HANDLERS = [server_info, version]
+@get("/health", requires=Action.PUBLIC)
+def health() -> Response[bytes]:
+    return Response(b"OK", media_type="text/plain")
+
+
+HANDLERS = [server_info, version, health]
