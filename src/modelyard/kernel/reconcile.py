@@ -27,6 +27,7 @@ __all__ = ["Lease", "ReconcileLoop", "Reconciler", "StaleLease"]
 
 LEASE_TTL_S = 60.0
 READER_BATCH = 200
+READER_STRIDE = 1_000
 BACKOFF_S_MAX = 60.0
 _log = logging.getLogger("modelyard.reconcile")
 
@@ -205,7 +206,10 @@ class ReconcileLoop:
         with self._database.reading(self._scope) as tx:
             cursor = events.cursor_of(tx, reader.name)
             head = events.head_seq(tx)
-        if cursor >= head or not self._may_try(reader.name):
+            # What is of no interest is passed over in long steps: a step is a write, and most events are for others.
+            far = head - cursor >= READER_STRIDE
+            wanted = cursor < head and (far or bool(events.after(tx, cursor, reader.kinds, limit=1)))
+        if not wanted or not self._may_try(reader.name):
             return 0
         lease = self._take(f"reader:{reader.name}")
         if lease is None:
