@@ -356,7 +356,8 @@ def test_memory_over_the_limit_ends_it(bench: Bench) -> None:
     end = bench.finished(bench.python(program, memory_bytes=100_000_000))
     assert end.outcome is Outcome.OUT_OF_MEMORY
     assert "100,000,000" in end.message
-    assert end.usage.peak_rss_bytes > 150_000_000
+    # It may be caught while it is still filling what it asked for.
+    assert end.usage.peak_rss_bytes > 100_000_000
 
 
 def test_shared_memory_of_forks_counts_once(bench: Bench) -> None:
