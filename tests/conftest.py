@@ -12,9 +12,16 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from modelyard.cli import context
 from modelyard.kernel.auth import Principal, Role, Scope
 from modelyard.kernel.clock import FixedClock
 from modelyard.kernel.database import Database, metadata
+
+
+@pytest.fixture(autouse=True)
+def _no_flags_of_other_tests() -> None:
+    """A command that one test ran in this process leaves no `--url` to the next."""
+    context.set_flags()
 
 
 @pytest.fixture

@@ -48,8 +48,7 @@ class Server:
         """A link that signs the local admin in, once, within a quarter of an hour."""
         with self.yard.database.transaction(system_scope("*")) as tx:
             token = auth.issue_token(tx, LOCAL_ADMIN, auth.ALL_PROJECTS, Role.ADMIN, SIGN_IN_TTL_S, single_use=True)
-        # After `#`, so that the token is in no request line, and in no log of a proxy on the way.
-        return f"{self.url}/sign-in#token={token}"
+        return f"{self.url}/sign-in?token={token}"
 
     def run(self, ready: Callable[[], None] | None = None) -> None:
         """Serve until SIGINT or SIGTERM."""
