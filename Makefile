@@ -1,5 +1,5 @@
 # The menu. Everything works on a machine with Python 3.11, make and pip.
-.PHONY: help demo test test-all check bench setup clean
+.PHONY: help demo test test-all check bench setup foreign clean
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
@@ -14,6 +14,16 @@ $(VENV)/.made-%: pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$*]'
 	@touch $@
 
+# Foreign programs that the slow suite runs us against, each set in an environment of its own: their pins contradict each other's.
+FOREIGN := $(patsubst tests/foreign/%.txt,.venvs/%/.made,$(wildcard tests/foreign/*.txt))
+.venvs/%/.made: tests/foreign/%.txt
+	@test -x .venvs/$*/bin/python || $(PYTHON) -m venv .venvs/$*
+	@echo "installing the foreign programs of $< …"
+	@.venvs/$*/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+foreign: $(FOREIGN)  ## set up the foreign programs of the slow suite in .venvs
+
 setup: $(VENV)/.made-dev  ## set up the developer's environment in .venv
 
 demo: $(VENV)/.made-demo  ## run the flights project end to end
@@ -22,7 +32,7 @@ demo: $(VENV)/.made-demo  ## run the flights project end to end
 test: $(VENV)/.made-dev  ## the fast suite, in parallel
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow"
 
-test-all: $(VENV)/.made-dev  ## the fast suite and the slow one
+test-all: $(VENV)/.made-dev $(FOREIGN)  ## the fast suite and the slow one
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 check: $(VENV)/.made-dev  ## ruff, types in strict mode, import contracts, tests of the code itself
@@ -36,4 +46,4 @@ bench: $(VENV)/.made-dev  ## the benchmarks, each beside a peer and a floor
 	@$(BIN)/python -m benchmarks
 
 clean:  ## remove the environment and caches
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venvs .pytest_cache .mypy_cache .ruff_cache .hypothesis
