@@ -209,3 +209,49 @@ class SearchRuns(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     limit: int = 100
     page: str = ""
     metrics: list[str] | None = None
+
+
+class Key(msgspec.Struct, frozen=True, kw_only=True):
+    """A name that runs logged under. `runs` counts those that have it, `values` (of a param or tag) how many differ;
+    both among the runs that were looked at."""
+
+    kind: Literal["metric", "param", "tag"]
+    name: str
+    runs: int
+    values: int = 0
+
+
+class Spread(msgspec.Struct, frozen=True, kw_only=True):
+    """The latest values of a metric over some runs. Without a value, all but the count are null."""
+
+    count: int
+    mean: float | None
+    least: float | None
+    greatest: float | None
+
+
+class RunGroup(msgspec.Struct, frozen=True, kw_only=True):
+    """Runs that have the same values of what they are grouped by; null is to have none."""
+
+    values: tuple[str | None, ...]
+    runs: int
+    metrics: dict[str, Spread] = {}
+
+
+class Curve(msgspec.Struct, frozen=True, kw_only=True):
+    """A metric of a run as a chart draws it, thinned with its extremes kept. A null y is not-a-number or infinite."""
+
+    run_id: str
+    key: str
+    xs: list[float]
+    ys: list[float | None]
+    total: int
+
+
+class AskCurves(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which metrics of which runs to draw. `x`: the step, seconds since the run's start, or seconds since 1970."""
+
+    runs: list[str]
+    keys: list[str]
+    x: Literal["step", "relative", "wall"] = "step"
+    points: int = 2_000

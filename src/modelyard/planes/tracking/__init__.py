@@ -1,7 +1,7 @@
 """Tracking: experiments, runs, metrics, logged models and artifacts, on a store made to stay fast.
 
-`Tracking` is the face: `.experiments`, `.runs`, `.metrics`, `.models`, `.artifacts`. `Owner` says whose an
-artifact is.
+`Tracking` is the face: `.experiments`, `.runs`, `.metrics`, `.overview`, `.models`, `.artifacts`. `Owner` says whose
+an artifact is.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from modelyard.planes.tracking.services.artifacts import Artifacts, Owner, below
 from modelyard.planes.tracking.services.experiments import Experiments
 from modelyard.planes.tracking.services.metrics import Metrics, OfModel
 from modelyard.planes.tracking.services.models import LoggedModels
+from modelyard.planes.tracking.services.overview import Overview
 from modelyard.planes.tracking.services.runs import Runs
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Metrics",
     "ModelOrder",
     "OfModel",
+    "Overview",
     "Owner",
     "Runs",
     "Tracking",

@@ -12,6 +12,7 @@ from modelyard.planes.tracking.services.artifacts import Artifacts
 from modelyard.planes.tracking.services.experiments import Experiments
 from modelyard.planes.tracking.services.metrics import Metrics
 from modelyard.planes.tracking.services.models import LoggedModels
+from modelyard.planes.tracking.services.overview import Overview
 from modelyard.planes.tracking.services.runs import Runs
 
 
@@ -22,6 +23,7 @@ class Tracking:
         self.experiments = Experiments(database)
         self.runs = Runs(database, self.experiments)
         self.metrics = Metrics(database)
+        self.overview = Overview(database)
         self.models = LoggedModels(database, self.experiments)
         self.artifacts = Artifacts(database, blobs)
         self._compactor = Compactor(database)

@@ -20,8 +20,10 @@ from modelyard.planes.tracking.services.artifacts import Owner
 from modelyard.types.page import Page
 from modelyard.types.tracking import (
     Artifact,
+    AskCurves,
     CreateExperiment,
     CreateRun,
+    Curve,
     Experiment,
     LogBatch,
     LoggedModel,
@@ -101,6 +103,12 @@ def list_runs(
 def search_runs(caller: Scope, tracking: Tracking, data: SearchRuns) -> Page[Run]:
     """As the listing, for filters too long for an address."""
     return tracking.runs.ask(caller, data)
+
+
+@post("/api/runs/curves", requires=Action.READ)
+def draw_curves(caller: Scope, tracking: Tracking, data: AskCurves) -> list[Curve]:
+    """Metrics of many runs, thinned for drawing with their extremes kept."""
+    return tracking.metrics.curves(caller, data)
 
 
 @get("/api/runs/{run_id:str}", requires=Action.READ)
@@ -216,6 +224,7 @@ ROUTES: list[Any] = [
     create_run,
     list_runs,
     search_runs,
+    draw_curves,
     get_run,
     update_run,
     delete_run,

@@ -115,13 +115,7 @@ def _runs(
 ) -> Select[Any]:
     """The runs found, in order; with `valued`, a relation of latest metrics, only those that it has a value of."""
     runs = store.runs
-    source: FromClause = runs
-    conditions: list[ColumnElement[bool]] = [runs.c.project == tx.project, runs.c.stage.in_(STAGES[view])]
-    if experiments is not None:
-        conditions.append(runs.c.experiment.in_(experiments))
-    for clause in clauses:
-        source, condition = _run_condition(tx, source, clause)
-        conditions.append(condition)
+    source, conditions = _where(tx, experiments, clauses, view)
     keys: list[ColumnElement[Any]] = []
     for place, order in enumerate(orders):
         source, found = _run_order(tx, source, order, valued if place == 0 else None)
@@ -129,6 +123,32 @@ def _runs(
     if not any(order.field == "attribute" and order.key == "start_time" for order in orders):
         keys.append(runs.c.start_ms.desc())
     return select(runs.c.number).select_from(source).where(*conditions).order_by(*keys, runs.c.id)
+
+
+def picked(
+    tx: Transaction,
+    experiments: Sequence[int] | None,
+    clauses: Sequence[Clause],
+    view: View,
+    *columns: ColumnElement[Any],
+) -> Select[Any]:
+    """The numbers of the runs found, in no order, with further columns of theirs."""
+    source, conditions = _where(tx, experiments, clauses, view)
+    return select(store.runs.c.number, *columns).select_from(source).where(*conditions)
+
+
+def _where(
+    tx: Transaction, experiments: Sequence[int] | None, clauses: Sequence[Clause], view: View
+) -> tuple[FromClause, list[ColumnElement[bool]]]:
+    runs = store.runs
+    source: FromClause = runs
+    conditions: list[ColumnElement[bool]] = [runs.c.project == tx.project, runs.c.stage.in_(STAGES[view])]
+    if experiments is not None:
+        conditions.append(runs.c.experiment.in_(experiments))
+    for clause in clauses:
+        source, condition = _run_condition(tx, source, clause)
+        conditions.append(condition)
+    return source, conditions
 
 
 def _run_condition(tx: Transaction, source: FromClause, clause: Clause) -> tuple[FromClause, ColumnElement[bool]]:

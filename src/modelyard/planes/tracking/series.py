@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from modelyard.kernel.errors import EngineError
 from modelyard.planes.tracking import points
+from modelyard.planes.tracking.rules import FLOAT_MAX
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,6 +79,33 @@ def thin(history: History, points_max: int) -> History:
         else:
             chosen += (start, start + int(np.nanargmin(part)), start + int(np.nanargmax(part)), end - 1)
     return history.at(np.unique(np.asarray(chosen, np.int64)))
+
+
+def drawn(history: History, points_max: int, x: str, started_ms: int) -> tuple[list[float], list[float | None]]:
+    """The points of a line: xs (steps, or seconds since the start or since 1970) and ys to seven digits, thinned.
+
+    A metric logged without steps is drawn in the order of logging.
+    """
+    import numpy as np  # heavy: imported late
+
+    total = len(history)
+    if x == "step" and total > 1 and (history.steps == history.steps[0]).all():
+        history = History(history.values, np.arange(total, dtype=np.int64), history.times)
+    elif x == "step":
+        history = by_step(history)
+    kept = thin(history, points_max)
+    if x == "step":
+        xs: list[float] = kept.steps.tolist()
+    else:
+        xs = ((kept.times - (started_ms if x == "relative" else 0)) / 1_000).tolist()
+    size = np.abs(kept.values)
+    shown = np.isfinite(kept.values) & (size < FLOAT_MAX)
+    with np.errstate(all="ignore"):
+        digits = 10.0 ** (6 - np.floor(np.log10(size)))
+        rounded = np.round(kept.values * digits) / digits
+    # What is too small or too large to be scaled stays as it is.
+    ys: list[float] = np.where(np.isfinite(rounded), rounded, kept.values).tolist()
+    return xs, [y if ok else None for y, ok in zip(ys, shown.tolist(), strict=True)]
 
 
 def sampled_steps(histories: Sequence[History], count: int, start: int | None, end: int | None) -> Integers:

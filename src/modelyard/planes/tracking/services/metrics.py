@@ -10,16 +10,17 @@ from sqlalchemy import bindparam, or_, select, tuple_
 
 from modelyard.kernel.auth import Scope
 from modelyard.kernel.database import Database, Transaction
-from modelyard.kernel.errors import NotFound
+from modelyard.kernel.errors import InvalidInput, NotFound
 from modelyard.planes.tracking import points, rules, series, store
 from modelyard.planes.tracking.rows import run_row
-from modelyard.types.tracking import Metric, ModelMetric, Series
+from modelyard.types.tracking import AskCurves, Curve, Metric, ModelMetric, Series
 
 _SEGMENTS = store.metric_segments
 _LATEST = store.latest_metrics
 _MODEL = store.model_metrics
 # Each write is one in so many to ask for a look by the compactor: no counter on the path of every write.
 _COMPACTION_ODDS = 64
+DRAWN_RUNS_MAX, DRAWN_KEYS_MAX, DRAWN_POINTS_MAX = 1_000, 50, 2_000
 _MIX = 2_654_435_761
 _INSERT_SEGMENT = _SEGMENTS.insert()
 _OF_KEY = (
@@ -118,6 +119,32 @@ class Metrics:
             for run_id in run_ids
             if run_id in histories
         ]
+
+    def curves(self, scope: Scope, asked: AskCurves) -> list[Curve]:
+        """Metrics of many runs, thinned for drawing, in the order asked for; what a run does not have is left out.
+
+        Raises InvalidInput for more than can be drawn.
+        """
+        if len(asked.runs) > DRAWN_RUNS_MAX or len(asked.keys) > DRAWN_KEYS_MAX:
+            raise InvalidInput(
+                f"{len(asked.runs)} runs with {len(asked.keys)} metrics are too many to draw at once",
+                code="curves.too_many",
+                hint=f"ask for at most {DRAWN_RUNS_MAX} runs and {DRAWN_KEYS_MAX} metrics",
+            )
+        points_max, runs, found = max(4, min(asked.points, DRAWN_POINTS_MAX)), store.runs, []
+        wanted = select(runs.c.id, runs.c.number, runs.c.start_ms).where(runs.c.project == scope.project)
+        with self._database.reading(scope) as tx:
+            known = {row.id: row for row in tx.all(wanted.where(runs.c.id.in_(asked.runs)))}
+        for run in [known[one] for one in dict.fromkeys(asked.runs) if one in known]:
+            # Run by run: the whole histories of hundreds at once would not be small.
+            with self._database.reading(scope) as tx:
+                bodies = _bodies_of_keys(tx, run.number, asked.keys)
+            for key in dict.fromkeys(asked.keys):
+                history = series.assemble(bodies, key)
+                if len(history):
+                    xs, ys = series.drawn(history, points_max, asked.x, run.start_ms)
+                    found.append(Curve(run_id=run.id, key=key, xs=xs, ys=ys, total=len(history)))
+        return found
 
     def _assemble(self, scope: Scope, run_ids: Iterable[str], key: str) -> dict[str, series.History]:
         runs = store.runs
@@ -222,6 +249,12 @@ _UPSERTS = {dialect: _upsert(dialect) for dialect in ("sqlite", "postgresql")}
 
 def _bodies(tx: Transaction, run: int, key: str) -> list[bytes]:
     return [row.body for row in tx.execute(_OF_KEY, {"run": run, "key": key})]
+
+
+def _bodies_of_keys(tx: Transaction, run: int, keys: Sequence[str]) -> list[bytes]:
+    of_keys = or_(_SEGMENTS.c.key.is_(None), _SEGMENTS.c.key.in_(list(keys)))
+    statement = select(_SEGMENTS.c.body).where(_SEGMENTS.c.run == run, of_keys).order_by(_SEGMENTS.c.number)
+    return [row.body for row in tx.all(statement)]
 
 
 def _noun(run_id: str, key: str, history: series.History, total: int) -> Series:
