@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from modelyard.sdk.active_run import start_run
     from modelyard.sdk.client import Client, connect
     from modelyard.sdk.data import dataset
     from modelyard.sdk.features import feature_view, historical
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from modelyard.sdk.registry import ModelHandle as model
     from modelyard.sdk.serving import endpoint
     from modelyard.sdk.tasks import Dataset, pipeline, task
-    from modelyard.sdk.tracking import start_run
 
 __version__ = "0.1.0"
 __all__ = [
@@ -45,7 +45,7 @@ _HOMES = {
     "model": ("registry", "ModelHandle"),
     "pipeline": ("tasks", "pipeline"),
     "run_pipeline": ("pipelines", "run_pipeline"),
-    "start_run": ("tracking", "start_run"),
+    "start_run": ("active_run", "start_run"),
     "task": ("tasks", "task"),
 }
 

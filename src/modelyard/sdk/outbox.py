@@ -7,33 +7,38 @@ the server twice, which is harmless: it drops exact duplicates of points, and pa
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
-import struct
+import math
+import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
-
-import msgspec
+from typing import NamedTuple
 
 from modelyard.kernel.errors import EngineError, LimitExceeded, ModelyardError, Unavailable
-from modelyard.kernel.paths import make_private
 from modelyard.sdk.client import Client
-from modelyard.types.tracking import DatasetInput, LogBatch, Point
+from modelyard.sdk.spool import Spool
+from modelyard.types.tracking import DatasetInput, LogBatch, Point, PointBlock
 
 POINTS_IN_MEMORY_MAX = 100_000
-POINTS_IN_BATCH_MAX = 5_000
+POINTS_IN_BATCH_MAX = 20_000
+KEYS_IN_ROW_MAX = 5_000
 SEND_INTERVAL_S = 0.5
 RETRY_S_MIN, RETRY_S_MAX = 0.5, 10.0
-PARAMS_IN_BATCH_MAX = 100
-_AWAY = (Unavailable, LimitExceeded, EngineError)
-_FRAME = struct.Struct("<I")
+AWAY = (Unavailable, LimitExceeded, EngineError)
+"""The errors that say: later. Every other one is a refusal."""
 _log = logging.getLogger("modelyard.run")
+
+
+class Row(NamedTuple):
+    """What one call logged: a value a key, at one step and time."""
+
+    keys: tuple[str, ...]
+    step: int
+    timestamp_ms: int
+    values: list[float]
 
 
 class Outbox:
@@ -43,7 +48,8 @@ class Outbox:
         self._client = client
         self._path = f"/api/runs/{run_id}/log"
         self._spool = Spool(spool / f"{run_id}.spool")
-        self._points: deque[Point] = deque()
+        self._rows: deque[Row] = deque()
+        self._points = 0
         self._params: dict[str, str] = {}
         self._tags: dict[str, str] = {}
         self._inputs: list[DatasetInput] = []
@@ -57,24 +63,31 @@ class Outbox:
         self._thread = threading.Thread(target=self._run, name=f"outbox-{run_id[:8]}", daemon=True)
         self._thread.start()
 
+    def add_row(self, row: Row) -> None:
+        """Take the values of one step, to be sent soon. Never waits for the server: what is here runs in the loop."""
+        # Without the lock: appending to a deque is atomic, and the count only has to be about right.
+        if len(row.keys) > KEYS_IN_ROW_MAX:
+            self._rows.extend(_narrow(row))
+        else:
+            self._rows.append(row)
+        self._points += len(row.keys)
+        if self._points >= POINTS_IN_BATCH_MAX and not self._wake.is_set():
+            self._wake.set()
+        if self._points >= POINTS_IN_MEMORY_MAX:
+            with self._lock:
+                self._spool.put(self._take_all())
+
     def add(
         self,
-        points: Sequence[Point] = (),
         params: Mapping[str, str] | None = None,
         tags: Mapping[str, str] | None = None,
         inputs: Sequence[DatasetInput] = (),
     ) -> None:
-        """Take what was logged, to be sent soon. Never waits for the server."""
+        """Take params, tags and inputs, to be sent soon. Never waits for the server."""
         with self._lock:
-            self._points.extend(points)
             self._params.update(params or {})
             self._tags.update(tags or {})
             self._inputs.extend(inputs)
-            if len(self._points) >= POINTS_IN_MEMORY_MAX:
-                self._spool.put(self._take_all())
-            urgent = len(self._points) >= POINTS_IN_BATCH_MAX
-        if urgent:
-            self._wake.set()
 
     def flush(self, timeout_s: float = 60.0) -> None:
         """Return once the server has all of it, or once it is on this machine's disk where the server is away.
@@ -83,13 +96,12 @@ class Outbox:
         """
         deadline = time.monotonic() + timeout_s
         with self._idle:
-            while (self._points or self._params or self._tags or self._inputs or self._busy) and not self._away:
+            while (self._holds_any() or self._busy) and not self._away:
                 self._wake.set()
-                if not self._idle.wait(min(0.2, max(deadline - time.monotonic(), 0.0))) and (
-                    time.monotonic() >= deadline
-                ):
+                left = max(deadline - time.monotonic(), 0.0)
+                if not self._idle.wait(min(0.2, left)) and time.monotonic() >= deadline:
                     break
-            if self._points or self._params or self._tags or self._inputs:
+            if self._holds_any():
                 self._spool.put(self._take_all())
             refused, self._refused = self._refused, []
         if refused:
@@ -118,7 +130,7 @@ class Outbox:
                 self._wake.wait(delay_s)
                 delay_s = min(2 * delay_s, RETRY_S_MAX)
             with self._lock:
-                done = not (self._points or self._params or self._tags or self._inputs or self._spool.waiting)
+                done = not (self._holds_any() or self._spool.waiting)
             if self._stopping and done:
                 return
 
@@ -130,7 +142,7 @@ class Outbox:
                 self._post(spooled)
             while batch := self._take():
                 self._post(batch)
-        except _AWAY as error:
+        except AWAY as error:
             if not self._away:
                 _log.warning("the server does not take what this run logs; it is kept on disk: %s", error)
             with self._lock:
@@ -145,20 +157,13 @@ class Outbox:
         return True
 
     def _post(self, batch: LogBatch) -> None:
-        try:
-            self._client.post(self._path, batch)
-        except _AWAY:
-            raise
-        except ModelyardError as error:
-            parts = _parts(batch)
-            if len(parts) > 1:
-                # One bad key must not cost the others of its batch.
-                for part in parts:
-                    self._post(part)
-                return
+        for error in post_in_parts(self._client, self._path, batch):
             _log.warning("the server refused something that this run logged: %s", error)
             with self._lock:
                 self._refused.append(error)
+
+    def _holds_any(self) -> bool:
+        return bool(self._rows or self._params or self._tags or self._inputs)
 
     def _take(self) -> LogBatch | None:
         with self._lock:
@@ -167,10 +172,14 @@ class Outbox:
             return batch
 
     def _take_one(self) -> LogBatch | None:
-        if not (self._points or self._params or self._tags or self._inputs):
+        if not self._holds_any():
             return None
-        points = [self._points.popleft() for _ in range(min(len(self._points), POINTS_IN_BATCH_MAX))]
-        batch = LogBatch(metrics=points, params=self._params, tags=self._tags, inputs=self._inputs)
+        rows, points = [], 0
+        while self._rows and points < POINTS_IN_BATCH_MAX:
+            rows.append(self._rows.popleft())
+            points += len(rows[-1].keys)
+        self._points = max(0, self._points - points) if self._rows else 0
+        batch = LogBatch(blocks=blocks(rows), params=self._params, tags=self._tags, inputs=self._inputs)
         self._params, self._tags, self._inputs = {}, {}, []
         return batch
 
@@ -181,83 +190,20 @@ class Outbox:
         return taken
 
 
-class Spool:
-    """Batches in a file, each after its length, in the order they came. Locked by the process that fills it."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._lock = threading.Lock()
-        self._file: BinaryIO | None = None
-        self._sent = 0
-        self._end = 0
-
-    @property
-    def waiting(self) -> bool:
-        """Whether there is anything in it that was not sent."""
-        return self._end > self._sent
-
-    def put(self, batches: Sequence[LogBatch]) -> None:
-        """Keep batches, on disk when this returns."""
-        with self._lock:
-            file = self._opened()
-            file.seek(self._end)
-            for batch in batches:
-                body = msgspec.msgpack.encode(batch)
-                file.write(_FRAME.pack(len(body)) + body)
-            file.flush()
-            os.fsync(file.fileno())
-            self._end = file.tell()
-
-    def batches(self) -> Iterator[LogBatch]:
-        """The batches that wait; one counts as sent when the next is asked for."""
-        while True:
-            with self._lock:
-                if not self.waiting:
-                    self._drop()
-                    return
-                batch, after = self._read(self._opened(), self._sent)
-            if batch is not None:
-                yield batch
-            with self._lock:
-                self._sent = after
-
-    def adopt(self) -> bool:
-        """Take over what a program that ended left in the file. False while that program still runs."""
-        try:
-            file = self.path.open("r+b")
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (FileNotFoundError, BlockingIOError):
-            return False
-        self._file = file
-        self._end = file.seek(0, os.SEEK_END)
-        return True
-
-    def _opened(self) -> BinaryIO:
-        if self._file is None:
-            make_private(self.path.parent)
-            self._file = os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
-            fcntl.flock(self._file, fcntl.LOCK_EX)
-        return self._file
-
-    def _read(self, file: BinaryIO, at: int) -> tuple[LogBatch | None, int]:
-        file.seek(at)
-        head = file.read(_FRAME.size)
-        length = _FRAME.unpack(head)[0] if len(head) == _FRAME.size else -1
-        body = file.read(max(length, 0))
-        if len(body) != length:
-            # The program died while it wrote: what it had not finished, it had not been promised.
-            return None, self._end
-        try:
-            return msgspec.msgpack.decode(body, type=LogBatch), at + _FRAME.size + length
-        except msgspec.MsgspecError:
-            return None, self._end
-
-    def _drop(self) -> None:
-        if self._file is not None:
-            with suppress(FileNotFoundError):
-                self.path.unlink()
-            self._file.close()
-        self._file, self._sent, self._end = None, 0, 0
+def blocks(rows: Sequence[Row]) -> list[PointBlock]:
+    """Rows of the same keys put together, each as it was logged; an infinity is the largest double of its sign."""
+    by_keys: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        by_keys.setdefault(row.keys, []).append(row)
+    return [
+        PointBlock(
+            list(keys),
+            [row.step for row in found],
+            [row.timestamp_ms for row in found],
+            [_storable(row.values) for row in found],
+        )
+        for keys, found in by_keys.items()
+    ]
 
 
 def send_leftovers(client: Client, spool: Path) -> int:
@@ -269,25 +215,29 @@ def send_leftovers(client: Client, spool: Path) -> int:
             continue
         try:
             for batch in left.batches():
-                _send_part(client, f"/api/runs/{path.stem}/log", batch)
-        except _AWAY:
+                for error in post_in_parts(client, f"/api/runs/{path.stem}/log", batch):
+                    _log.warning("the server refused something that an earlier run logged: %s", error)
+        except AWAY:
             return sent
         sent += 1
     return sent
 
 
-def _send_part(client: Client, path: str, batch: LogBatch) -> None:
+def post_in_parts(client: Client, path: str, batch: LogBatch) -> list[ModelyardError]:
+    """Send a batch; what is refused is sent again key by key, since one bad key must not cost the others.
+
+    Returns the refusals. Raises one of `AWAY` where the server is away.
+    """
     try:
         client.post(path, batch)
-    except _AWAY:
+    except AWAY:
         raise
     except ModelyardError as error:
         parts = _parts(batch)
-        if len(parts) == 1:
-            _log.warning("the server refused something that an earlier run logged: %s", error)
-            return
-        for part in parts:
-            _send_part(client, path, part)
+        if len(parts) <= 1:
+            return [error]
+        return [refusal for part in parts for refusal in post_in_parts(client, path, part)]
+    return []
 
 
 def _parts(batch: LogBatch) -> list[LogBatch]:
@@ -297,7 +247,32 @@ def _parts(batch: LogBatch) -> list[LogBatch]:
         by_key.setdefault(point.key, []).append(point)
     return [
         *(LogBatch(metrics=points) for points in by_key.values()),
+        *(LogBatch(blocks=[column]) for block in batch.blocks for column in _columns(block)),
         *(LogBatch(params={key: value}) for key, value in batch.params.items()),
         *(LogBatch(tags={key: value}) for key, value in batch.tags.items()),
         *(LogBatch(inputs=[one]) for one in batch.inputs),
+    ]
+
+
+def _columns(block: PointBlock) -> list[PointBlock]:
+    return [
+        PointBlock([key], block.steps, block.timestamps_ms, [[row[at]] for row in block.values])
+        for at, key in enumerate(block.keys)
+    ]
+
+
+def _narrow(row: Row) -> list[Row]:
+    return [
+        Row(row.keys[at : at + KEYS_IN_ROW_MAX], row.step, row.timestamp_ms, row.values[at : at + KEYS_IN_ROW_MAX])
+        for at in range(0, len(row.keys), KEYS_IN_ROW_MAX)
+    ]
+
+
+def _storable(values: list[float]) -> list[float | None]:
+    # A NaN goes over the wire as null, which is what msgspec makes of it by itself in JSON, and only there.
+    if all(map(math.isfinite, values)):
+        return values  # type: ignore[return-value]
+    return [
+        None if value != value else math.copysign(sys.float_info.max, value) if math.isinf(value) else value
+        for value in values
     ]

@@ -155,6 +155,18 @@ class Point(msgspec.Struct, frozen=True, array_like=True):
     timestamp_ms: int = 0
 
 
+class PointBlock(msgspec.Struct, frozen=True, array_like=True):
+    """Points of the same keys at many steps: row `i` of `values` holds a value a key, logged at `steps[i]`."""
+
+    keys: list[str]
+    steps: list[int]
+    timestamps_ms: list[int]
+    values: list[list[float | None]]
+
+    def __len__(self) -> int:
+        return len(self.keys) * len(self.values)
+
+
 class CreateExperiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a new experiment is made of."""
 
@@ -194,6 +206,7 @@ class LogBatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """What is logged to a run in one transaction."""
 
     metrics: list[Point] = []
+    blocks: list[PointBlock] = []
     params: dict[str, str] = {}
     tags: dict[str, str] = {}
     inputs: list[DatasetInput] = []

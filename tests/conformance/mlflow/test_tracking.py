@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from modelyard.kernel.errors import InvalidInput
-from modelyard.sdk.tracking import start_run
+from modelyard.sdk.active_run import start_run
 from modelyard.server.run import Server
 from running import client_of, raw_client, running_server
 

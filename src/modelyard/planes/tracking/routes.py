@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 from litestar import Request
@@ -27,7 +28,6 @@ from modelyard.types.tracking import (
     Experiment,
     LogBatch,
     LoggedModel,
-    Point,
     Run,
     SearchRuns,
     Series,
@@ -140,13 +140,14 @@ def restore_run(caller: Scope, tracking: Tracking, run_id: str) -> Run:
 @post("/api/runs/{run_id:str}/log", requires=Action.WRITE, status_code=204)
 def log(caller: Scope, tracking: Tracking, run_id: str, data: LogBatch) -> None:
     """Log metrics, params, tags and inputs, all or nothing."""
-    if len(data.metrics) > NATIVE_BATCH_METRICS_MAX:
+    count = len(data.metrics) + sum(map(len, data.blocks))
+    if count > NATIVE_BATCH_METRICS_MAX:
         raise InvalidInput(
-            f"a batch has at most {NATIVE_BATCH_METRICS_MAX} points, not {len(data.metrics)}",
+            f"a batch has at most {NATIVE_BATCH_METRICS_MAX} points, not {count}",
             code="batch.too_large",
             hint="send it in parts",
         )
-    tracking.runs.log(caller, run_id, map(_point, data.metrics), data.params, data.tags, data.inputs)
+    tracking.runs.log(caller, run_id, _points(data), data.params, data.tags, data.inputs)
 
 
 @get("/api/runs/{run_id:str}/metrics/{key:path}", requires=Action.READ)
@@ -207,8 +208,19 @@ def get_logged_model(caller: Scope, tracking: Tracking, model_id: str) -> Logged
     return tracking.models.get(caller, model_id)
 
 
-def _point(point: Point) -> tuple[str, float, int, int]:
-    return point.key, math.nan if point.value is None else point.value, point.step, point.timestamp_ms
+def _points(batch: LogBatch) -> Iterator[tuple[str, float, int, int]]:
+    for point in batch.metrics:
+        yield point.key, math.nan if point.value is None else point.value, point.step, point.timestamp_ms
+    for at, block in enumerate(batch.blocks):
+        widths = {len(block.keys), *map(len, block.values)}
+        if len(widths) > 1 or not len(block.steps) == len(block.timestamps_ms) == len(block.values):
+            raise InvalidInput(
+                f"blocks[{at}] is ragged: it needs one step, one time and one value a key in every row",
+                code="batch.ragged",
+            )
+        for step, timestamp_ms, row in zip(block.steps, block.timestamps_ms, block.values, strict=True):
+            for key, value in zip(block.keys, row, strict=True):
+                yield key, math.nan if value is None else value, step, timestamp_ms
 
 
 def _path_of(request: Request[Any, Any, Any]) -> str:

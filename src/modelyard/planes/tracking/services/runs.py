@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -48,8 +49,11 @@ from modelyard.types.tracking import (
 
 NAME_TAG = "mlflow.runName"
 CONTEXT_TAG = "mlflow.data.context"
+# Tags that name what a run was made with, and the kind of URN each stands for.
+MADE_WITH = {"mlflow.source.git.commit": "code", "modelyard.env": "env"}
 SEARCH_MAX = 50_000
 _CHUNK = 5_000
+_DIGEST = re.compile(r"[0-9a-f]{7,64}")
 _ADJECTIVES = ("amber", "brisk", "calm", "deft", "eager", "fair", "glad", "hardy", "keen", "lucid", "merry", "nimble")
 _NOUNS = ("alder", "birch", "cedar", "delta", "ember", "fjord", "grove", "heron", "isle", "lark", "mesa", "wren")
 _RUNS = store.runs
@@ -129,6 +133,7 @@ class Runs:
             made = tx.execute(_RUNS.insert().values(**values))
             assert made.inserted_primary_key is not None
             _put_tags(tx, made.inserted_primary_key[0], tags)
+            _tie(tx, run_id, tags)
             tx.event("run.created", f"run:{run_id}", {"experiment": str(number), "name": name})
             if tx.actor.startswith("job:"):
                 tx.link(tx.actor, "produced", f"run:{run_id}")
@@ -251,6 +256,7 @@ class Runs:
             metrics.append_of_models(tx, row.id, of_models)
             if labels:
                 _put_tags(tx, row.number, labels)
+                _tie(tx, row.id, labels)
                 if NAME_TAG in labels:
                     tx.execute(_RUNS.update().where(_RUNS.c.number == row.number).values(name=labels[NAME_TAG]))
             _put_inputs(tx, row, inputs)
@@ -306,6 +312,12 @@ class Runs:
 
 def _checked(check: Callable[[str, str, str], str], what: str, pairs: Mapping[str, str]) -> dict[str, str]:
     return {key: check(key, value, f"{what}[{at}]") for at, (key, value) in enumerate(pairs.items())}
+
+
+def _tie(tx: Transaction, run_id: str, tags: Mapping[str, str]) -> None:
+    for tag in MADE_WITH.keys() & tags.keys():
+        if _DIGEST.fullmatch(tags[tag]):
+            tx.link(f"run:{run_id}", "used", f"{MADE_WITH[tag]}:{tags[tag]}")
 
 
 def _tell(tx: Transaction, row: Row[Any], changes: Mapping[str, Any]) -> None:

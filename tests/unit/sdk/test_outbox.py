@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from modelyard.sdk.outbox import Spool, send_leftovers
+from modelyard.sdk.outbox import send_leftovers
+from modelyard.sdk.spool import Spool
 from modelyard.types.tracking import CreateRun, LogBatch, Point, Run
 from running import client_of, running_server
 
@@ -58,12 +59,12 @@ DYING = """
 import os, sys
 from pathlib import Path
 from modelyard.sdk.client import Client
-from modelyard.sdk.outbox import Outbox
-from modelyard.types.tracking import Point
+from modelyard.sdk.outbox import Outbox, Row
 
 outbox = Outbox(Client(sys.argv[1]), sys.argv[2], Path(sys.argv[3]))
 for step in range(50):
-    outbox.add([Point("m", float(step), step, step)], {"lr": "0.1"})
+    outbox.add_row(Row(("m",), step, step, [float(step)]))
+    outbox.add({"lr": "0.1"})
 outbox.flush(timeout_s=20)
 os._exit(9)
 """
