@@ -10,11 +10,12 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import Connection, CursorResult, Executable, Row, create_engine, event
@@ -26,10 +27,12 @@ from modelyard.kernel.auth import Scope, system_scope
 from modelyard.kernel.clock import Clock, SystemClock
 from modelyard.kernel.errors import Conflict, Unavailable
 from modelyard.kernel.leases import Lease, check_lease
+from modelyard.kernel.prepared import Prepared
 from modelyard.kernel.schema import Instant, Json, metadata, on_conflict_do_nothing
 
 __all__ = ["Database", "Instant", "Json", "Transaction", "metadata"]
 
+T = TypeVar("T")
 BUSY_TIMEOUT_MS = 120_000
 _SQLITE_PRAGMAS = (
     "PRAGMA journal_mode=WAL",
@@ -72,11 +75,34 @@ class Transaction:
         try:
             return self.connection.execute(statement, parameters)
         except IntegrityError as error:
-            raise Conflict(
-                f"this would break a rule of the catalog: {error.orig}",
-                code="catalog.integrity",
-                hint="it exists already, or something else changed it at the same time: read it again",
-            ) from error
+            raise _broken_rule(error.orig) from error
+
+    def run(self, prepared: Prepared, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        """Run a prepared statement. Returns its rows as the driver has them. A broken rule raises Conflict."""
+        text, bind = prepared.of(self.connection.dialect)
+        with self._cursor() as cursor:
+            cursor.execute(text, bind(parameters))
+            return cursor.fetchall() if cursor.description is not None else []
+
+    def run_many(self, prepared: Prepared, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Run a prepared statement once a row. A broken rule raises Conflict."""
+        text, bind = prepared.of(self.connection.dialect)
+        with self._cursor() as cursor:
+            cursor.executemany(text, [bind(row) for row in rows])
+
+    @contextmanager
+    def _cursor(self) -> Iterator[Any]:
+        # Straight to the driver, so what it raises is told here as SQLAlchemy's errors are elsewhere.
+        driver: Any = self.connection.dialect.loaded_dbapi
+        cursor = self.connection.connection.cursor()
+        try:
+            yield cursor
+        except driver.IntegrityError as error:
+            raise _broken_rule(error) from error
+        except driver.OperationalError as error:
+            raise _unavailable(error) from error
+        finally:
+            cursor.close()
 
     def one(self, statement: Executable) -> Row[Any] | None:
         """The first row, or None."""
@@ -114,10 +140,23 @@ class Transaction:
         said, self._said = self._said, []
         edges, self._edges = self._edges, []
         if said:
-            events.insert(self.connection, said, actor=self.actor, at=self.now)
+            events.insert(self, said)
         if edges:
             lineage.insert(self.connection, edges, project=self.project, at=self.now)
         return bool(said)
+
+
+class _Piece(Generic[T]):
+    """Work of one caller that waits for its turn in a shared commit."""
+
+    def __init__(self, scope: Scope, work: Callable[[Transaction], T]) -> None:
+        self.scope = scope
+        self.work = work
+        self.ready = threading.Event()
+        """Set when the work is done, or when it is this caller's turn to do all that wait."""
+        self.leads = False
+        self.result: T | None = None
+        self.error: BaseException | None = None
 
 
 class Database:
@@ -130,6 +169,8 @@ class Database:
         # Waiting here costs nothing and is fair; waiting in SQLite's busy handler is a lottery with sleeps.
         self._write_lock = threading.Lock() if self.engine.dialect.name == "sqlite" else nullcontext()
         self._open = threading.local()
+        self._pieces: deque[_Piece[Any]] = deque()
+        self._pieces_lock = threading.Lock()
         self.after_commit: list[Callable[[], None]] = []
         """Called after each commit that said an event: what waits for events looks at once."""
 
@@ -154,6 +195,76 @@ class Database:
             for notify in self.after_commit:
                 notify()
 
+    def together(self, scope: Scope, work: Callable[[Transaction], T]) -> T:
+        """Run work in a writing transaction that it may share with others, for verbs that many callers use at once.
+
+        On SQLite, where one writes at a time, all who wait share the next commit, and so its way to the disk. Each has
+        a savepoint of its own: what fails raises here and leaves nothing, and nobody else notices. Returns after
+        the commit. PostgreSQL gathers commits by itself, so there it is a transaction as any other.
+        """
+        if self.engine.dialect.name != "sqlite":
+            with self.transaction(scope) as tx:
+                return work(tx)
+        if getattr(self._open, "writing", False):
+            raise RuntimeError("a transaction is open in this thread already: pass it on instead of opening another")
+        piece = _Piece(scope, work)
+        with self._pieces_lock:
+            piece.leads = not self._pieces
+            self._pieces.append(piece)
+        if not piece.leads:
+            piece.ready.wait()
+        else:
+            self._lead()
+        if piece.error is not None:
+            raise piece.error
+        result: Any = piece.result
+        return result  # type: ignore[no-any-return]
+
+    def _lead(self) -> None:
+        """Wait for the write lock, then do all that has come to wait until then."""
+        self._open.writing = True
+        pieces: list[_Piece[Any]] = []
+        told = False
+        try:
+            with self._write_lock:
+                pieces = self._taken()
+                with self._begin(pieces[0].scope, write=True) as tx:
+                    told = self._do(tx, pieces)
+        except BaseException as error:  # noqa: BLE001  whatever kept the group from its commit is told to each of it
+            for piece in pieces or (pieces := self._taken()):
+                piece.error = piece.error or error
+        finally:
+            self._open.writing = False
+            for piece in pieces:
+                piece.ready.set()
+        if told:
+            for notify in self.after_commit:
+                notify()
+
+    def _taken(self) -> list[_Piece[Any]]:
+        # From here on whoever comes leads the next group, which gathers while this one is written.
+        with self._pieces_lock:
+            pieces = list(self._pieces)
+            self._pieces.clear()
+        return pieces
+
+    def _do(self, first: Transaction, pieces: Sequence[_Piece[Any]]) -> bool:
+        """Do each piece behind a savepoint. Returns whether there was an event."""
+        told = False
+        cursor: Any = first.connection.connection.cursor()
+        for piece in pieces:
+            tx = Transaction(first.connection, piece.scope, first.now)
+            cursor.execute("SAVEPOINT piece")
+            try:
+                piece.result = piece.work(tx)
+                told |= tx.flush()
+            except Exception as error:  # noqa: BLE001  raised again in the caller's own thread
+                piece.error = error
+                cursor.execute("ROLLBACK TO piece")
+            cursor.execute("RELEASE piece")
+        cursor.close()
+        return told
+
     @contextmanager
     def reading(self, scope: Scope | None = None) -> Iterator[Transaction]:
         """A reading transaction: one snapshot, never waits for writers."""
@@ -165,16 +276,24 @@ class Database:
         try:
             with self.engine.connect() as connection, connection.execution_options(writes=write).begin():
                 yield Transaction(connection, scope, self.clock.now())
-        except OperationalError as error:
-            raise _unavailable(error) from error
+        except (OperationalError, sqlite3.OperationalError) as error:
+            raise _unavailable(getattr(error, "orig", None) or error) from error
 
     def close(self) -> None:
         """Give back all connections."""
         self.engine.dispose()
 
 
-def _unavailable(error: OperationalError) -> Unavailable:
-    text = str(error.orig).strip()
+def _broken_rule(error: object) -> Conflict:
+    return Conflict(
+        f"this would break a rule of the catalog: {error}",
+        code="catalog.integrity",
+        hint="it exists already, or something else changed it at the same time: read it again",
+    )
+
+
+def _unavailable(error: BaseException) -> Unavailable:
+    text = str(error).strip()
     if "disk is full" in text or "No space left" in text:
         return Unavailable(
             "the disk of the catalog is full; nothing was changed",

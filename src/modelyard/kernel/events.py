@@ -16,7 +16,6 @@ import msgspec
 from sqlalchemy import (
     BigInteger,
     Column,
-    Connection,
     Index,
     Integer,
     String,
@@ -31,6 +30,7 @@ from modelyard.kernel.clock import to_us
 from modelyard.kernel.errors import TooLarge
 from modelyard.kernel.ids import new_id
 from modelyard.kernel.limits import EVENT_DATA_BYTES_MAX
+from modelyard.kernel.prepared import Prepared
 from modelyard.kernel.schema import Instant, metadata, on_conflict_do_nothing
 
 if TYPE_CHECKING:
@@ -61,6 +61,12 @@ Index(
     events.c.id,
     sqlite_where=events.c.seq.is_(None),
     postgresql_where=events.c.seq.is_(None),
+)
+
+_INSERT = Prepared(
+    events.insert().values(
+        {name: bindparam(name) for name in ("id", "at", "project", "kind", "subject", "actor", "data")}
+    )
 )
 
 chain_head = Table(
@@ -129,7 +135,7 @@ class Verdict(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
-def insert(connection: Connection, said: Sequence[NewEvent], *, actor: str, at: datetime) -> None:
+def insert(tx: Transaction, said: Sequence[NewEvent]) -> None:
     """Append events, not yet sealed. Raises TooLarge for data over the limit."""
     rows = []
     for one in said:
@@ -141,11 +147,11 @@ def insert(connection: Connection, said: Sequence[NewEvent], *, actor: str, at: 
             )
         rows.append(
             {
-                "id": new_id(), "at": at, "project": one.project, "kind": one.kind,
-                "subject": one.subject, "actor": actor, "data": data,
+                "id": new_id(), "at": tx.now, "project": one.project, "kind": one.kind,
+                "subject": one.subject, "actor": tx.actor, "data": data,
             }
         )  # fmt: skip
-    connection.execute(events.insert(), rows)
+    tx.run_many(_INSERT, rows)
 
 
 def seal(tx: Transaction) -> int:

@@ -11,6 +11,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -29,6 +30,8 @@ LEASE_TTL_S = 60.0
 READER_BATCH = 200
 READER_STRIDE = 1_000
 BACKOFF_S_MAX = 60.0
+LOOK_S_MIN = 0.05
+"""However many events wake it, nothing looks more often than this while it finds nothing to do."""
 _log = logging.getLogger("modelyard.reconcile")
 
 
@@ -135,7 +138,7 @@ class ReconcileLoop:
     def _run(self, step: object) -> None:
         assert callable(step)
         while not self._stopped.is_set():
-            seen = self._wakes
+            seen, looked = self._wakes, time.monotonic()
             try:
                 busy = step()
             except Exception:  # noqa: BLE001  the loop outlives any fault of what it runs
@@ -144,6 +147,8 @@ class ReconcileLoop:
             if not busy:
                 with self._woken:
                     self._woken.wait_for(lambda seen=seen: self._wakes != seen, self._interval_s)  # type: ignore[misc]
+                # What came in the meantime is one look: a burst of events must not become a burst of queries.
+                self._stopped.wait(max(0.0, looked + LOOK_S_MIN - time.monotonic()))
 
     def _step_reconciler(self, reconciler: Reconciler) -> int:
         acted = 0

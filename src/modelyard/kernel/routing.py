@@ -1,6 +1,8 @@
 """How a route is declared: with the action that it requires, which is not optional. What no route allows is denied.
 
-Thin over Litestar: handlers are plain functions that run in a thread, since they talk to the database.
+Thin over Litestar: handlers are plain functions that run in a thread, since they talk to the database. A route that is
+called thousands of times a second says `direct=True`: it has no parameters in its path, takes `caller`, `body` or
+`request` and what the yard holds, and returns a Response of bytes.
 """
 
 from __future__ import annotations
@@ -18,16 +20,26 @@ from modelyard.kernel.auth import Action
 
 RESERVED = frozenset({"scope", "state"})
 REQUIRES = "requires"
+DIRECT = "direct"
+"""The option that holds the plain function of a route which is served without Litestar's way to it."""
 Handler = Callable[[Callable[..., Any]], HTTPRouteHandler]
 
 
-def _declare(method: HttpMethod, path: str | list[str], requires: Action, status_code: int, **options: Any) -> Handler:
+def _declare(
+    method: HttpMethod,
+    path: str | list[str],
+    requires: Action,
+    status_code: int,
+    direct: bool = False,
+    **options: Any,
+) -> Handler:
     def decorate(function: Callable[..., Any]) -> HTTPRouteHandler:
         taken = RESERVED.intersection(inspect.signature(function).parameters)
         if taken:
             raise TypeError(f"{function.__name__}: Litestar keeps {sorted(taken)}; rename (the Scope is `caller`)")
         handler = function if inspect.iscoroutinefunction(function) else _in_thread(function)
-        return route(path, http_method=method, status_code=status_code, opt={REQUIRES: requires}, **options)(handler)
+        opt = {REQUIRES: requires, **({DIRECT: function} if direct else {})}
+        return route(path, http_method=method, status_code=status_code, opt=opt, **options)(handler)
 
     return decorate
 

@@ -21,6 +21,7 @@ from modelyard.kernel.errors import Forbidden
 from modelyard.kernel.limits import REQUEST_BODY_BYTES_MAX
 from modelyard.kernel.routing import REQUIRES
 from modelyard.server import kernel_routes, routes
+from modelyard.server.direct import Direct
 from modelyard.server.gate import Gate
 from modelyard.server.problems import HANDLERS, PRINCIPAL, PROJECT
 
@@ -53,7 +54,8 @@ def create_app(yard: Yard, *, hosts: Sequence[str] = LOOPBACK, embedded: bool = 
     )
     role = yard.settings.anonymous_role
     anonymous = Principal("anonymous", {auth.ALL_PROJECTS: auth.Role(role)}) if role else auth.ANONYMOUS
-    return Gate(app, yard.database, frozenset(hosts), embedded=LOCAL if embedded else None, anonymous=anonymous)
+    direct = Direct(app, _provided(yard), _SECURITY_HEADERS)
+    return Gate(direct, yard.database, frozenset(hosts), embedded=LOCAL if embedded else None, anonymous=anonymous)
 
 
 def enforce(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
@@ -71,9 +73,14 @@ def _dependencies(yard: Yard) -> dict[str, Provide]:
     def provide(value: Any) -> Provide:
         return Provide(lambda: value, use_cache=True, sync_to_thread=False)
 
-    named = {field.name: provide(getattr(yard, field.name)) for field in dataclasses.fields(yard)}
-    named["datasets"] = named.pop("data", provide(None))
+    named = {name: provide(value) for name, value in _provided(yard).items()}
     return {**named, "caller": Provide(_caller, sync_to_thread=False)}
+
+
+def _provided(yard: Yard) -> dict[str, Any]:
+    """What handlers may ask for by name. `data` is the body there, so that plane is called after its noun."""
+    found = {field.name: getattr(yard, field.name) for field in dataclasses.fields(yard)}
+    return {"datasets" if name == "data" else name: value for name, value in found.items()}
 
 
 def _caller(request: Request[Any, Any, Any]) -> auth.Scope:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+import struct
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelyard.kernel.errors import EngineError
+from modelyard.kernel.errors import EngineError, InvalidInput
 from modelyard.planes.tracking import points, series
-from modelyard.planes.tracking.points import Value
+from modelyard.planes.tracking.points import Batch
 
 INT64 = st.integers(min_value=-(2**63), max_value=2**63 - 1)
 POINTS = st.lists(
@@ -22,40 +24,63 @@ POINTS = st.lists(
 
 
 def _history(logged: list[tuple[str, float, int, int]], key: str) -> series.History:
-    return series.assemble([points.pack(points.group(logged))], key)
+    return series.assemble([Batch.of(logged).body], key)
+
+
+def _kept(value: float) -> float:
+    return math.copysign(1.7976931348623157e308, value) if math.isinf(value) else value
 
 
 @given(POINTS)
 def test_a_segment_gives_back_what_was_put_in(logged: list[tuple[str, float, int, int]]) -> None:
-    groups = points.group(logged)
-    body = points.pack(groups)
-    assert points.directory(body) == [(key, len(values)) for key, values in groups.items()]
-    for key, values in groups.items():
-        columns = points.unpack(body, key)
+    batch = Batch.of(logged)
+    keys = sorted({key for key, _, _, _ in logged})
+    assert batch.points == len(logged)
+    assert points.directory(batch.body) == [(key, sum(one[0] == key for one in logged)) for key in keys]
+    for key in keys:
+        columns = points.unpack(batch.body, key)
         assert columns is not None
-        assert list(columns.steps) == [value.step for value in values]
-        assert list(columns.times) == [value.timestamp_ms for value in values]
-        assert np.array_equal(np.array(columns.values), np.array([value.value for value in values]), equal_nan=True)
-    assert points.unpack(body, "absent") is None
+        mine = [one for one in logged if one[0] == key]
+        assert list(columns.steps) == [step for _, _, step, _ in mine]
+        assert list(columns.times) == [time for _, _, _, time in mine]
+        assert np.array_equal(columns.values, [_kept(value) for _, value, _, _ in mine], equal_nan=True)
+    assert points.unpack(batch.body, "absent") is None
 
 
 @given(POINTS)
 def test_exact_duplicates_are_one_point(logged: list[tuple[str, float, int, int]]) -> None:
-    once = {key: len(values) for key, values in points.group(logged).items()}
-    twice = {key: len(values) for key, values in points.group(logged + logged).items()}
-    assert once == twice
+    once, twice = _history(logged, "a"), _history(logged + logged, "a")
+    assert len(once) == len(twice)
+    distinct = {(step, time, struct.pack("d", _kept(value))) for key, value, step, time in logged if key == "a"}
+    nan = {(step, time) for key, value, step, time in logged if key == "a" and math.isnan(value)}
+    assert len(once) == len({one for one in distinct if not math.isnan(struct.unpack("d", one[2])[0])}) + len(nan)
 
 
 @given(POINTS)
 def test_two_segments_of_the_same_points_are_one_history(logged: list[tuple[str, float, int, int]]) -> None:
-    body = points.pack(points.group(logged))
+    body = Batch.of(logged).body
     assert len(series.assemble([body, body], "a")) == len(series.assemble([body], "a"))
 
 
-def test_the_latest_is_by_step_then_time_then_value() -> None:
-    assert points.latest([Value(2, 1, 5.0), Value(1, 9, 9.0), Value(2, 1, 7.0)]) == Value(2, 1, 7.0)
-    # Not-a-number ranks as zero.
-    assert points.latest([Value(0, 0, -1.0), Value(0, 0, math.nan)]).value != points.latest([Value(0, 0, -1.0)]).value
+@given(POINTS)
+def test_the_latest_is_by_step_then_time_then_value(logged: list[tuple[str, float, int, int]]) -> None:
+    latest = Batch.of(logged).latest
+    assert list(latest) == sorted(latest)
+    for key, found in latest.items():
+        ranks = [
+            (step, time, 0.0 if math.isnan(value) else _kept(value)) for k, value, step, time in logged if k == key
+        ]
+        # Not-a-number ranks as zero.
+        assert found.rank == max(ranks)
+
+
+def test_what_no_column_holds_is_refused_by_its_place() -> None:
+    good = ("a", 1.0, 0, 0)
+    for bad in (("a", 1.0, 0, -1), ("a", 1.0, 0, 2**63), ("a", 1.0, 2**63, 0), ("a", 1.0, -(2**63) - 1, 0)):
+        with pytest.raises(InvalidInput, match=r"metrics\[1\]"):
+            Batch.of([good, bad])
+    with pytest.raises(InvalidInput):
+        Batch.of([("../up", 1.0, 0, 0)])
 
 
 def test_an_infinity_is_kept_as_the_largest_double() -> None:
@@ -101,6 +126,27 @@ def test_sampled_steps_keep_the_first_and_last_of_each_run() -> None:
     assert {0, 3, 401, 999} <= set(steps)
     assert len(steps) <= 10 + 1 + 4
     assert series.sampled_steps([long], 5, 100, 110).tolist() == [100, 102, 104, 106, 108, 110]
+
+
+@given(POINTS, st.data())
+def test_a_flipped_bit_in_a_segment_is_found_out(
+    logged: list[tuple[str, float, int, int]], data: st.DataObject
+) -> None:
+    body = bytearray(Batch.of(logged).body)
+    at = data.draw(st.integers(4, len(body) - 1))
+    body[at] ^= 1 << data.draw(st.integers(0, 7))
+    with pytest.raises(EngineError):
+        points.directory(bytes(body))
+
+
+def test_the_form_of_earlier_catalogs_is_still_read() -> None:
+    head = msgspec.msgpack.encode([("a", 2)])
+    body = struct.pack("<I", len(head)) + head + struct.pack("<2d2q2q", 0.5, 1.5, 1, 2, 10, 20)
+    assert _read(series.assemble([body], "a")) == [(10, 1, 0.5), (20, 2, 1.5)]
+
+
+def _read(found: series.History) -> list[tuple[int, int, float]]:
+    return list(zip(found.times.tolist(), found.steps.tolist(), found.values.tolist(), strict=True))
 
 
 @given(st.binary(max_size=80))

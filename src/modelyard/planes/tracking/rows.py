@@ -2,30 +2,50 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NamedTuple
 
-from sqlalchemy import Row, bindparam, select
+from sqlalchemy import bindparam, select
 
 from modelyard.kernel.database import Transaction
 from modelyard.kernel.errors import InvalidInput, NotFound
+from modelyard.kernel.prepared import Prepared
 from modelyard.planes.tracking.store import runs
 
-_BY_ID = select(runs).where(runs.c.project == bindparam("project"), runs.c.id == bindparam("id"))
+
+class RunRow(NamedTuple):
+    """A row of `runs`, in the order of its columns."""
+
+    number: int
+    project: str
+    id: str
+    experiment: int
+    name: str
+    user: str
+    status: str
+    stage: str
+    start_ms: int
+    end_ms: int | None
+    artifact_uri: str
+    has_links: bool
 
 
-def run_row(tx: Transaction, run_id: str) -> Row[Any]:
+COLUMNS = [runs.c[name] for name in RunRow._fields]
+_BY_ID = Prepared(select(*COLUMNS).where(runs.c.project == bindparam("project"), runs.c.id == bindparam("id")))
+
+
+def run_row(tx: Transaction, run_id: str) -> RunRow:
     """The row of a run of whichever stage. Raises NotFound."""
-    row = tx.execute(_BY_ID, {"project": tx.project, "id": run_id}).first()
-    if row is None:
+    rows = tx.run(_BY_ID, {"project": tx.project, "id": run_id})
+    if not rows:
         raise NotFound(
             f"Run with id={run_id[:80]} not found",
             code="run.not_found",
             hint="list runs with `modelyard run list`; a run of another project is not shown",
         )
-    return row
+    return RunRow._make(rows[0])
 
 
-def active_run_row(tx: Transaction, run_id: str) -> Row[Any]:
+def active_run_row(tx: Transaction, run_id: str) -> RunRow:
     """The row of a run that can be logged to. Raises NotFound, or InvalidInput (`run.deleted`)."""
     row = run_row(tx, run_id)
     if row.stage != "active":

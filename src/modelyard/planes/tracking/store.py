@@ -22,11 +22,13 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    bindparam,
     select,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
 from modelyard.kernel.database import Transaction
+from modelyard.kernel.prepared import Prepared
 from modelyard.kernel.schema import Instant, Json, metadata
 
 # SQLite counts rows only in a column that is INTEGER PRIMARY KEY.
@@ -238,17 +240,19 @@ def inserting_in(dialect: str, table: Table) -> Any:
 def put_rows(tx: Transaction, table: Table, rows: Sequence[Mapping[str, Any]], changed: Sequence[str]) -> None:
     """Insert rows; where the key exists, set the named columns."""
     if rows:
-        tx.execute(_putting(tx.dialect, table, tuple(changed)), list(rows))
+        tx.run_many(_putting(table, tuple(changed)), rows)
 
 
 @functools.cache
-def _putting(dialect: str, table: Table, changed: tuple[str, ...]) -> Any:
-    # Kept, since making a statement costs as much as running it, and there are few.
-    statement = inserting_in(dialect, table)
-    return statement.on_conflict_do_update(
-        index_elements=list(table.primary_key.columns),
-        set_={name: statement.excluded[name] for name in changed},
-    )
+def _putting(table: Table, changed: tuple[str, ...]) -> Prepared:
+    def make(dialect: str) -> Any:
+        statement = inserting_in(dialect, table).values({column.name: bindparam(column.name) for column in table.c})
+        return statement.on_conflict_do_update(
+            index_elements=list(table.primary_key.columns),
+            set_={name: statement.excluded[name] for name in changed},
+        )
+
+    return Prepared(make)
 
 
 def next_number(tx: Transaction, name: str) -> int:

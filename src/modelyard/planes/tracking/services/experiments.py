@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Row, select
+from sqlalchemy import bindparam, select
 
 from modelyard.kernel.auth import Scope, system_scope
 from modelyard.kernel.clock import from_us, to_us
 from modelyard.kernel.database import Database, Transaction
 from modelyard.kernel.errors import Conflict, InvalidInput, NotFound
+from modelyard.kernel.prepared import Prepared
 from modelyard.planes.tracking import filters, rules, search, store
 from modelyard.types.page import Page
 from modelyard.types.tracking import CreateExperiment, Experiment, Stage, UpdateExperiment, View
@@ -188,12 +189,31 @@ class Experiments:
             )
             tx.event(f"experiment.{'deleted' if new == 'deleted' else 'restored'}", f"experiment:{number}")
 
-    def _nouns(self, tx: Transaction, rows: Sequence[Row[Any]]) -> list[Experiment]:
+    def _nouns(self, tx: Transaction, rows: Sequence[Any]) -> list[Experiment]:
         tags = _tags_of(tx, [row.number for row in rows])
         return [_noun(row, tags.get(row.number, {})) for row in rows]
 
 
-def active(tx: Transaction, number: int) -> Row[Any]:
+class ExperimentRow(NamedTuple):
+    """A row of `experiments`, in the order of its columns."""
+
+    project: str
+    number: int
+    name: str
+    artifact_location: str
+    stage: str
+    created_ms: int
+    updated_ms: int
+
+
+_BY_NUMBER = Prepared(
+    select(*(_TABLE.c[name] for name in ExperimentRow._fields)).where(
+        _TABLE.c.project == bindparam("project"), _TABLE.c.number == bindparam("number")
+    )
+)
+
+
+def active(tx: Transaction, number: int) -> ExperimentRow:
     """The row of an active experiment. Raises NotFound, or InvalidInput (`experiment.deleted`)."""
     row = _row(tx, number)
     if row.stage != "active":
@@ -205,18 +225,18 @@ def active(tx: Transaction, number: int) -> Row[Any]:
     return row
 
 
-def _row(tx: Transaction, number: int) -> Row[Any]:
-    row = tx.one(select(_TABLE).where(_TABLE.c.project == tx.project, _TABLE.c.number == number))
-    if row is None:
+def _row(tx: Transaction, number: int) -> ExperimentRow:
+    rows = tx.run(_BY_NUMBER, {"project": tx.project, "number": number})
+    if not rows:
         raise _missing(number)
-    return row
+    return ExperimentRow._make(rows[0])
 
 
 def _missing(number: int) -> NotFound:
     return NotFound(f"No Experiment with id={number} exists", code="experiment.not_found")
 
 
-def _insert(tx: Transaction, number: int, name: str, location: str) -> Row[Any]:
+def _insert(tx: Transaction, number: int, name: str, location: str) -> ExperimentRow:
     now = now_ms(tx)
     tx.execute(
         _TABLE.insert().values(
@@ -253,7 +273,7 @@ def _tags_of(tx: Transaction, numbers: Iterable[int]) -> dict[int, dict[str, str
     return found
 
 
-def _noun(row: Row[Any], tags: Mapping[str, str]) -> Experiment:
+def _noun(row: Any, tags: Mapping[str, str]) -> Experiment:
     return Experiment(
         id=str(row.number),
         name=row.name,

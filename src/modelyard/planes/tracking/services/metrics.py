@@ -6,12 +6,13 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import bindparam, or_, select, tuple_
+from sqlalchemy import bindparam, insert, or_, select, tuple_
 
 from modelyard.kernel.auth import Scope
 from modelyard.kernel.database import Database, Transaction
 from modelyard.kernel.errors import InvalidInput, NotFound
-from modelyard.planes.tracking import points, rules, series, store
+from modelyard.kernel.prepared import Prepared
+from modelyard.planes.tracking import points, series, store
 from modelyard.planes.tracking.rows import run_row
 from modelyard.types.tracking import AskCurves, Curve, Metric, ModelMetric, Series
 
@@ -22,30 +23,16 @@ _MODEL = store.model_metrics
 _COMPACTION_ODDS = 64
 DRAWN_RUNS_MAX, DRAWN_KEYS_MAX, DRAWN_POINTS_MAX = 1_000, 50, 2_000
 _MIX = 2_654_435_761
-_INSERT_SEGMENT = _SEGMENTS.insert()
+_INSERT_SEGMENT = Prepared(
+    insert(_SEGMENTS)
+    .values({name: bindparam(name) for name in ("project", "run", "key", "points", "body")})
+    .returning(_SEGMENTS.c.number)
+)
 _OF_KEY = (
     select(_SEGMENTS.c.body)
     .where(_SEGMENTS.c.run == bindparam("run"), or_(_SEGMENTS.c.key == bindparam("key"), _SEGMENTS.c.key.is_(None)))
     .order_by(_SEGMENTS.c.number)
 )
-
-
-class Batch(NamedTuple):
-    """Points of one write, checked, by key."""
-
-    groups: dict[str, list[points.Value]]
-
-    @classmethod
-    def of(cls, listed: Iterable[tuple[str, float, int, int]]) -> Batch:
-        """Points (key, value, step, time in ms). Raises InvalidInput, naming the first that cannot be."""
-        every = list(listed)
-        groups = points.group(every)
-        rules.check_metric_keys(groups)
-        for values in groups.values():
-            steps, times = [value.step for value in values], [value.timestamp_ms for value in values]
-            if min(times) < 0 or max(times) > rules.INT64_MAX or _outside(steps):
-                _name_the_bad_one(every)
-        return cls(groups)
 
 
 class OfModel(NamedTuple):
@@ -156,23 +143,19 @@ class Metrics:
         return {run_id: series.assemble(found, key) for run_id, found in bodies.items()}
 
 
-def append(tx: Transaction, run: int, batch: Batch) -> None:
+def append(tx: Transaction, run: int, batch: points.Batch) -> None:
     """Add a batch to a run: one segment, and the latest value of each key where it is later."""
-    count = sum(len(values) for values in batch.groups.values())
-    made = tx.execute(
+    ((number,),) = tx.run(
         _INSERT_SEGMENT,
-        {"project": tx.project, "run": run, "key": None, "points": count, "body": points.pack(batch.groups)},
+        {"project": tx.project, "run": run, "key": None, "points": batch.points, "body": batch.body},
     )
-    assert made.inserted_primary_key is not None
-    number: int = made.inserted_primary_key[0]
     # Mixed, so that runs which write in turn do not always hit, or always miss.
     if number * _MIX % 2**32 < 2**32 // _COMPACTION_ODDS:
         tx.execute(
             store.inserting(tx, store.compactions).on_conflict_do_nothing(), [{"run": run, "project": tx.project}]
         )
     rows = []
-    for key in sorted(batch.groups):
-        value = points.latest(batch.groups[key])
+    for key, value in batch.latest.items():
         nan = math.isnan(value.value)
         rows.append(
             {
@@ -180,7 +163,7 @@ def append(tx: Transaction, run: int, batch: Batch) -> None:
                 "value": 0.0 if nan else value.value, "step": value.step, "timestamp_ms": value.timestamp_ms,
             }
         )  # fmt: skip
-    tx.execute(_UPSERTS[tx.dialect], rows)
+    tx.run_many(_UPSERT, rows)
 
 
 def append_of_models(tx: Transaction, run_id: str, found: Sequence[OfModel]) -> None:
@@ -244,7 +227,7 @@ def _upsert(tx_dialect: str) -> Any:
     )
 
 
-_UPSERTS = {dialect: _upsert(dialect) for dialect in ("sqlite", "postgresql")}
+_UPSERT = Prepared(_upsert)
 
 
 def _bodies(tx: Transaction, run: int, key: str) -> list[bytes]:
@@ -267,15 +250,6 @@ def _noun(run_id: str, key: str, history: series.History, total: int) -> Series:
         values=[None if value != value else value for value in values],
         total=total,
     )
-
-
-def _outside(steps: Sequence[int]) -> bool:
-    return min(steps) < rules.INT64_MIN or max(steps) > rules.INT64_MAX
-
-
-def _name_the_bad_one(every: Sequence[tuple[str, float, int, int]]) -> None:
-    for at, (key, value, step, timestamp_ms) in enumerate(every):
-        rules.check_point(key, value, timestamp_ms, step, f"metrics[{at}]" if len(every) > 1 else "")
 
 
 def _plain(found: Iterable[Any]) -> Iterable[tuple[Any, ...]]:

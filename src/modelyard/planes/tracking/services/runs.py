@@ -13,8 +13,6 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Double,
-    Row,
-    RowMapping,
     Text,
     bindparam,
     cast,
@@ -29,8 +27,10 @@ from modelyard.kernel.clock import from_us, to_us
 from modelyard.kernel.database import Database, Transaction
 from modelyard.kernel.errors import InvalidInput, NotFound
 from modelyard.kernel.ids import new_id
+from modelyard.kernel.prepared import Prepared
 from modelyard.planes.tracking import filters, rules, search, store
-from modelyard.planes.tracking.rows import active_run_row, run_row
+from modelyard.planes.tracking.points import Batch
+from modelyard.planes.tracking.rows import COLUMNS, RunRow, active_run_row, run_row
 from modelyard.planes.tracking.services import experiments, metrics
 from modelyard.types.page import Page
 from modelyard.types.tracking import (
@@ -57,6 +57,11 @@ _DIGEST = re.compile(r"[0-9a-f]{7,64}")
 _ADJECTIVES = ("amber", "brisk", "calm", "deft", "eager", "fair", "glad", "hardy", "keen", "lucid", "merry", "nimble")
 _NOUNS = ("alder", "birch", "cedar", "delta", "ember", "fjord", "grove", "heron", "isle", "lark", "mesa", "wren")
 _RUNS = store.runs
+_INSERT = Prepared(
+    _RUNS.insert()
+    .values({column.name: sa.bindparam(column.name) for column in COLUMNS if column.name != "number"})
+    .returning(_RUNS.c.number)
+)
 
 
 def _details() -> sa.CompoundSelect[Any]:
@@ -87,7 +92,7 @@ def _details() -> sa.CompoundSelect[Any]:
     )
 
 
-_DETAILS = _details()
+_DETAILS = Prepared(_details())
 
 
 class Runs:
@@ -115,29 +120,23 @@ class Runs:
             rules.check_time_ms("start_time", start_ms)
         self._experiments.make_ready(scope.project)
         run_id = new_id()
-        with self._database.transaction(scope) as tx:
-            experiment = experiments.active(tx, number)
-            values = {
-                "project": tx.project,
-                "id": run_id,
-                "experiment": number,
-                "name": name,
-                "user": asked.user[:255],
-                "status": "RUNNING",
-                "stage": "active",
-                "start_ms": experiments.now_ms(tx) if start_ms is None else start_ms,
-                "end_ms": None,
-                "artifact_uri": f"{experiment.artifact_location.rstrip('/')}/{run_id}/artifacts",
-                "has_links": False,
-            }
-            made = tx.execute(_RUNS.insert().values(**values))
-            assert made.inserted_primary_key is not None
-            _put_tags(tx, made.inserted_primary_key[0], tags)
+
+        def work(tx: Transaction) -> Run:
+            location = experiments.active(tx, number).artifact_location
+            row = RunRow(
+                0, tx.project, run_id, number, name, asked.user[:255], "RUNNING", "active",
+                experiments.now_ms(tx) if start_ms is None else start_ms, None,
+                f"{location.rstrip('/')}/{run_id}/artifacts", False,
+            )  # fmt: skip
+            ((made,),) = tx.run(_INSERT, row._asdict())
+            _put_tags(tx, made, tags)
             _tie(tx, run_id, tags)
             tx.event("run.created", f"run:{run_id}", {"experiment": str(number), "name": name})
             if tx.actor.startswith("job:"):
                 tx.link(tx.actor, "produced", f"run:{run_id}")
-        return _noun(values, {}, tags, [], [], [], [])
+            return _noun(row, {}, tags, [], [], [], [])
+
+        return self._database.together(scope, work)
 
     def get(self, scope: Scope, run_id: str) -> Run:
         """A run with its params, tags, latest metrics, inputs and outputs. Raises NotFound."""
@@ -145,14 +144,13 @@ class Runs:
             row = run_row(tx, run_id)
             texts: dict[str, dict[str, str]] = {"p": {}, "t": {}}
             found: list[Metric] = []
-            for one in tx.execute(_DETAILS, {"number": row.number}):
-                if one.kind == "m":
-                    value = None if one.is_nan else one.number
-                    found.append(Metric(key=one.key, value=value, step=one.step, timestamp_ms=one.at))
+            for kind, key, text, value, is_nan, step, at in tx.run(_DETAILS, {"number": row.number}):
+                if kind == "m":
+                    found.append(Metric(key=key, value=None if is_nan else value, step=step, timestamp_ms=at))
                 else:
-                    texts[one.kind][one.key] = one.text
+                    texts[kind][key] = text
             links = _links_of(tx, [row.number]) if row.has_links else {}
-            return _noun(row._mapping, texts["p"], texts["t"], found, *links.get(row.number, ([], [], [])))
+            return _noun(row, texts["p"], texts["t"], found, *links.get(row.number, ([], [], [])))
 
     def search(
         self,
@@ -247,11 +245,12 @@ class Runs:
         rules.check_inputs(inputs)
         texts = _checked(rules.param_value, "params", params or {})
         labels = _checked(rules.tag_value, "tags", tags or {})
-        batch = metrics.Batch.of(points)
-        with self._database.transaction(scope) as tx:
+        batch = Batch.of(points)
+
+        def work(tx: Transaction) -> None:
             row = active_run_row(tx, run_id)
             _put_params(tx, row, texts)
-            if batch.groups:
+            if batch.points:
                 metrics.append(tx, row.number, batch)
             metrics.append_of_models(tx, row.id, of_models)
             if labels:
@@ -260,6 +259,8 @@ class Runs:
                 if NAME_TAG in labels:
                     tx.execute(_RUNS.update().where(_RUNS.c.number == row.number).values(name=labels[NAME_TAG]))
             _put_inputs(tx, row, inputs)
+
+        self._database.together(scope, work)
 
     def delete_tag(self, scope: Scope, run_id: str, key: str) -> None:
         """Remove a tag of an active run. Raises NotFound where there is none."""
@@ -320,7 +321,7 @@ def _tie(tx: Transaction, run_id: str, tags: Mapping[str, str]) -> None:
             tx.link(f"run:{run_id}", "used", f"{MADE_WITH[tag]}:{tags[tag]}")
 
 
-def _tell(tx: Transaction, row: Row[Any], changes: Mapping[str, Any]) -> None:
+def _tell(tx: Transaction, row: RunRow, changes: Mapping[str, Any]) -> None:
     status = changes.get("status")
     if status is None or status == row.status:
         return
@@ -328,7 +329,7 @@ def _tell(tx: Transaction, row: Row[Any], changes: Mapping[str, Any]) -> None:
     tx.event(kind, f"run:{row.id}", {"status": status, "experiment": str(row.experiment), "name": row.name})
 
 
-def _put_params(tx: Transaction, row: Row[Any], texts: Mapping[str, str]) -> None:
+def _put_params(tx: Transaction, row: RunRow, texts: Mapping[str, str]) -> None:
     if not texts:
         return
     table = store.params
@@ -370,7 +371,7 @@ def _put_tags(tx: Transaction, number: int, tags: Mapping[str, str]) -> None:
     store.put_rows(tx, store.run_tags, rows, ["value"])
 
 
-def _put_inputs(tx: Transaction, row: Row[Any], inputs: Sequence[DatasetInput]) -> None:
+def _put_inputs(tx: Transaction, row: RunRow, inputs: Sequence[DatasetInput]) -> None:
     first: dict[tuple[str, str], DatasetInput] = {}
     for one in inputs:
         first.setdefault((one.dataset.name, one.dataset.digest), one)
@@ -413,7 +414,7 @@ def _dataset_urn(dataset: Dataset) -> str:
     return source if source.startswith("dataset:") and "@" in source and len(source) <= 512 else ""
 
 
-def _mark_linked(tx: Transaction, row: Row[Any]) -> None:
+def _mark_linked(tx: Transaction, row: RunRow) -> None:
     if not row.has_links:
         tx.execute(_RUNS.update().where(_RUNS.c.number == row.number).values(has_links=True))
 
@@ -426,7 +427,8 @@ def _load(tx: Transaction, numbers: Sequence[int], metric_keys: Sequence[str] | 
 
 
 def _load_chunk(tx: Transaction, numbers: Sequence[int], metric_keys: Sequence[str] | None) -> list[Run]:
-    rows = {row.number: row for row in tx.all(select(_RUNS).where(_RUNS.c.number.in_(numbers)))}
+    picked_runs = select(*COLUMNS).where(_RUNS.c.number.in_(numbers))
+    rows = {row.number: row for row in map(RunRow._make, _plain(tx.execute(picked_runs)))}
     texts: list[dict[int, dict[str, str]]] = []
     for table in (store.params, store.run_tags):
         grouped: dict[int, dict[str, str]] = {}
@@ -439,7 +441,7 @@ def _load_chunk(tx: Transaction, numbers: Sequence[int], metric_keys: Sequence[s
     links = _links_of(tx, linked) if linked else {}
     return [
         _noun(
-            rows[number]._mapping, texts[0].get(number, {}), texts[1].get(number, {}), latest.get(number, []),
+            rows[number], texts[0].get(number, {}), texts[1].get(number, {}), latest.get(number, []),
             *links.get(number, ([], [], [])),
         )
         for number in numbers
@@ -472,7 +474,7 @@ def _links_of(tx: Transaction, numbers: Sequence[int]) -> dict[int, Links]:
 
 
 def _noun(
-    row: Mapping[str, Any] | RowMapping,
+    row: RunRow,
     texts: dict[str, str],
     tags: dict[str, str],
     latest: list[Metric],
@@ -480,17 +482,18 @@ def _noun(
     model_inputs: list[str],
     model_outputs: list[ModelOutput],
 ) -> Run:
-    end_ms = row["end_ms"]
+    status: Any = row.status
+    stage: Any = row.stage
     return Run(
-        id=row["id"],
-        experiment_id=str(row["experiment"]),
-        name=row["name"],
-        user=row["user"],
-        status=row["status"],
-        stage=row["stage"],
-        started_at=from_us(row["start_ms"] * 1_000),
-        ended_at=None if end_ms is None else from_us(end_ms * 1_000),
-        artifact_uri=row["artifact_uri"],
+        id=row.id,
+        experiment_id=str(row.experiment),
+        name=row.name,
+        user=row.user,
+        status=status,
+        stage=stage,
+        started_at=from_us(row.start_ms * 1_000),
+        ended_at=None if row.end_ms is None else from_us(row.end_ms * 1_000),
+        artifact_uri=row.artifact_uri,
         params=texts,
         tags=tags,
         metrics=latest,

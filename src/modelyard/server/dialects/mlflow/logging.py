@@ -95,7 +95,7 @@ class LogModel(Message):
     model_json: str = ""
 
 
-@post(mirrored("/runs/log-metric"), requires=Action.WRITE)
+@post(mirrored("/runs/log-metric"), requires=Action.WRITE, direct=True)
 def log_metric(caller: Scope, tracking: Tracking, body: bytes) -> Response[bytes]:
     asked = wire.decode(body, LogMetric)
     assert asked.value is not None
@@ -106,7 +106,7 @@ def log_metric(caller: Scope, tracking: Tracking, body: bytes) -> Response[bytes
     return wire.reply()
 
 
-@post(mirrored("/runs/log-batch"), requires=Action.WRITE)
+@post(mirrored("/runs/log-batch"), requires=Action.WRITE, direct=True)
 def log_batch(caller: Scope, tracking: Tracking, body: bytes) -> Response[bytes]:
     asked = wire.decode(body, LogBatch)
     check_run_id(asked.run_id)
@@ -131,14 +131,14 @@ def log_batch(caller: Scope, tracking: Tracking, body: bytes) -> Response[bytes]
     return wire.reply()
 
 
-@post(mirrored("/runs/log-parameter"), requires=Action.WRITE)
+@post(mirrored("/runs/log-parameter"), requires=Action.WRITE, direct=True)
 def log_parameter(caller: Scope, tracking: Tracking, body: bytes) -> Response[bytes]:
     asked = wire.decode(body, LogPair)
     tracking.runs.log(caller, asked.run_id, params={asked.key: asked.value})
     return wire.reply()
 
 
-@post(mirrored("/runs/set-tag"), requires=Action.WRITE)
+@post(mirrored("/runs/set-tag"), requires=Action.WRITE, direct=True)
 def set_tag(caller: Scope, tracking: Tracking, body: bytes) -> Response[bytes]:
     asked = wire.decode(body, LogPair)
     tracking.runs.log(caller, asked.run_id, tags={asked.key: asked.value})

@@ -53,7 +53,7 @@ class _PointOfRun(msgspec.Struct):
     run_id: str
 
 
-@get(mirrored("/metrics/get-history"), requires=Action.READ)
+@get(mirrored("/metrics/get-history"), requires=Action.READ, direct=True)
 def get_history(caller: Scope, tracking: Tracking, request: Request[Any, Any, Any]) -> Response[bytes]:
     asked = wire.decode_query(request, History)
     offset = page_offset(asked.page_token)

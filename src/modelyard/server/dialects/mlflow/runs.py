@@ -55,7 +55,7 @@ class Search(Message):
     page_token: str = ""
 
 
-@post(mirrored("/runs/create"), requires=Action.WRITE)
+@post(mirrored("/runs/create"), requires=Action.WRITE, direct=True)
 def create_run(caller: Scope, tracking: Tracking, body: bytes) -> Response[bytes]:
     asked = wire.decode(body, Create)
     if asked.start_time is not None:
@@ -73,12 +73,12 @@ def create_run(caller: Scope, tracking: Tracking, body: bytes) -> Response[bytes
     return wire.reply({"run": view(made)})
 
 
-@get(mirrored("/runs/get"), requires=Action.READ)
+@get(mirrored("/runs/get"), requires=Action.READ, direct=True)
 def get_run(caller: Scope, tracking: Tracking, request: Request[Any, Any, Any]) -> Response[bytes]:
     return wire.reply({"run": view(tracking.runs.get(caller, wire.decode_query(request, ById).run_id))})
 
 
-@post(mirrored("/runs/update"), requires=Action.WRITE)
+@post(mirrored("/runs/update"), requires=Action.WRITE, direct=True)
 def update_run(caller: Scope, tracking: Tracking, body: bytes) -> Response[bytes]:
     asked = wire.decode(body, Update)
     if asked.end_time is not None:
@@ -112,7 +112,7 @@ def restore_run(caller: Scope, tracking: Tracking, body: bytes) -> Response[byte
     return wire.reply()
 
 
-@post(mirrored("/runs/search"), requires=Action.READ)
+@post(mirrored("/runs/search"), requires=Action.READ, direct=True)
 def search_runs(caller: Scope, tracking: Tracking, body: bytes) -> Response[bytes]:
     asked = wire.decode(body, Search)
     if asked.max_results > SEARCH_MAX:
