@@ -64,6 +64,7 @@ def compose(settings: Settings, clock: Clock | None = None) -> Yard:
     features = Features(database, data, spill=settings.home / "spill")
     pipelines = Pipelines(database, jobs, data, blobs)
     serving = Serving(database, registry, data, engine, settings.home / "endpoints")
+    registry.used_by(serving.versions_in_use)
     monitoring = Monitoring(database, data)
     automation = Automation(database, pipelines, registry)
     cost = Cost(database, jobs)

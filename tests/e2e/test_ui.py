@@ -54,10 +54,12 @@ class Site:
     def __init__(self, server: Server) -> None:
         self.server = server
         self.client = client_of(server)
-        self.run_ids = [log_run(self.client, n) for n in range(4)]
+        # The run that the model comes from is by another person than the one who approves.
+        self.ben = Client(server.url, token=token_for(server, "ben", Role.CONTRIBUTOR))
+        self.run_ids = [log_run(self.client if n < 3 else self.ben, n) for n in range(4)]
         self.batch_id = write_batches(self.client)
         self.job_id = failing_job(self.client)
-        register_model(server, self.client, self.run_ids[3])
+        register_model(self.client, self.ben, self.run_ids[3])
 
 
 def mlflow(client: Client, path: str, **body: Any) -> Any:
@@ -109,10 +111,9 @@ def failing_job(client: Client) -> str:
     return str(job["id"])
 
 
-def register_model(server: Server, client: Client, run_id: str) -> None:
+def register_model(client: Client, ben: Client, run_id: str) -> None:
     policy = Policy(aliases=["champion"], approvals=ApprovalRule(count=1))
     client.post("/api/models", CreateModel(name="delay", description="Late flights", policy=policy))
-    ben = Client(server.url, token=token_for(server, "ben", Role.CONTRIBUTOR))
     ben.post("/api/models/delay/versions", CreateVersion(source=f"runs:/{run_id}/model", run=run_id))
 
 

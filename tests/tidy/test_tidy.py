@@ -29,6 +29,8 @@ BROAD_EXCEPT_ALLOWED = {
 }
 LAZY_IMPORT_HOMES = ("engines/", "endpoint/")
 LAZY_HEAVY = {
+    "cryptography",
+    "model_signing",
     "alembic", "cloudpickle", "deltalake", "duckdb", "mlflow", "numpy", "onnx", "onnxruntime", "pandas", "polars",
     "psutil", "pyarrow", "sklearn", "sqlglot", "rich", "scipy", "yaml", "jinja2", "uvicorn",
 }  # fmt: skip

@@ -22,6 +22,7 @@ NOUNS: dict[str, tuple[str, str]] = {
     "job": ("modelyard.cli.job", "Commands with resources, queued and metered."),
     "pipeline": ("modelyard.cli.pipeline", "Pipelines of cached steps: run, resume, cancel."),
     "model": ("modelyard.cli.model", "Models: versions, gates, approvals, aliases, history."),
+    "webhook": ("modelyard.cli.webhook", "Who is told when models and aliases change."),
     "endpoint": ("modelyard.cli.endpoint", "Endpoints that serve models."),
     "monitor": ("modelyard.cli.monitor", "Drift, performance and alerts."),
     "trigger": ("modelyard.cli.trigger", "What events start, and what became of it."),

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from modelyard.cli import model_trust
 from modelyard.cli.context import JsonFlag, client, show_fields, show_items, show_json, show_table
 from modelyard.kernel.errors import InvalidInput
 from modelyard.sdk.registry import ModelHandle, list_models
@@ -298,9 +299,10 @@ def download(
     name: Name,
     version: Version,
     into: Annotated[Path, typer.Argument(help="An empty directory.")],
+    key: Annotated[Path | None, typer.Option(help="The public key (PEM) that must have signed the files.")] = None,
 ) -> None:
-    """Write the files of a version out, each checked against its digest."""
-    found = _handle(name).download(version, into)
+    """Write the files of a version out, each checked against its digest, and against the signature where one counts."""
+    found = _handle(name).download(version, into, public_key=key)
     typer.echo(f"{found.files} files of {name}@{found.version} are in {into}")
 
 
@@ -322,11 +324,14 @@ def _show_version(found: ModelVersion) -> None:
             ("format", f"{found.format}: {found.format_reason}"),
             ("trusted", f"by {found.trusted_by}: {found.trusted_reason}" if found.trusted else "no"),
             ("signature", "declared" if found.signature else "none"),
+            ("input example", found.input_example),
+            ("licence", found.license or "not declared"),
             ("flavors", ", ".join(found.flavors)),
             ("source", found.source),
             ("run", known.run),
             ("data", ", ".join(known.data)),
             ("code", known.code),
+            ("environment", known.environment),
             ("created", f"{found.created_at:%Y-%m-%d %H:%M:%S} by {found.created_by}"),
             ("dropped", dropped),
         ]
@@ -409,3 +414,6 @@ def _read_rows(file: Path) -> Any:
             return opened.read_all()
     except (OSError, pa.ArrowException) as error:
         raise InvalidInput(f"{file} cannot be read: {error}", code="evaluation.file") from error
+
+
+model_trust.register(app)

@@ -12,18 +12,22 @@ from urllib.parse import quote
 
 import msgspec
 
-from modelyard.kernel.errors import EngineError, InvalidInput, NotFound
+from modelyard.kernel.errors import EngineError, Forbidden, InvalidInput, NotFound
 from modelyard.kernel.paths import make_private, open_inside
 from modelyard.sdk.client import Client, connect
+from modelyard.sdk.signing import verify_directory
 from modelyard.types.page import Page
 from modelyard.types.registry import (
     AliasMove,
     Approval,
     ApproveVersion,
+    Attestation,
+    AttestVersion,
     CreateModel,
     CreateVersion,
     Decision,
     Evaluation,
+    FileSignature,
     Latency,
     LatencyReport,
     Model,
@@ -31,8 +35,13 @@ from modelyard.types.registry import (
     ModelVersion,
     Policy,
     PromoteVersion,
+    Retention,
+    RetentionStep,
     RollbackAlias,
     SetPolicy,
+    SetRetention,
+    SignatureCheck,
+    SignVersion,
     StateReason,
     VersionDiff,
 )
@@ -73,6 +82,31 @@ class VersionRecord:
         path = f"{self._path}/approvals/{quote(approval, safe='')}/revoke"
         return self._client.post(path, StateReason(reason=reason), list[Approval])
 
+    def attest(
+        self, kind: str, summary: str, *, passed: bool = True, value: str = "", evidence: str = ""
+    ) -> Attestation:
+        """State that a check of some kind passed or failed on these bytes (`scan`, `license`, `features` …)."""
+        body = AttestVersion(kind=kind, passed=passed, summary=summary, value=value, evidence=evidence)
+        return self._client.post(f"{self._path}/attestations", body, Attestation)
+
+    def attestations(self) -> list[Attestation]:
+        """Attestations, newest first."""
+        return self._client.get(f"{self._path}/attestations", list[Attestation])
+
+    def sign(self, bundle: str, public_key: str) -> FileSignature:
+        """Record a signature that `modelyard.sdk.signing` or OpenSSF's own tool made over all files."""
+        return self._client.post(
+            f"{self._path}/signatures", SignVersion(bundle=bundle, public_key=public_key), FileSignature
+        )
+
+    def signatures(self) -> list[FileSignature]:
+        """Signatures over the files, newest first."""
+        return self._client.get(f"{self._path}/signatures", list[FileSignature])
+
+    def check_signatures(self) -> list[SignatureCheck]:
+        """How each signature stands now: whether it is valid, and by a key that the policy trusts."""
+        return self._client.get(f"{self._path}/signatures/check", list[SignatureCheck])
+
     def card(self) -> str:
         """The model card, in Markdown."""
         return self._client.get_bytes(f"{self._path}/card").decode()
@@ -86,15 +120,12 @@ class VersionRecord:
         return self._client.post(f"{self._path}/trust", StateReason(reason=reason), ModelVersion)
 
 
-class ModelHandle:
-    """A registered model by its name. Versions are named by number, by alias, or as `latest`."""
+class ModelRules:
+    """What is declared about a model: when its aliases move, and what is let go."""
 
     def __init__(self, name: str, client: Client | None = None) -> None:
         self.name = name
         self._given = client
-
-    def __repr__(self) -> str:
-        return f"model({self.name!r})"
 
     @property
     def _client(self) -> Client:
@@ -104,6 +135,35 @@ class ModelHandle:
     @property
     def _path(self) -> str:
         return f"/api/models/{quote(self.name, safe='')}"
+
+    def set_policy(self, policy: Policy | str | None, reason: str = "") -> Model:
+        """Declare the policy, as a structure or as YAML; None takes it away. Changing a declared one takes an admin."""
+        body = (
+            SetPolicy(yaml=policy, reason=reason)
+            if isinstance(policy, str)
+            else SetPolicy(policy=policy, reason=reason)
+        )
+        return msgspec.convert(self._client.put(f"{self._path}/policy", body), Model)
+
+    def set_retention(self, retention: Retention | None, reason: str = "") -> Model:
+        """Declare which versions are dropped by themselves; None takes that away."""
+        body = SetRetention(retention=retention, reason=reason)
+        return msgspec.convert(self._client.put(f"{self._path}/retention", body), Model)
+
+    def retention_plan(self) -> list[RetentionStep]:
+        """What the declared retention would do to each version now."""
+        return self._client.get(f"{self._path}/retention", list[RetentionStep])
+
+    def unset_alias(self, alias: str, reason: str = "") -> None:
+        """Let an alias point nowhere. One that a policy guards takes an admin."""
+        self._client.delete(f"{self._path}/aliases/{quote(alias, safe='')}", params={"reason": reason})
+
+
+class ModelHandle(ModelRules):
+    """A registered model by its name. Versions are named by number, by alias, or as `latest`."""
+
+    def __repr__(self) -> str:
+        return f"model({self.name!r})"
 
     def _version(self, version: Ref) -> str:
         return f"{self._path}/versions/{quote(str(version), safe='')}"
@@ -128,15 +188,6 @@ class ModelHandle:
         except NotFound:
             return False
         return True
-
-    def set_policy(self, policy: Policy | str | None, reason: str = "") -> Model:
-        """Declare the policy, as a structure or as YAML; None takes it away. Changing a declared one takes an admin."""
-        body = (
-            SetPolicy(yaml=policy, reason=reason)
-            if isinstance(policy, str)
-            else SetPolicy(policy=policy, reason=reason)
-        )
-        return msgspec.convert(self._client.put(f"{self._path}/policy", body), Model)
 
     def delete(self, reason: str = "") -> None:
         """Drop the model with all its versions."""
@@ -172,11 +223,52 @@ class ModelHandle:
         number = self._number(version)
         return VersionRecord(self._client, self._version(number))
 
-    def download(self, version: Ref, into: Path) -> ModelVersion:
+    def download(self, version: Ref, into: Path, *, public_key: Path | None = None) -> ModelVersion:
         """Write the files of a version below an empty directory, each checked against its digest.
 
-        Raises EngineError where bytes arrive damaged; that file is not left behind.
+        With `public_key` the files must be signed with that key: what was written is verified here, on this machine.
+        Without it, a policy that requires signatures is asked of the server. Raises EngineError where bytes arrive
+        damaged (that file is not left behind), Forbidden where a signature is wanted and there is none that counts.
         """
+        found = self.resolve(version)
+        if public_key is None:
+            self._check_signed(found)
+        self.write_files(found.version, into)
+        if public_key is not None:
+            self.verify(found.version, into, public_key)
+        return found
+
+    def verify(self, version: Ref, directory: Path, public_key: Path) -> None:
+        """Raise Forbidden unless a signature of the version, by that key, is over exactly the files in a directory."""
+        signatures = self.record(version).signatures()
+        if not signatures:
+            raise Forbidden(f"nobody has signed the files of {self.name}@{version}", code="signing.missing")
+        failure: Forbidden | None = None
+        for one in signatures:
+            try:
+                verify_directory(directory, one.bundle, public_key)
+            except Forbidden as error:
+                failure = failure or error
+            else:
+                return
+        assert failure is not None
+        raise failure
+
+    def _check_signed(self, found: ModelVersion) -> None:
+        policy = self.get().policy
+        if policy is None or policy.require_signature is None:
+            return
+        checks = self.record(found.version).check_signatures()
+        if not any(one.trusted for one in checks):
+            why = "; ".join(one.reason for one in checks) or "nobody has signed them"
+            raise Forbidden(
+                f"the policy wants the files of {found.urn} signed with a trusted key: {why}",
+                code="signing.required",
+                hint=f"sign them with `modelyard model sign {self.name} {found.version} --key private.pem`",
+            )
+
+    def write_files(self, version: Ref, into: Path) -> None:
+        """Write the files of a version, each checked against its digest, whoever signed them: to sign them, too."""
         found = self.resolve(version)
         make_private(into)
         for one in self.record(found.version).files():
@@ -192,7 +284,6 @@ class ModelHandle:
             if digest.hexdigest() != one.digest:
                 (into / one.path).unlink()
                 raise EngineError(f"'{one.path}' of {found.urn} arrived damaged", code="version.damaged")
-        return found
 
     def drop(self, version: Ref, reason: str) -> ModelVersion:
         """Take a version out of use for ever."""

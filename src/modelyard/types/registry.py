@@ -11,8 +11,10 @@ Verdict = Literal["measured", "not enough data"]
 GateStatus = Literal["passed", "failed", "missing"]
 FormatSafety = Literal["safe", "unsafe", "unknown"]
 MoveKind = Literal["promote", "override", "rollback", "delete", "drop"]
+PROTECTED_TAG = "protected"
 Metric = Literal["auc", "log_loss", "brier", "calibration_error", "accuracy"]
 
+Kind = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Count = Annotated[int, Meta(ge=0)]
 
@@ -98,6 +100,69 @@ class Comparison(Struct, frozen=True, kw_only=True):
     confidence: float = 0.95
 
 
+class Attestation(Struct, frozen=True, kw_only=True):
+    """What somebody (a person, a job, a scanner) states about the bytes of one version: that a check of this kind
+    passed or not, with a `value` where the kind has one (the licence, for `license`), and where the evidence lies."""
+
+    id: str
+    model: str
+    version: int
+    version_digest: str
+    kind: str
+    passed: bool
+    summary: str
+    value: str = ""
+    evidence: str = ""
+    at: datetime
+    by: str
+
+
+class AttestVersion(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An attestation as one gives it. `evidence` is a URN or a URL, kept as it is and never called."""
+
+    kind: Kind
+    passed: bool
+    summary: Annotated[str, Meta(min_length=1, max_length=2000)]
+    value: Annotated[str, Meta(max_length=255)] = ""
+    evidence: Annotated[str, Meta(max_length=1000)] = ""
+
+
+class FileSignature(Struct, frozen=True, kw_only=True):
+    """A signature over all files of a version, as OpenSSF model signing makes it: a Sigstore bundle by an EC key.
+
+    `key` is the fingerprint of the public key. That it verifies with that key is checked when it is taken in and each
+    time that it is asked for; whether the key is to be trusted is for the policy to say.
+    """
+
+    id: str
+    model: str
+    version: int
+    version_digest: str
+    key: str
+    public_key: str
+    bundle: str
+    at: datetime
+    by: str
+
+
+class SignVersion(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A signature to record: the bundle, and the public key (PEM) that it verifies with."""
+
+    bundle: Annotated[str, Meta(min_length=2, max_length=8_000_000)]
+    public_key: Annotated[str, Meta(min_length=1, max_length=10_000)]
+
+
+class SignatureCheck(Struct, frozen=True, kw_only=True):
+    """How one signature stands now. `trusted`: it is valid, and by a key that the policy names."""
+
+    signature: str
+    key: str
+    by: str
+    valid: bool
+    trusted: bool
+    reason: str
+
+
 class LatencyReport(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A latency measurement as one reports it."""
 
@@ -150,21 +215,41 @@ class ProvenanceGate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     run: bool = True
     data: bool = False
+    code: bool = False
+    environment: bool = False
+
+
+class AttestationGate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The newest attestation of this kind must say yes; with `by` only one of those principals' counts."""
+
+    kind: Kind
+    by: Annotated[list[str], Meta(max_length=100)] = []
+
+
+class TrustedKeys(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Whose signature over the files counts: public keys (EC, PEM). One valid signature by one of them is enough."""
+
+    keys: Annotated[list[str], Meta(min_length=1, max_length=20)]
 
 
 class ApprovalRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How many people must approve. With `automation`, a principal `automation:<trigger>` counts as one of them, also
+    """How many people must approve, and who counts: with `people` only those, with `role: admin` only admins. With
+    `automation`, a principal `automation:<trigger>` counts as one of them, also
     for a version that it submitted itself: the policy's author has said that gates and their reason are enough."""
 
     count: Annotated[int, Meta(ge=0, le=20)] = 0
     automation: bool = False
     valid_days: Annotated[float, Meta(gt=0.0)] | None = None
+    people: Annotated[list[str], Meta(max_length=100)] = []
+    role: Literal["approver", "admin"] = "approver"
 
 
 class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """When an alias of a model may move. Empty `aliases` means all of them.
 
     `dataset` (`dataset:name` or `dataset:name@version`) names the frozen evaluation data: only evaluations on it count.
+    `signature` asks for declared inputs and outputs, `require_signature` for files signed by a trusted key.
+    `features` asks for the attestation that served and training features agree; `licenses` lists what is allowed.
     """
 
     aliases: Annotated[list[str], Meta(max_length=100)] = []
@@ -175,8 +260,13 @@ class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     latency: LatencyGate | None = None
     provenance: ProvenanceGate | None = None
     signature: bool = False
+    input_example: bool = False
     safe_format: bool = False
     data_checks: bool = False
+    features: bool = False
+    attestations: Annotated[list[AttestationGate], Meta(max_length=20)] = []
+    licenses: Annotated[list[str], Meta(max_length=100)] = []
+    require_signature: TrustedKeys | None = None
     size_bytes_max: Annotated[int, Meta(gt=0)] | None = None
     evidence_valid_days: Annotated[float, Meta(gt=0.0)] | None = None
     approvals: ApprovalRule = ApprovalRule()
@@ -244,6 +334,37 @@ class Decision(Struct, frozen=True, kw_only=True):
     at: datetime
 
 
+# --- retention --------------------------------------------------------------------------------------------------
+
+
+class Retention(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which versions are dropped by themselves: those that are not among the newest `keep_last` *and* are older than
+    `keep_days`. Never one that an alias points to, that an endpoint serves, or that has one of `protected_tags`.
+
+    The files of a dropped version are given up `grace_days` after it was dropped; what is on record about it stays.
+    """
+
+    keep_last: Annotated[int, Meta(ge=1)] = 10
+    keep_days: Annotated[float, Meta(ge=0.0)] = 30.0
+    protected_tags: Annotated[list[str], Meta(max_length=50)] = field(default_factory=lambda: [PROTECTED_TAG])
+    grace_days: Annotated[float, Meta(ge=0.0)] = 7.0
+
+
+class RetentionStep(Struct, frozen=True, kw_only=True):
+    """What retention does with one version, and why."""
+
+    version: int
+    action: Literal["keep", "drop", "purge"]
+    reason: str
+
+
+class SetRetention(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A retention to declare; None takes it away."""
+
+    retention: Retention | None = None
+    reason: str = ""
+
+
 # --- models and versions ----------------------------------------------------------------------------------------
 
 
@@ -295,6 +416,9 @@ class ModelVersion(Struct, frozen=True, kw_only=True):
     dropped_at: datetime | None = None
     dropped_by: str = ""
     dropped_reason: str = ""
+    purged_at: datetime | None = None
+    license: str = ""
+    input_example: str = ""
 
     @property
     def urn(self) -> str:
@@ -314,11 +438,13 @@ class Model(Struct, frozen=True, kw_only=True):
     aliases: dict[str, int] = {}
     latest: list[ModelVersion] = []
     policy: Policy | None = None
+    retention: Retention | None = None
     versions: int = 0
 
 
 class AliasMove(Struct, frozen=True, kw_only=True):
-    """One step of an alias: never altered, never removed. `unmet` holds what an override went over."""
+    """One step of an alias: never altered, never removed. `guarded`: a policy had its say, and `gates` and
+    `approved_by` are what the move rested on then; `unmet` is what an override (or a rollback) went over."""
 
     id: str
     model: str
@@ -330,6 +456,9 @@ class AliasMove(Struct, frozen=True, kw_only=True):
     by: str
     reason: str
     unmet: list[str] = []
+    guarded: bool = False
+    gates: list[GateResult] = []
+    approved_by: list[str] = []
 
 
 class VersionChange(Struct, frozen=True, kw_only=True):
@@ -401,40 +530,3 @@ class StateReason(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """Why something is done (trust, drop)."""
 
     reason: str
-
-
-# --- webhooks ---------------------------------------------------------------------------------------------------
-
-
-class Webhook(Struct, frozen=True, kw_only=True):
-    """Who is told when the registry changes. The secret is never shown; `signed` says that there is one."""
-
-    id: str
-    name: str
-    url: str
-    events: list[str]
-    description: str
-    status: Literal["ACTIVE", "DISABLED"]
-    signed: bool
-    created_at: datetime
-    updated_at: datetime
-
-
-class WebhookDelivery(Struct, frozen=True, kw_only=True):
-    """One telling of one event to one webhook. `last_answer` is the status that came back, or why none did."""
-
-    id: str
-    webhook: str
-    event: str
-    status: Literal["waiting", "delivered", "failed"]
-    attempts: int
-    last_at: datetime | None = None
-    last_answer: str = ""
-
-
-class WebhookTest(Struct, frozen=True, kw_only=True):
-    """How a trial delivery ended."""
-
-    success: bool
-    response_status: int | None = None
-    error_message: str = ""

@@ -1,7 +1,7 @@
 """The registry: models, their immutable versions, the evidence about them, and the gates that aliases pass.
 
-`Registry` is the face: `.models`, `.versions`, `.evidence`, `.promotions`, `.webhooks`; on itself are the verbs that
-other planes use.
+`Registry` is the face: `.models`, `.versions`, `.evidence`, `.statements`, `.promotions`, `.retention`, `.webhooks`; on
+itself are the verbs that other planes use.
 """
 
 from __future__ import annotations
@@ -16,14 +16,17 @@ from modelyard.kernel.database import Database
 from modelyard.kernel.events import EventReader
 from modelyard.kernel.reconcile import Reconciler
 from modelyard.planes.data import Data
-from modelyard.planes.registry import store
+from modelyard.planes.registry import evidence_store
 from modelyard.planes.registry.card import Record
 from modelyard.planes.registry.diff import changes
 from modelyard.planes.registry.evaluation import CALIBRATION_BINS, measure
-from modelyard.planes.registry.reconcile import WebhookDeliveries, WebhookReader
+from modelyard.planes.registry.ports import Uses
+from modelyard.planes.registry.reconcile import RetentionKeeper, WebhookDeliveries, WebhookReader
 from modelyard.planes.registry.services.evidence import Evidence
 from modelyard.planes.registry.services.models import Models
 from modelyard.planes.registry.services.promotions import Promotions
+from modelyard.planes.registry.services.retention import Retentions
+from modelyard.planes.registry.services.statements import Statements
 from modelyard.planes.registry.services.versions import Versions
 from modelyard.planes.registry.services.webhooks import Webhooks
 from modelyard.planes.registry.snapshot import Sources
@@ -51,19 +54,30 @@ class Registry:
         self, database: Database, blobs: BlobStore, tracking: Tracking, data: Data, *, outbound_allow: str = ""
     ) -> None:
         self._database = database
-        self.models = Models(database)
+        self._uses: list[Uses] = []
+        self.models = Models(database, self._uses)
         self._sources = Sources(tracking)
-        self.versions = Versions(database, blobs, self._sources)
+        self.versions = Versions(database, blobs, self._sources, self._uses)
+        self.statements = Statements(database)
+        self.retention = Retentions(database, self.versions, self._uses)
         self.evidence = Evidence(database, blobs)
         self.promotions = Promotions(database, self.evidence, DataVerdicts(data))
         self.webhooks = Webhooks(database, outbound_allow)
+
+    def used_by(self, uses: Uses) -> None:
+        """Ask this function, too, which versions are in use: those are not dropped."""
+        self._uses.append(uses)
 
     def resolve(self, scope: Scope, name: str, reference: str | int) -> ModelVersion:
         """The version that a number, an alias or `latest` names. Raises NotFound."""
         return self.versions.resolve(scope, name, reference)
 
     def materialize(self, scope: Scope, name: str, version: int, into: Path) -> ModelVersion:
-        """Write all files of a version below an empty directory, each checked against its digest."""
+        """Write all files of a version below an empty directory, each checked against its digest, to be loaded.
+
+        Raises Forbidden (`signing.required`) where the policy wants a trusted signature and there is none.
+        """
+        self.statements.check_loadable(scope, name, version)
         return self.versions.materialize(scope, name, version, into)
 
     def decide(self, scope: Scope, name: str, version: int, alias: str = "") -> Decision:
@@ -93,7 +107,7 @@ class Registry:
         return self.promotions.rollback(scope, name, alias, reason)
 
     def drop(self, scope: Scope, name: str, version: int, reason: str) -> ModelVersion:
-        """Take a version out of use for ever. Raises Conflict while an alias points to it."""
+        """Take a version out of use for ever. Raises Conflict for a protected one."""
         return self.versions.drop(scope, name, version, reason)
 
     def history(self, scope: Scope, name: str, alias: str | None = None) -> list[AliasMove]:
@@ -128,14 +142,16 @@ class Registry:
             files=self.versions.files(scope, name, number),
             evaluations=self.evidence.evaluations(scope, name, number),
             latencies=self.evidence.latencies(scope, name, number),
+            attestations=self.statements.attestations(scope, name, number),
+            signatures=self.statements.check(scope, name, number),
             approvals=self.evidence.approvals(scope, name, number),
             moves=self.history(scope, name),
             decision=self.decide(scope, name, number),
         )
 
     def reconcilers(self) -> Sequence[Reconciler]:
-        """What runs in the background: deliveries to webhooks."""
-        return [WebhookDeliveries(self.webhooks)]
+        """What runs in the background: deliveries to webhooks, and retention."""
+        return [WebhookDeliveries(self.webhooks), RetentionKeeper(self.retention)]
 
     def readers(self) -> Sequence[EventReader]:
         """Who follows the event log: what turns events into deliveries."""
@@ -144,4 +160,4 @@ class Registry:
     def kept_blobs(self) -> set[str]:
         """The digests of all blobs that versions and evaluations of any project need: what a sweep has to keep."""
         with self._database.reading(system_scope("*")) as tx:
-            return store.kept_blobs(tx)
+            return evidence_store.kept_blobs(tx)

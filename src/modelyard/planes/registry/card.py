@@ -14,16 +14,22 @@ from modelyard.planes.registry.metrics import LARGER_IS_BETTER, metric_of
 from modelyard.types.registry import (
     AliasMove,
     Approval,
+    Attestation,
     Decision,
     Evaluation,
     Latency,
     Model,
     ModelFile,
     ModelVersion,
+    SignatureCheck,
 )
 
 BOM_SPEC = "1.6"
 _NAMESPACE = uuid.UUID("6f0f4f0e-6b0a-5d0c-9d7e-0d9b1a5c2f10")
+_SPDX = (
+    "Apache-2.0", "MIT", "BSD-2-Clause", "BSD-3-Clause", "GPL-2.0-only", "GPL-3.0-only", "LGPL-3.0-only",
+    "AGPL-3.0-only", "MPL-2.0", "CC0-1.0", "CC-BY-4.0", "CC-BY-SA-4.0", "CC-BY-NC-4.0", "Unlicense",
+)  # fmt: skip
 _WORST_SLICES_SHOWN = 10
 _MARKUP = str.maketrans({"|": "\\|", "<": "&lt;", ">": "&gt;", "`": "'", "[": "\\[", "]": "\\]", "\n": " ", "\r": " "})
 
@@ -37,6 +43,8 @@ class Record:
     files: Sequence[ModelFile]
     evaluations: Sequence[Evaluation]
     latencies: Sequence[Latency]
+    attestations: Sequence[Attestation]
+    signatures: Sequence[SignatureCheck]
     approvals: Sequence[Approval]
     moves: Sequence[AliasMove]
     decision: Decision
@@ -53,6 +61,8 @@ def model_card(record: Record) -> str:
         *_section("Inputs and outputs", _signature(version)),
         *_section("How good it is", _quality(record.evaluations)),
         *_section("How fast it is", _speed(record.latencies)),
+        *_section("What others attest", _attested(record.attestations)),
+        *_section("Who signed its files", _signed(record.signatures)),
         *_section("Gates now", _gates(record.decision)),
         *_section("Who approved it", _approvals(record.approvals)),
         *_section("What it was", _history(record)),
@@ -78,6 +88,7 @@ def _identity(record: Record) -> list[str]:
         ("files", f"{version.files} with {version.size_bytes:,} bytes"),
         ("format", f"{version.format} ({version.format_reason}){trusted}"),
         ("flavors", ", ".join(sorted(version.flavors)) or "unknown"),
+        ("licence", version.license or "not declared"),
         ("aliases", ", ".join(version.aliases) or "none"),
         ("registered", f"{version.created_at:%Y-%m-%d %H:%M} UTC by {version.created_by}"),
     ]
@@ -108,7 +119,9 @@ def _signature(version: ModelVersion) -> list[str]:
             if isinstance(column, dict):
                 required = "yes" if column.get("required", True) else "no"
                 rows.append((part, column.get("name", ""), column.get("type", ""), required))
-    return _table(("", "name", "type", "required"), rows)
+    lines = _table(("", "name", "type", "required"), rows)
+    example = version.input_example
+    return [*lines, *(["", f"An example of its input lies in `{_plain(example)}`."] if example else [])]
 
 
 def _quality(evaluations: Sequence[Evaluation]) -> list[str]:
@@ -136,6 +149,19 @@ def _speed(latencies: Sequence[Latency]) -> list[str]:
         for one in latencies[:3]
     ]
     return _table(("on", "p50 ms", "p95 ms", "requests", "where"), rows)
+
+
+def _attested(attestations: Sequence[Attestation]) -> list[str]:
+    rows = [
+        (f"{one.at:%Y-%m-%d}", one.kind, "yes" if one.passed else "no", one.value, one.summary, one.by)
+        for one in attestations
+    ]
+    return _table(("on", "what", "", "value", "in words", "by"), rows)
+
+
+def _signed(signatures: Sequence[SignatureCheck]) -> list[str]:
+    rows = [(one.key[:16], "valid" if one.valid else "not valid", one.reason, one.by) for one in signatures]
+    return _table(("key", "", "why", "recorded by"), rows)
 
 
 def _gates(decision: Decision) -> list[str]:
@@ -194,6 +220,9 @@ def bill_of_materials(record: Record) -> dict[str, Any]:
     }
     if version.description or record.model.description:
         component["description"] = version.description or record.model.description
+    licenses = [_bom_license(version.license)] if version.license else []
+    if licenses:
+        component["licenses"] = licenses
     if version.digest:
         component["hashes"] = [{"alg": "SHA-256", "content": version.digest}]
     files = [
@@ -219,6 +248,12 @@ def bill_of_materials(record: Record) -> dict[str, Any]:
     }
 
 
+def _bom_license(license: str) -> dict[str, Any]:
+    """By its SPDX id where it is one of the common ones; a made-up id would make the document invalid."""
+    known = next((one for one in _SPDX if one.lower() == license.lower()), "")
+    return {"license": {"id": known} if known else {"name": license}}
+
+
 def _bom_card(record: Record) -> dict[str, Any]:
     card: dict[str, Any] = {}
     if record.version.provenance.data:
@@ -237,6 +272,7 @@ def _bom_card(record: Record) -> dict[str, Any]:
 def _properties(version: ModelVersion) -> list[dict[str, str]]:
     known = version.provenance
     named = {
+        "input-example": version.input_example,
         "format": version.format,
         "format-reason": version.format_reason,
         "trusted": "yes" if version.trusted else "no",

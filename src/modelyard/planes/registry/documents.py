@@ -13,12 +13,16 @@ import yaml
 from modelyard.kernel.errors import InvalidInput
 from modelyard.planes.registry.metrics import LARGER_IS_BETTER
 from modelyard.planes.registry.rules import check_settable_alias
+from modelyard.planes.registry.signing import check_public_key
 from modelyard.types.registry import Policy
 
 YAML_BYTES_MAX = 4 * 1024 * 1024
 YAML_NODES_MAX = 200_000
 YAML_DEPTH_MAX = 100
 MLMODEL = "MLmodel"
+README = "README.md"
+LICENSE_CHARACTERS_MAX = 255
+PATH_CHARACTERS_MAX = 1_024
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,8 @@ class MLmodel:
 
     flavors: dict[str, Any] = field(default_factory=dict)
     signature: dict[str, Any] | None = None
+    input_example: str = ""
+    license: str = ""
 
 
 def read_yaml(content: bytes | str) -> Any:
@@ -87,11 +93,32 @@ def read_mlmodel(content: bytes) -> MLmodel:
         return MLmodel()
     if not isinstance(document, Mapping):
         return MLmodel()
-    flavors = document.get("flavors")
+    flavors, metadata, example = (document.get(key) for key in ("flavors", "metadata", "saved_input_example_info"))
     return MLmodel(
         flavors=_plain(flavors) if isinstance(flavors, Mapping) else {},
         signature=_signature(document.get("signature")),
+        input_example=_short_text(example, "artifact_path", PATH_CHARACTERS_MAX),
+        license=_short_text(metadata, "license", LICENSE_CHARACTERS_MAX),
     )
+
+
+def read_license(readme: bytes) -> str:
+    """The licence that a README declares in its YAML head, as Hugging Face's model cards do; else nothing."""
+    head = readme.replace(b"\r\n", b"\n")
+    if not head.startswith(b"---\n"):
+        return ""
+    front, ended, _ = head[4:].partition(b"\n---")
+    if not ended:
+        return ""
+    try:
+        return _short_text(read_yaml(front), "license", LICENSE_CHARACTERS_MAX)
+    except InvalidInput:
+        return ""
+
+
+def _short_text(found: Any, key: str, most: int) -> str:
+    value = found.get(key) if isinstance(found, Mapping) else None
+    return value.strip() if isinstance(value, str) and len(value) <= most and value.isprintable() else ""
 
 
 def _signature(found: Any) -> dict[str, Any] | None:
@@ -158,6 +185,15 @@ def check_policy(policy: Policy) -> Policy:
         raise InvalidInput("a limit of the policy is not a number", code="policy.invalid")
     if policy.champion is not None and policy.champion.margin != policy.champion.margin:
         raise InvalidInput("the margin of the champion gate is not a number", code="policy.invalid")
+    kinds = [gate.kind for gate in policy.attestations]
+    if len(set(kinds)) < len(kinds):
+        raise InvalidInput("two gates of the policy ask for attestations of one kind", code="policy.invalid")
+    if any(not one.strip() for one in policy.licenses):
+        raise InvalidInput(
+            "a licence of the policy has no name", code="policy.invalid", hint="write SPDX ids such as Apache-2.0"
+        )
+    for key in policy.require_signature.keys if policy.require_signature else ():
+        check_public_key(key)
     assert all(gate.metric in LARGER_IS_BETTER for gate in policy.metrics)
     return policy
 

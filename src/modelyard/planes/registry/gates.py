@@ -16,6 +16,8 @@ from modelyard.types.registry import (
     Approval,
     ApprovalCount,
     ApprovalRule,
+    Attestation,
+    AttestationGate,
     ChampionGate,
     Comparison,
     Evaluation,
@@ -26,11 +28,14 @@ from modelyard.types.registry import (
     MetricGate,
     Policy,
     ProvenanceGate,
+    SignatureCheck,
     SliceGate,
     SliceScores,
 )
 
 AUTOMATION_PREFIX = "automation:"
+FEATURES = "features"
+LICENSE = "license"
 _SHOWN_MAX = 5
 
 
@@ -47,6 +52,10 @@ class VersionFacts:
     trusted: bool = False
     size_bytes: int = 0
     run: str = ""
+    code: str = ""
+    environment: str = ""
+    license: str = ""
+    input_example: str = ""
     data: tuple[str, ...] = ()
     data_checks: Mapping[str, str] = field(default_factory=dict)
 
@@ -61,6 +70,8 @@ class Evidence:
 
     evaluation: Evaluation | None = None
     latency: Latency | None = None
+    attestations: Sequence[Attestation] = ()
+    signatures: Sequence[SignatureCheck] = ()
 
 
 @dataclass(frozen=True)
@@ -99,14 +110,32 @@ def _judged(
         yield _latency(policy.latency, facts, evidence.latency, _oldest(policy, now))
     if policy.signature:
         yield _signature(facts)
+    if policy.input_example:
+        yield _input_example(facts)
+    if policy.require_signature is not None:
+        yield _signed(evidence.signatures, facts)
     if policy.safe_format:
         yield _format(facts)
+    if policy.licenses:
+        yield _license(policy.licenses, facts, evidence.attestations)
     if policy.size_bytes_max is not None:
         yield _size(policy.size_bytes_max, facts)
     if policy.provenance is not None:
         yield _provenance(policy.provenance, facts)
     if policy.data_checks:
         yield _data_checks(facts)
+    if policy.features:
+        yield _attested("features", AttestationGate(kind=FEATURES), facts, evidence.attestations, _oldest(policy, now))
+    for stated in policy.attestations:
+        name = f"attestation:{stated.kind}"
+        yield _attested(name, stated, facts, evidence.attestations, _oldest(policy, now))
+
+
+def files_known(facts: VersionFacts) -> list[GateResult]:
+    """The gate that stands before all others where there is a policy: nothing is known of bytes that are elsewhere."""
+    if facts.digest:
+        return []
+    return [_result("files", "missing", "the files lie outside this platform, so nothing is known of them", facts.urn)]
 
 
 def _result(name: str, status: GateStatus, reason: str, evidence: str = "") -> GateResult:
@@ -286,6 +315,65 @@ def _format(facts: VersionFacts) -> GateResult:
     return _result("format", status, f"the files are {facts.format}{detail}", facts.urn)
 
 
+def _input_example(facts: VersionFacts) -> GateResult:
+    if facts.input_example:
+        return _result("input-example", "passed", f"the model comes with {facts.input_example}", facts.urn)
+    return _result("input-example", "missing", "the model comes with no example of its input", facts.urn)
+
+
+def _signed(checks: Sequence[SignatureCheck], facts: VersionFacts) -> GateResult:
+    good = next((one for one in checks if one.trusted), None)
+    if good is not None:
+        found = f"all files are signed with the trusted key {good.key[:12]}, recorded by {good.by}"
+        return _result("signed", "passed", found, f"signature:{good.signature}")
+    if not checks:
+        return _result("signed", "missing", "nobody has signed the files", facts.urn)
+    reasons = [f"the signature of {one.by} does not count: {one.reason}" for one in checks]
+    return _result("signed", "failed", _listed(reasons), f"signature:{checks[0].signature}")
+
+
+def _license(allowed: Sequence[str], facts: VersionFacts, attestations: Sequence[Attestation]) -> GateResult:
+    """What the files declare and what was attested must both be allowed: where they differ there is doubt."""
+    stated = _newest(attestations, AttestationGate(kind=LICENSE), facts)
+    declared = [facts.license] if facts.license else []
+    evidence = facts.urn
+    if stated is not None:
+        evidence = f"attestation:{stated.id}"
+        if not stated.passed:
+            return _result("license", "failed", f"{stated.by} objects: {stated.summary}", evidence)
+        declared += [stated.value] if stated.value else []
+    if not declared:
+        return _result("license", "missing", "no licence is declared in the files, and none was attested", evidence)
+    fine = {one.lower() for one in allowed}
+    bad = sorted({one for one in declared if one.lower() not in fine})
+    if bad:
+        return _result("license", "failed", f"{_listed(bad)} is none of {', '.join(allowed)}", evidence)
+    return _result("license", "passed", f"{declared[-1]} is allowed", evidence)
+
+
+def _newest(attestations: Sequence[Attestation], gate: AttestationGate, facts: VersionFacts) -> Attestation | None:
+    fitting = (one for one in attestations if one.kind == gate.kind and (not gate.by or one.by in gate.by))
+    return next((one for one in fitting if facts.digest and one.version_digest == facts.digest), None)
+
+
+def _attested(
+    name: str,
+    gate: AttestationGate,
+    facts: VersionFacts,
+    attestations: Sequence[Attestation],
+    oldest: datetime | None,
+) -> GateResult:
+    found = _newest(attestations, gate, facts)
+    if found is None:
+        whose = f" by {' or '.join(gate.by)}" if gate.by else ""
+        return _result(name, "missing", f"no evidence: there is no attestation of {gate.kind}{whose}", facts.urn)
+    reference = f"attestation:{found.id}"
+    if oldest is not None and found.at < oldest:
+        return _result(name, "missing", f"the attestation is of {found.at:%Y-%m-%d}, too long ago", reference)
+    said = f"{found.by} attests: {found.summary}"
+    return _result(name, "passed" if found.passed else "failed", said, reference)
+
+
 def _size(limit: int, facts: VersionFacts) -> GateResult:
     if not facts.digest:
         return _result("size", "missing", "the files are not known to the registry", facts.urn)
@@ -297,10 +385,12 @@ def _provenance(gate: ProvenanceGate, facts: VersionFacts) -> GateResult:
     lacking = ["the files" if not facts.digest else ""]
     lacking.append("the run" if gate.run and not facts.run else "")
     lacking.append("the data versions" if gate.data and not facts.data else "")
+    lacking.append("the code" if gate.code and not facts.code else "")
+    lacking.append("the environment" if gate.environment and not facts.environment else "")
     unknown = [what for what in lacking if what]
     if unknown:
         return _result("provenance", "missing", f"not known: {', '.join(unknown)}", facts.urn)
-    known = [f"run:{facts.run}" if facts.run else "", *facts.data]
+    known = [f"run:{facts.run}" if facts.run else "", *facts.data, facts.code, facts.environment]
     return _result("provenance", "passed", f"made by {', '.join(filter(None, known)) or 'known files'}", facts.urn)
 
 
@@ -324,12 +414,15 @@ def count_approvals(
     approvals: Sequence[Approval],
     approvers: frozenset[str],
     now: datetime,
+    admins: frozenset[str] = frozenset(),
 ) -> ApprovalCount:
-    """Which approvals count now. `approvers` are those principals who may still approve."""
+    """Which approvals count now. `approvers` are those principals who may still approve, `admins` those of them who
+    are admins."""
     counted: list[str] = []
     refused: list[str] = []
     for approval in approvals:
         why = _approval_trouble(rule, submitters, digest, approval, approvers, now)
+        why = why or _not_asked(rule, approval.by, admins)
         if why:
             refused.append(f"{approval.by}: {why}")
         elif approval.by not in counted:
@@ -358,6 +451,14 @@ def _approval_trouble(
         return "is an automation, and the policy wants people"
     if approval.by in submitters and not machine:
         return "submitted this version, and nobody approves their own"
+    return ""
+
+
+def _not_asked(rule: ApprovalRule, name: str, admins: frozenset[str]) -> str:
+    if rule.role == "admin" and name not in admins:
+        return "is no admin, and the policy wants admins"
+    if rule.people and name not in rule.people:
+        return "is none of the people that the policy names"
     return ""
 
 

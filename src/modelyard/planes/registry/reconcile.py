@@ -1,4 +1,4 @@
-"""What the registry does by itself: tell webhooks what the event log says."""
+"""What the registry does by itself: tell webhooks what the event log says, and let go what retention says."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from datetime import datetime
 
 from modelyard.kernel.events import Event
 from modelyard.kernel.leases import Lease
+from modelyard.planes.registry.services.retention import Retentions
 from modelyard.planes.registry.services.webhooks import Webhooks
 from modelyard.planes.registry.webhooks import KINDS
 
@@ -40,3 +41,20 @@ class WebhookDeliveries:
     def act(self, key: str, lease: Lease) -> None:
         """Make one delivery."""
         self._webhooks.deliver(key, lease)
+
+
+class RetentionKeeper:
+    """Carries the retention of models out."""
+
+    name = "registry.retention"
+
+    def __init__(self, retentions: Retentions) -> None:
+        self._retentions = retentions
+
+    def due(self, now: datetime) -> Sequence[str]:
+        """Models whose retention looks now."""
+        return self._retentions.due(now)
+
+    def act(self, key: str, lease: Lease) -> None:  # noqa: ARG002  each step is one guarded transaction of its own
+        """Look at one model."""
+        self._retentions.carry_out(key)

@@ -20,23 +20,31 @@ from modelyard.planes.registry import Registry
 from modelyard.planes.registry.arrow_rows import BODY_BYTES_MAX
 from modelyard.planes.registry.card import bill_of_materials, model_card
 from modelyard.planes.registry.documents import read_policy
+from modelyard.planes.registry.webhook_routes import ROUTES as WEBHOOK_ROUTES
 from modelyard.types.page import Page
 from modelyard.types.registry import (
     AliasMove,
     Approval,
     ApproveVersion,
+    Attestation,
+    AttestVersion,
     CreateModel,
     CreateVersion,
     Decision,
     Evaluation,
+    FileSignature,
     Latency,
     LatencyReport,
     Model,
     ModelFile,
     ModelVersion,
     PromoteVersion,
+    RetentionStep,
     RollbackAlias,
     SetPolicy,
+    SetRetention,
+    SignatureCheck,
+    SignVersion,
     StateReason,
     VersionDiff,
 )
@@ -192,6 +200,36 @@ def list_latencies(caller: Scope, registry: Registry, name: str, version: str) -
     return registry.evidence.latencies(caller, name, version)
 
 
+@post(_VERSION + "/attestations", requires=Action.WRITE, status_code=201)
+def attest_version(caller: Scope, registry: Registry, name: str, version: str, data: AttestVersion) -> Attestation:
+    """State that a check of some kind passed or failed on these bytes: a scan, a licence, features."""
+    return registry.statements.attest(caller, name, version, data)
+
+
+@get(_VERSION + "/attestations", requires=Action.READ)
+def list_attestations(caller: Scope, registry: Registry, name: str, version: str) -> list[Attestation]:
+    """Attestations, newest first."""
+    return registry.statements.attestations(caller, name, version)
+
+
+@post(_VERSION + "/signatures", requires=Action.WRITE, status_code=201)
+def sign_version(caller: Scope, registry: Registry, name: str, version: str, data: SignVersion) -> FileSignature:
+    """Record a signature over all files, made by OpenSSF model signing."""
+    return registry.statements.sign(caller, name, version, data)
+
+
+@get(_VERSION + "/signatures", requires=Action.READ)
+def list_signatures(caller: Scope, registry: Registry, name: str, version: str) -> list[FileSignature]:
+    """Signatures with their bundles, newest first."""
+    return registry.statements.signatures(caller, name, version)
+
+
+@get(_VERSION + "/signatures/check", requires=Action.READ)
+def check_version_signatures(caller: Scope, registry: Registry, name: str, version: str) -> list[SignatureCheck]:
+    """How each signature stands now: whether it is valid, and by a key that the policy trusts."""
+    return registry.statements.check(caller, name, version)
+
+
 @post(_VERSION + "/approvals", requires=Action.APPROVE, status_code=201)
 def approve_version(caller: Scope, registry: Registry, name: str, version: str, data: ApproveVersion) -> Approval:
     """Say yes to the bytes of a version."""
@@ -223,6 +261,18 @@ def trust_version(caller: Scope, registry: Registry, name: str, version: str, da
 def drop_version(caller: Scope, registry: Registry, name: str, version: str, data: StateReason) -> ModelVersion:
     """Take a version out of use for ever."""
     return registry.versions.drop(caller, name, version, data.reason)
+
+
+@put(_MODEL + "/retention", requires=Action.WRITE)
+def set_retention(caller: Scope, registry: Registry, name: str, data: SetRetention) -> Model:
+    """Declare which versions are dropped by themselves. On a model with a policy this takes an admin."""
+    return registry.retention.declare(caller, name, data.retention, data.reason)
+
+
+@get(_MODEL + "/retention", requires=Action.READ)
+def preview_retention(caller: Scope, registry: Registry, name: str) -> list[RetentionStep]:
+    """What the declared retention would do to each version now."""
+    return registry.retention.preview(caller, name)
 
 
 @post(_MODEL + "/promote", requires=Action.WRITE)
@@ -291,15 +341,23 @@ ROUTES = [
     list_evaluations,
     record_latency,
     list_latencies,
+    attest_version,
+    list_attestations,
+    sign_version,
+    list_signatures,
+    check_version_signatures,
     approve_version,
     list_approvals,
     revoke_approval,
     trust_version,
     drop_version,
+    set_retention,
+    preview_retention,
     promote_model,
     rollback_model,
     get_alias,
     delete_alias,
     get_history,
     diff_versions,
+    *WEBHOOK_ROUTES,
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import select
@@ -11,10 +12,12 @@ from modelyard.kernel.auth import Action, principal_named, principals
 from modelyard.kernel.database import Transaction
 from modelyard.kernel.errors import Conflict, NotFound
 from modelyard.planes.registry import store
+from modelyard.planes.registry.ports import Uses
 from modelyard.planes.registry.rules import check_alias, check_model_name, check_version
 from modelyard.types.registry import ModelVersion
 
 JOB_PREFIX = "job:"
+COPIES_FOLLOWED_MAX = 20
 
 
 def model_row(tx: Transaction, name: str) -> Any:
@@ -28,6 +31,13 @@ def model_row(tx: Transaction, name: str) -> Any:
             hint="list the models with `modelyard model list`",
         )
     return row
+
+
+def past_model(tx: Transaction, name: str) -> Any:
+    """The row of the model that has this name or had it last, also a deleted one: for its history. Raises NotFound."""
+    check_model_name(name)
+    row = store.live_model(tx, name) or store.last_model(tx, name)
+    return model_row(tx, name) if row is None else row
 
 
 def locked_model(tx: Transaction, name: str, *, revised: bool = False, updated: bool = True) -> Any:
@@ -121,18 +131,50 @@ def data_behind(tx: Transaction, run: str) -> tuple[list[str], str, str]:
     return data, code, environment
 
 
-def submitters_of(tx: Transaction, row: Any) -> frozenset[str]:
-    """Who brought a version in: its creator, and who submitted the job that created it."""
-    people = {row.created_by}
-    if row.created_by.startswith(JOB_PREFIX):
-        said = events.recent(tx, subject=row.created_by, kinds=frozenset({"job.submitted"}), limit=1)
-        people |= {event.actor for event in said}
+def submitters_of(tx: Transaction, model: str, row: Any) -> frozenset[str]:
+    """Who brought a version in: who registered it, who made its run, who submitted the job that did either, and the
+    same of the version that it is a copy of."""
+    people: set[str] = set()
+    waiting = [(f"model:{model}@{row.version}", row.created_by)]
+    for _ in range(COPIES_FOLLOWED_MAX):
+        if not waiting:
+            break
+        urn, creator = waiting.pop()
+        people |= _behind(tx, creator)
+        for edge in lineage.neighbours(tx, urn):
+            if edge.relation == "produced" and edge.object == urn and edge.subject.startswith("run:"):
+                people |= _said(tx, edge.subject, "run.created")
+            elif edge.relation == "derived" and edge.subject == urn:
+                waiting += [(edge.object, one) for one in _said(tx, edge.object, "model.version_created")]
     return frozenset(people)
 
 
-def may_approve(tx: Transaction, name: str) -> bool:
+def _behind(tx: Transaction, actor: str) -> set[str]:
+    """An actor, and who submitted it where it is a job."""
+    if not actor.startswith(JOB_PREFIX):
+        return {actor}
+    said = events.recent(tx, subject=actor, kinds=frozenset({"job.submitted"}), limit=1)
+    return {actor, *(event.actor for event in said)}
+
+
+def _said(tx: Transaction, subject: str, kind: str) -> set[str]:
+    """Who did what an event tells, with who is behind them."""
+    found = events.recent(tx, subject=subject, kinds=frozenset({kind}), limit=1)
+    return {one for event in found for one in _behind(tx, event.actor)}
+
+
+def uses_of(tx: Transaction, uses: Sequence[Uses], name: str) -> dict[int, list[str]]:
+    """The versions of a model that anything uses now, and what."""
+    found: dict[int, list[str]] = {}
+    for ask in uses:
+        for number, users in ask(tx, name).items():
+            found.setdefault(number, []).extend(users)
+    return found
+
+
+def may_approve(tx: Transaction, name: str, action: Action = Action.APPROVE) -> bool:
     """Whether a principal may approve now. Who is in no table acts in this very process, as its owner."""
     row = tx.one(select(principals.c.revoked).where(principals.c.name == name))
     if row is None:
         return True
-    return not row.revoked and principal_named(tx, name).may(Action.APPROVE, tx.project)
+    return not row.revoked and principal_named(tx, name).may(action, tx.project)

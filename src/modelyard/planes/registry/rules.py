@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from modelyard.kernel.errors import InvalidInput
 from modelyard.kernel.limits import NAME_CHARACTERS_MAX
+from modelyard.types.registry import Policy
 
 TAG_KEY_CHARACTERS_MAX = 250
 TAG_VALUE_CHARACTERS_MAX = 100_000
@@ -117,6 +118,11 @@ def check_reason(text: str, what: str) -> str:
         raise InvalidInput(f"{what} needs a reason", code="reason.missing", hint="say why, in a sentence")
     _check_length("reason", REASON_CHARACTERS_MAX, text)
     return text
+
+
+def guards(policy: Policy, alias: str) -> bool:
+    """Whether a policy has a say in an alias; one that names none has it in all."""
+    return not policy.aliases or alias in policy.aliases
 
 
 def canonical_stage(stage: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,7 +13,7 @@ from modelyard.engines.blobs.base import BlobStore
 from modelyard.engines.models.formats import classify_files
 from modelyard.kernel.auth import Scope
 from modelyard.kernel.errors import InvalidInput, NotFound
-from modelyard.planes.registry.documents import MLMODEL, YAML_BYTES_MAX, MLmodel, read_mlmodel
+from modelyard.planes.registry.documents import MLMODEL, README, YAML_BYTES_MAX, MLmodel, read_license, read_mlmodel
 from modelyard.planes.registry.sources import Source
 from modelyard.planes.tracking import Owner, Tracking, below_uri, locate
 from modelyard.types.registry import FormatSafety, ModelFile
@@ -20,6 +21,9 @@ from modelyard.types.registry import FormatSafety, ModelFile
 if TYPE_CHECKING:
     from modelyard.types.tracking import Artifact
 
+COMMIT_TAG = "mlflow.source.git.commit"
+ENVIRONMENT_FILES = ("requirements.txt", "conda.yaml", "python_env.yaml")
+_COMMIT = re.compile(r"[0-9a-f]{7,64}")
 FILES_MAX = 20_000
 REASON_FILES_MAX = 10
 
@@ -35,6 +39,14 @@ class Snapshot:
 
 
 @dataclass(frozen=True)
+class Declared:
+    """Where code and environment come from by what the client said of them: `code:<commit>`, `env:<digest>`."""
+
+    code: str = ""
+    environment: str = ""
+
+
+@dataclass(frozen=True)
 class Inspected:
     """What the files say of themselves."""
 
@@ -43,6 +55,7 @@ class Inspected:
     format: FormatSafety = "unknown"
     format_reason: str = "the files are not known here"
     mlmodel: MLmodel = field(default_factory=MLmodel)
+    license: str = ""
 
 
 class Sources:
@@ -76,6 +89,15 @@ class Sources:
     def params(self, scope: Scope, run: str) -> Mapping[str, str]:
         """The params of a run; none where it is not on record."""
         return self._tracking.runs.get(scope, run).params if self.known_run(scope, run) else {}
+
+    def declared(self, scope: Scope, run: str, files: Sequence[ModelFile]) -> Declared:
+        """The code and environment that the run and the files declare, for where the lineage knows of none."""
+        commit = self._tracking.runs.get(scope, run).tags.get(COMMIT_TAG, "") if run else ""
+        listed = {one.path: one.digest for one in files}
+        environment = next((listed[name] for name in ENVIRONMENT_FILES if name in listed), "")
+        return Declared(
+            f"code:{commit}" if _COMMIT.fullmatch(commit) else "", f"env:{environment}" if environment else ""
+        )
 
     def _logged_model(self, scope: Scope, source: Source) -> Snapshot:
         model = self._tracking.models.get(scope, source.owner)
@@ -138,11 +160,19 @@ def inspect(blobs: BlobStore, files: Sequence[ModelFile]) -> Inspected:
     verdict = classify_files((one.path, partial(blobs.open, one.digest)) for one in files)
     reasons = verdict.reasons
     more = [f"and {len(reasons) - REASON_FILES_MAX} more"] if len(reasons) > REASON_FILES_MAX else []
-    described = next((one for one in files if one.path == MLMODEL and one.size_bytes <= YAML_BYTES_MAX), None)
+    described, readme = _small_file(blobs, files, MLMODEL), _small_file(blobs, files, README)
+    mlmodel = read_mlmodel(described)
     return Inspected(
         digest=tree_digest(files),
         size_bytes=sum(one.size_bytes for one in files),
         format=verdict.safety.value,
         format_reason="; ".join([*reasons[:REASON_FILES_MAX], *more]) or verdict.format,
-        mlmodel=read_mlmodel(blobs.get(described.digest)) if described else MLmodel(),
+        mlmodel=mlmodel,
+        license=mlmodel.license or read_license(readme),
     )
+
+
+def _small_file(blobs: BlobStore, files: Sequence[ModelFile], path: str) -> bytes:
+    """The bytes of a text file of the model; nothing where there is none, or a huge one."""
+    found = next((one for one in files if one.path == path and one.size_bytes <= YAML_BYTES_MAX), None)
+    return blobs.get(found.digest) if found else b""

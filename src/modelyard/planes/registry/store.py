@@ -7,22 +7,18 @@ from typing import Any
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy import BigInteger, Boolean, Column, Float, ForeignKey, Index, Integer, String, Table, Text, func, select
+from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, String, Table, Text, func, select
 
-from modelyard.kernel.database import Instant, Json, Transaction, insert_missing, metadata
+from modelyard.kernel.database import Instant, Json, Transaction, metadata
 from modelyard.types.registry import (
     AliasMove,
-    Approval,
-    Comparison,
-    Evaluation,
-    Latency,
+    GateResult,
     Model,
     ModelFile,
     ModelVersion,
     Policy,
     Provenance,
-    Scores,
-    SliceScores,
+    Retention,
 )
 
 models = Table(
@@ -39,9 +35,13 @@ models = Table(
     Column("updated_at", Instant, nullable=False),
     Column("deleted_at", Instant),
     Column("policy", Json),
+    Column("retention", Json),
+    # When retention looks next; null where none is declared.
+    Column("retention_due_at", Instant),
     # Counts every change that a promotion rests on; a promotion is guarded by it.
     Column("revision", BigInteger, nullable=False),
     sa.UniqueConstraint("project", "live_name"),
+    Index("registry_models_retention_due", "retention_due_at"),
 )
 names = Table(
     "registry_names",
@@ -89,6 +89,10 @@ versions = Table(
     Column("dropped_at", Instant),
     Column("dropped_by", String(255), nullable=False),
     Column("dropped_reason", Text, nullable=False),
+    # Set once the bytes of a dropped version were given up; the digests stay.
+    Column("purged_at", Instant),
+    Column("license", String(255), nullable=False, server_default=""),
+    Column("input_example", String(1024), nullable=False, server_default=""),
     Index("registry_versions_by_run", "run_id"),
 )
 version_files = Table(
@@ -129,63 +133,10 @@ alias_moves = Table(
     Column("by", String(255), nullable=False),
     Column("reason", Text, nullable=False),
     Column("unmet", Json, nullable=False),
+    # What the move rested on then: null for moves without a decision.
+    Column("gates", Json),
+    Column("approved_by", Json),
     Index("registry_alias_moves_by_alias", "model_id", "alias", "id"),
-)
-evaluations = Table(
-    "registry_evaluations",
-    metadata,
-    Column("id", String(32), primary_key=True),
-    Column("model_id", String(32), ForeignKey("registry_models.id"), nullable=False),
-    Column("version", Integer, nullable=False),
-    Column("version_digest", String(64), nullable=False),
-    Column("dataset", String(512), nullable=False),
-    Column("at", Instant, nullable=False),
-    Column("by", String(255), nullable=False),
-    Column("threshold", Float, nullable=False),
-    Column("overall", Json, nullable=False),
-    Column("slices", Json, nullable=False),
-    Column("rows_digest", String(64), nullable=False),
-    Column("labels_digest", String(64), nullable=False),
-    Index("registry_evaluations_by_version", "model_id", "version", "id"),
-)
-latencies = Table(
-    "registry_latencies",
-    metadata,
-    Column("id", String(32), primary_key=True),
-    Column("model_id", String(32), ForeignKey("registry_models.id"), nullable=False),
-    Column("version", Integer, nullable=False),
-    Column("version_digest", String(64), nullable=False),
-    Column("at", Instant, nullable=False),
-    Column("by", String(255), nullable=False),
-    Column("p50_ms", Float, nullable=False),
-    Column("p95_ms", Float, nullable=False),
-    Column("requests", BigInteger, nullable=False),
-    Column("measured_on", Text, nullable=False),
-    Index("registry_latencies_by_version", "model_id", "version", "id"),
-)
-approvals = Table(
-    "registry_approvals",
-    metadata,
-    Column("id", String(32), primary_key=True),
-    Column("model_id", String(32), ForeignKey("registry_models.id"), nullable=False),
-    Column("version", Integer, nullable=False),
-    Column("version_digest", String(64), nullable=False),
-    Column("at", Instant, nullable=False),
-    Column("by", String(255), nullable=False),
-    Column("reason", Text, nullable=False),
-    Column("revoked_at", Instant),
-    Column("revoked_by", String(255), nullable=False),
-    Column("revoked_reason", Text, nullable=False),
-    Index("registry_approvals_by_version", "model_id", "version", "id"),
-)
-comparisons = Table(
-    "registry_comparisons",
-    metadata,
-    Column("challenger", String(32), primary_key=True),
-    Column("champion", String(32), primary_key=True),
-    Column("metric", String(32), primary_key=True),
-    Column("confidence", Float, primary_key=True),
-    Column("result", Json, nullable=False),
 )
 
 
@@ -195,6 +146,11 @@ comparisons = Table(
 def policy_of(row: Any) -> Policy | None:
     """The policy of a model's row."""
     return None if row.policy is None else msgspec.convert(row.policy, Policy)
+
+
+def retention_of(row: Any) -> Retention | None:
+    """The retention of a model's row."""
+    return None if row.retention is None else msgspec.convert(row.retention, Retention)
 
 
 def to_version(row: Any, name: str, tags: Mapping[str, str], held: Sequence[str]) -> ModelVersion:
@@ -233,6 +189,9 @@ def to_version(row: Any, name: str, tags: Mapping[str, str], held: Sequence[str]
         dropped_at=row.dropped_at,
         dropped_by=row.dropped_by,
         dropped_reason=row.dropped_reason,
+        purged_at=row.purged_at,
+        license=row.license,
+        input_example=row.input_example,
     )
 
 
@@ -248,52 +207,9 @@ def _to_move(row: Any, name: str) -> AliasMove:
         by=row.by,
         reason=row.reason,
         unmet=row.unmet,
-    )
-
-
-def _to_evaluation(row: Any, name: str) -> Evaluation:
-    return Evaluation(
-        id=row.id,
-        model=name,
-        version=row.version,
-        version_digest=row.version_digest,
-        dataset=row.dataset,
-        at=row.at,
-        by=row.by,
-        threshold=row.threshold,
-        overall=msgspec.convert(row.overall, Scores),
-        slices=msgspec.convert(row.slices, list[SliceScores]),
-        rows_digest=row.rows_digest,
-        labels_digest=row.labels_digest,
-    )
-
-
-def _to_latency(row: Any, name: str) -> Latency:
-    return Latency(
-        id=row.id,
-        model=name,
-        version=row.version,
-        version_digest=row.version_digest,
-        at=row.at,
-        by=row.by,
-        p50_ms=row.p50_ms,
-        p95_ms=row.p95_ms,
-        requests=row.requests,
-        measured_on=row.measured_on,
-    )
-
-
-def _to_approval(row: Any) -> Approval:
-    return Approval(
-        id=row.id,
-        version=row.version,
-        version_digest=row.version_digest,
-        by=row.by,
-        at=row.at,
-        reason=row.reason,
-        revoked_at=row.revoked_at,
-        revoked_by=row.revoked_by,
-        revoked_reason=row.revoked_reason,
+        guarded=row.gates is not None,
+        gates=msgspec.convert(row.gates or [], list[GateResult]),
+        approved_by=row.approved_by or [],
     )
 
 
@@ -303,6 +219,12 @@ def _to_approval(row: Any) -> Approval:
 def live_model(tx: Transaction, name: str) -> Any | None:
     """The row of the model that has this name now."""
     return tx.one(select(models).where(models.c.project == tx.project, models.c.live_name == name))
+
+
+def last_model(tx: Transaction, name: str) -> Any | None:
+    """The row of the model that has this name, or had it last: deleted, or called otherwise now."""
+    owner = select(names.c.model_id).where(names.c.project == tx.project, names.c.name == name)
+    return tx.one(select(models).where(models.c.project == tx.project, models.c.id.in_(owner)))
 
 
 def touch(tx: Transaction, model_id: str, *, revised: bool = False, updated: bool = True) -> None:
@@ -363,6 +285,7 @@ def to_models(tx: Transaction, rows: Sequence[Any], *, with_latest: bool = True)
             aliases=held.get(row.id, {}),
             latest=latest.get(row.id, []),
             policy=policy_of(row),
+            retention=retention_of(row),
             versions=counts.get(row.id, 0),
         )
         for row in rows
@@ -450,13 +373,6 @@ def add_files(tx: Transaction, model_id: str, version: int, files: Iterable[Mode
         tx.execute(version_files.insert(), rows)
 
 
-def kept_blobs(tx: Transaction) -> set[str]:
-    """The digests of all blobs that the registry of any project needs: files of versions, rows of evaluations."""
-    files = tx.all(select(version_files.c.digest).distinct())
-    rows = tx.all(select(evaluations.c.rows_digest).distinct())
-    return {row[0] for row in (*files, *rows)}
-
-
 # --- aliases ----------------------------------------------------------------------------------------------------
 
 
@@ -478,6 +394,8 @@ def add_move(tx: Transaction, model_id: str, move: AliasMove) -> None:
     """Append to the history of an alias."""
     values = msgspec.structs.asdict(move)
     del values["model"]
+    if not values.pop("guarded"):
+        values |= {"gates": None, "approved_by": None}
     tx.execute(alias_moves.insert().values(model_id=model_id, **values))
 
 
@@ -487,78 +405,6 @@ def moves_of(tx: Transaction, model_id: str, name: str, alias: str | None = None
     if alias is not None:
         statement = statement.where(alias_moves.c.alias == alias)
     return [_to_move(row, name) for row in tx.all(statement)]
-
-
-# --- evidence ---------------------------------------------------------------------------------------------------
-
-
-def evaluations_of(tx: Transaction, model: Any, version: int | None = None, limit: int = 200) -> list[Evaluation]:
-    """Evaluations, newest first."""
-    statement = (
-        select(evaluations).where(evaluations.c.model_id == model.id).order_by(evaluations.c.id.desc()).limit(limit)
-    )
-    if version is not None:
-        statement = statement.where(evaluations.c.version == version)
-    return [_to_evaluation(row, model.name) for row in tx.all(statement)]
-
-
-def add_evaluation(tx: Transaction, model_id: str, made: Evaluation) -> None:
-    """Record an evaluation."""
-    values = msgspec.structs.asdict(made)
-    del values["model"]
-    tx.execute(evaluations.insert().values(model_id=model_id, **values))
-
-
-def latencies_of(tx: Transaction, model: Any, version: int, limit: int = 200) -> list[Latency]:
-    """Latency measurements of a version, newest first."""
-    rows = tx.all(
-        select(latencies)
-        .where(latencies.c.model_id == model.id, latencies.c.version == version)
-        .order_by(latencies.c.id.desc())
-        .limit(limit)
-    )
-    return [_to_latency(row, model.name) for row in rows]
-
-
-def add_latency(tx: Transaction, model_id: str, made: Latency) -> None:
-    """Record a latency measurement."""
-    values = msgspec.structs.asdict(made)
-    del values["model"]
-    tx.execute(latencies.insert().values(model_id=model_id, **values))
-
-
-def approvals_of(tx: Transaction, model_id: str, version: int) -> list[Approval]:
-    """Approvals of a version, oldest first, the revoked ones too."""
-    rows = tx.all(
-        select(approvals)
-        .where(approvals.c.model_id == model_id, approvals.c.version == version)
-        .order_by(approvals.c.id)
-    )
-    return [_to_approval(row) for row in rows]
-
-
-def add_approval(tx: Transaction, model_id: str, made: Approval) -> None:
-    """Record an approval."""
-    tx.execute(approvals.insert().values(model_id=model_id, **msgspec.structs.asdict(made)))
-
-
-def comparison_of(tx: Transaction, challenger: str, champion: str, metric: str, confidence: float) -> Comparison | None:
-    """A comparison of two evaluations that was made before."""
-    found = tx.one(
-        select(comparisons.c.result).where(
-            comparisons.c.challenger == challenger,
-            comparisons.c.champion == champion,
-            comparisons.c.metric == metric,
-            comparisons.c.confidence == confidence,
-        )
-    )
-    return None if found is None else msgspec.convert(found.result, Comparison)
-
-
-def keep_comparison(tx: Transaction, challenger: str, champion: str, made: Comparison) -> None:
-    """Keep a comparison; it follows from immutable rows, so that one made at the same time is the same."""
-    row = {"challenger": challenger, "champion": champion, "metric": made.metric, "confidence": made.confidence}
-    insert_missing(tx, comparisons, [{**row, "result": made}])
 
 
 def usable_versions(tx: Transaction, model_id: str) -> Collection[int]:

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Column, Index, Integer, String, Table, Text
 
 from modelyard.kernel.schema import Instant, Json, metadata
-from modelyard.types.registry import Webhook, WebhookDelivery
+from modelyard.types.webhook import Webhook, WebhookDelivery
 
 webhooks = Table(
     "registry_webhooks",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from sqlalchemy import select
 from modelyard.engines.compute.base import ComputeEngine
 from modelyard.kernel import events
 from modelyard.kernel.auth import Scope
-from modelyard.kernel.database import Database
+from modelyard.kernel.database import Database, Transaction
 from modelyard.kernel.errors import Conflict, InvalidInput, ModelyardError, NotFound
 from modelyard.kernel.events import EventReader
 from modelyard.kernel.limits import PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX
@@ -192,6 +192,14 @@ class Serving:
                     f"endpoint '{name}' had served nothing by {at.isoformat()}", code="endpoint.served_nothing"
                 )
             return _switch(name, events.to_event(row))
+
+    def versions_in_use(self, tx: Transaction, model: str) -> Mapping[int, Sequence[str]]:
+        """The versions of a model that endpoints serve or shall serve, each with those endpoints: the registry asks."""
+        found: dict[int, Any] = {}
+        for row in store.following(tx, model):
+            for number in sorted({one.version for one in (*row.variants, *row.serving) if one.model == model}):
+                found.setdefault(number, []).append(f"endpoint:{row.name}")
+        return found
 
     def predictions(self, scope: Scope, name: str, *, limit: int = 20) -> PredictionRows:
         """The newest logged predictions that were taken in. Raises NotFound while there are none."""

@@ -10,7 +10,7 @@ from modelyard.kernel.auth import Action, Scope, check
 from modelyard.kernel.database import Database, Transaction
 from modelyard.kernel.errors import Conflict, Forbidden, InvalidInput, NotFound
 from modelyard.kernel.ids import new_id
-from modelyard.planes.registry import store
+from modelyard.planes.registry import evidence_store, store
 from modelyard.planes.registry.arrow_rows import BODY_BYTES_MAX, in_order_of_ids, labels_digest, read_rows
 from modelyard.planes.registry.evaluation import compare, measure, measure_slices
 from modelyard.planes.registry.gates import AUTOMATION_PREFIX
@@ -85,7 +85,7 @@ class Evidence:
                 rows_digest=blob.digest,
                 labels_digest=labels_digest(rows),
             )
-            store.add_evaluation(tx, model.id, made)
+            evidence_store.add_evaluation(tx, model.id, made)
             urn = f"model:{name}@{row.version}"
             tx.link(f"evaluation:{made.id}", "used", urn)
             if dataset:
@@ -109,7 +109,7 @@ class Evidence:
         """Evaluations of a version, newest first."""
         with self._database.reading(scope) as tx:
             model, row = model_and_version(tx, name, version)
-            return store.evaluations_of(tx, model, row.version)
+            return evidence_store.evaluations_of(tx, model, row.version)
 
     def record_latency(self, scope: Scope, name: str, version: str | int, report: LatencyReport) -> Latency:
         """Keep a latency measurement."""
@@ -132,7 +132,7 @@ class Evidence:
                 requests=report.requests,
                 measured_on=report.measured_on,
             )
-            store.add_latency(tx, model.id, made)
+            evidence_store.add_latency(tx, model.id, made)
             tx.event(
                 "model.latency_measured",
                 f"model:{name}@{row.version}",
@@ -144,7 +144,7 @@ class Evidence:
         """Latency measurements of a version, newest first."""
         with self._database.reading(scope) as tx:
             model, row = model_and_version(tx, name, version)
-            return store.latencies_of(tx, model, row.version)
+            return evidence_store.latencies_of(tx, model, row.version)
 
     def approve(self, scope: Scope, name: str, version: str | int, reason: str, *, digest: str = "") -> Approval:
         """Say yes to the bytes of a version, by name and with a reason. Raises Forbidden for its submitter.
@@ -163,10 +163,10 @@ class Evidence:
                     code="approval.other_digest",
                     hint="look at the version again before you approve it",
                 )
-            _check_approver(store.policy_of(model), scope.actor, submitters_of(tx, row), f"{name}@{row.version}")
+            _check_approver(store.policy_of(model), scope.actor, submitters_of(tx, name, row), f"{name}@{row.version}")
             standing = [
                 one
-                for one in store.approvals_of(tx, model.id, row.version)
+                for one in evidence_store.approvals_of(tx, model.id, row.version)
                 if one.by == scope.actor and one.revoked_at is None and one.version_digest == known
             ]
             for one in standing:
@@ -174,7 +174,7 @@ class Evidence:
             made = Approval(
                 id=new_id(), version=row.version, version_digest=known, by=tx.actor, at=tx.now, reason=reason
             )
-            store.add_approval(tx, model.id, made)
+            evidence_store.add_approval(tx, model.id, made)
             tx.event(
                 "model.approved",
                 f"model:{name}@{row.version}",
@@ -186,7 +186,7 @@ class Evidence:
         """Approvals of a version, oldest first, the revoked ones too."""
         with self._database.reading(scope) as tx:
             model, row = model_and_version(tx, name, version)
-            return store.approvals_of(tx, model.id, row.version)
+            return evidence_store.approvals_of(tx, model.id, row.version)
 
     def revoke(self, scope: Scope, name: str, version: str | int, approval: str, reason: str) -> None:
         """Take an approval back: one's own, or as an admin anybody's. Raises NotFound where it does not stand."""
@@ -194,7 +194,7 @@ class Evidence:
         with self._database.transaction(scope) as tx:
             model = locked_model(tx, name, revised=True, updated=False)
             row = version_row(tx, model, version)
-            found = [one for one in store.approvals_of(tx, model.id, row.version) if one.id == approval]
+            found = [one for one in evidence_store.approvals_of(tx, model.id, row.version) if one.id == approval]
             if not found or found[0].revoked_at is not None:
                 raise NotFound(
                     f"{name}@{row.version} has no standing approval '{approval[:80]}'", code="approval.not_found"
@@ -213,14 +213,14 @@ class Evidence:
     ) -> Comparison:
         """Challenger against champion, on the rows that both were evaluated on. Computed once, then kept."""
         with self._database.reading(scope) as tx:
-            known = store.comparison_of(tx, challenger.id, champion.id, metric, confidence)
+            known = evidence_store.comparison_of(tx, challenger.id, champion.id, metric, confidence)
         if known is not None:
             return known
         labels, old = self._scores(champion)
         _, new = self._scores(challenger)
         made = compare(metric, labels, old, new, confidence=confidence, threshold=challenger.threshold)
         with self._database.transaction(scope) as tx:
-            store.keep_comparison(tx, challenger.id, champion.id, made)
+            evidence_store.keep_comparison(tx, challenger.id, champion.id, made)
         return made
 
     def common(self, scope: Scope, before: ModelVersion, after: ModelVersion) -> tuple[Evaluation, Evaluation] | None:
@@ -280,7 +280,7 @@ def _check_approver(policy: Policy | None, actor: str, submitters: frozenset[str
 
 def _revoke(tx: Transaction, approval: str, reason: str) -> None:
     tx.execute(
-        store.approvals.update()
-        .where(store.approvals.c.id == approval)
+        evidence_store.approvals.update()
+        .where(evidence_store.approvals.c.id == approval)
         .values(revoked_at=tx.now, revoked_by=tx.actor, revoked_reason=reason)
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy import select
 
@@ -15,12 +16,15 @@ from modelyard.kernel.ids import new_id
 from modelyard.planes.registry import store
 from modelyard.planes.registry.documents import check_policy
 from modelyard.planes.registry.filtering import models_where
-from modelyard.planes.registry.rows import locked_model, model_row
+from modelyard.planes.registry.ports import Uses
+from modelyard.planes.registry.retention import protection
+from modelyard.planes.registry.rows import locked_model, model_row, uses_of
 from modelyard.planes.registry.rules import (
     check_description,
     check_model_name,
     check_tag_key,
     check_tags,
+    guards,
 )
 from modelyard.planes.registry.search import (
     asks_for_prompts,
@@ -29,7 +33,7 @@ from modelyard.planes.registry.search import (
 )
 from modelyard.planes.tracking import page_offset, page_token
 from modelyard.types.page import Page
-from modelyard.types.registry import AliasMove, Model, Policy
+from modelyard.types.registry import PROTECTED_TAG, AliasMove, Model, Policy
 
 _ORDER_COLUMNS = {"name": store.models.c.name, "updated_at": store.models.c.updated_at}
 
@@ -37,8 +41,9 @@ _ORDER_COLUMNS = {"name": store.models.c.name, "updated_at": store.models.c.upda
 class Models:
     """Registered models of a project."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, uses: Sequence[Uses] = ()) -> None:
         self._database = database
+        self._uses = uses
 
     def create(
         self,
@@ -59,13 +64,14 @@ class Models:
             if store.live_model(tx, name) is not None:
                 raise _exists(name)
             model_id = new_id()
+            policy, said = _policy_at_creation(tx, name, policy)
             _insert(tx, model_id, name, description, policy)
             _own_name(tx, model_id, name)
             for key, value in checked.items():
                 store.set_tag(tx, store.model_tags, {"model_id": model_id, "key": key}, value)
             tx.event("model.created", f"model:{name}", {"model": name})
             if policy is not None:
-                tx.event("model.policy_set", f"model:{name}", {"model": name, "reason": "declared at creation"})
+                tx.event("model.policy_set", f"model:{name}", {"model": name, "reason": said})
             return store.to_models(tx, [model_row(tx, name)])[0]
 
     def get(self, scope: Scope, name: str) -> Model:
@@ -166,6 +172,7 @@ class Models:
         with self._database.transaction(scope) as tx:
             row = locked_model(tx, name)
             _check_power(scope, row)
+            _check_deletable(tx, row, self._uses)
             for alias in tx.all(select(store.aliases).where(store.aliases.c.model_id == row.id)):
                 store.point_alias(tx, row.id, alias.alias, None)
                 move = AliasMove(
@@ -207,6 +214,34 @@ def announce_move(tx: Transaction, move: AliasMove) -> None:
             "unmet": move.unmet,
         },
     )
+
+
+def _policy_at_creation(tx: Transaction, name: str, policy: Policy | None) -> tuple[Policy | None, str]:
+    """A name whose last model had a policy keeps it: to delete a model and make it anew is no way round its gates."""
+    before = store.last_model(tx, name)
+    had = None if before is None or before.deleted_at is None else store.policy_of(before)
+    if had is not None and (policy is None or not tx.scope.principal.may(Action.ADMIN, tx.project)):
+        return had, "kept from the deleted model of this name"
+    return policy, "declared at creation"
+
+
+def _check_deletable(tx: Transaction, row: Any, uses: Sequence[Uses]) -> None:
+    """A model goes only when nothing of it is served, guarded or tagged as protected."""
+    served = uses_of(tx, uses, row.name)
+    policy, retention = store.policy_of(row), store.retention_of(row)
+    tags = retention.protected_tags if retention is not None else [PROTECTED_TAG]
+    live = store.with_name(row).where(store.versions.c.dropped_at.is_(None)).order_by(store.versions.c.version)
+    for version in store.to_versions(tx, tx.all(live)):
+        held = [one for one in version.aliases if policy is not None and guards(policy, one)]
+        stage = version.stage if policy is not None else "None"
+        looked_at = msgspec.structs.replace(version, aliases=held, stage=stage)
+        guard = protection(looked_at, tags, served.get(version.version, ()))
+        if guard:
+            raise Conflict(
+                f"model '{row.name}' cannot be deleted: version {version.version} is protected: {guard}",
+                code="version.in_use",
+                hint="take the alias, the endpoint or the tag away first",
+            )
 
 
 def _insert(tx: Transaction, model_id: str, name: str, description: str, policy: Policy | None) -> None:

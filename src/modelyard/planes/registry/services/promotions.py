@@ -13,20 +13,21 @@ from typing import Any
 
 from modelyard.kernel.auth import Action, Scope, check
 from modelyard.kernel.database import Database, Transaction
-from modelyard.kernel.errors import Conflict, Forbidden, InvalidInput, NotFound
+from modelyard.kernel.errors import Conflict, EngineError, Forbidden, InvalidInput, NotFound
 from modelyard.kernel.ids import new_id
 from modelyard.kernel.lineage import neighbours
-from modelyard.planes.registry import store
+from modelyard.planes.registry import evidence_store, statement_store, store
 from modelyard.planes.registry.gates import (
     Champion,
     VersionFacts,
     count_approvals,
+    files_known,
     judge,
     same_dataset,
     unmet,
 )
 from modelyard.planes.registry.gates import Evidence as GateEvidence
-from modelyard.planes.registry.history import step_back, version_at
+from modelyard.planes.registry.history import rollback_doubts, step_back, version_at
 from modelyard.planes.registry.rows import (
     data_behind,
     locked_model,
@@ -34,6 +35,7 @@ from modelyard.planes.registry.rows import (
     model_and_version,
     model_row,
     number_for,
+    past_model,
     submitters_of,
     version_noun,
     version_row,
@@ -44,18 +46,23 @@ from modelyard.planes.registry.rules import (
     check_alias,
     check_reason,
     check_settable_alias,
+    guards,
 )
 from modelyard.planes.registry.services.evidence import Evidence, same_rows
 from modelyard.planes.registry.services.models import announce_move
+from modelyard.planes.registry.signing import check_signatures
 from modelyard.planes.registry.verdicts import DataVerdicts
 from modelyard.types.registry import (
     AliasMove,
     Approval,
     ApprovalCount,
+    Attestation,
     Comparison,
     Decision,
     Evaluation,
+    FileSignature,
     Latency,
+    ModelFile,
     ModelVersion,
     MoveKind,
     Policy,
@@ -71,6 +78,7 @@ class _State:
 
     revision: int
     policy: Policy
+    declared: bool
     guarded: bool
     alias: str
     facts: VersionFacts
@@ -79,6 +87,10 @@ class _State:
     latency: Latency | None
     approvals: Sequence[Approval]
     approvers: frozenset[str]
+    admins: frozenset[str]
+    attestations: Sequence[Attestation]
+    signatures: Sequence[FileSignature]
+    files: Sequence[ModelFile]
     champion: int | None
     champion_evaluated: bool
     other: Evaluation | None
@@ -130,11 +142,17 @@ class Promotions:
             _check_expected(name, alias, previous, expected)
             if previous != row.version:
                 kind: MoveKind = "override" if overriding else "promote"
-                _move(tx, model, alias, row.version, previous, kind, reason, decision.reasons if overriding else [])
+                over = decision.reasons if overriding else []
+                rested_on = decision if state.guarded else None
+                _move(tx, model, alias, row.version, previous, kind, reason, over, rested_on)
             return version_noun(tx, model, row.version)
 
     def rollback(self, scope: Scope, name: str, alias: str, reason: str = "") -> ModelVersion:
-        """Let the alias point to the version before the present one. Raises Conflict where there is none to go to."""
+        """Let the alias point to the version before the present one. Raises Conflict where there is none to go to.
+
+        A guarded alias goes back to what had passed its gates; to a version that never did, or whose approval was
+        taken back since, only an admin lets it go, with a reason, and that stays on record as for an override.
+        """
         check_alias(alias)
         with self._database.transaction(scope) as tx:
             model = locked_model(tx, name, revised=True)
@@ -146,8 +164,21 @@ class Promotions:
                     code="alias.no_earlier",
                     hint=f"see `modelyard model history {name}`",
                 )
+            policy = store.policy_of(model)
+            doubts: list[str] = []
+            if policy is not None and guards(policy, alias):
+                doubts = rollback_doubts(moves, target, evidence_store.approvals_of(tx, model.id, target))
+            if doubts and not scope.principal.may(Action.ADMIN, scope.project):
+                raise Forbidden(
+                    f"{name}@{target} may not become {alias} again: {'; '.join(doubts)}",
+                    code="promotion.refused",
+                    hint="an admin can roll back to it with a reason, or promote another version",
+                    details={"unmet": doubts},
+                )
+            if doubts:
+                check_reason(reason, "a rollback to a version that is in doubt")
             previous = store.alias_version(tx, model.id, alias)
-            _move(tx, model, alias, target, previous, "rollback", reason, [])
+            _move(tx, model, alias, target, previous, "rollback", reason, doubts)
             return version_noun(tx, model, target)
 
     def unset(self, scope: Scope, name: str, alias: str, reason: str = "") -> None:
@@ -159,7 +190,7 @@ class Promotions:
             if previous is None:
                 return
             policy = store.policy_of(model)
-            if policy is not None and _guards(policy, alias):
+            if policy is not None and guards(policy, alias):
                 check(scope.principal, Action.ADMIN, scope.project)
             _move(tx, model, alias, None, previous, "delete", reason, [])
 
@@ -176,11 +207,17 @@ class Promotions:
             )
         decision, state = self._decide(scope, name, version, "")
         policy = state.policy if state.guarded else None
-        if policy is not None and to in (GUARDED_STAGE, *policy.aliases) and not decision.promotable:
+        checked = policy is not None and to in (GUARDED_STAGE, *policy.aliases)
+        if checked and not decision.promotable:
             raise _refused(decision)
         with self._database.transaction(scope) as tx:
-            model = locked_model(tx, name, revised=True)
+            model = _guarded_model(tx, name, state.revision) if checked else locked_model(tx, name, revised=True)
+            if checked:
+                _check_approvers(tx, decision)
             row = version_row(tx, model, version)
+            if row.stage == GUARDED_STAGE != to and store.policy_of(model) is not None:
+                # As with an alias: what the gates let in is not taken out by whoever may write.
+                check(scope.principal, Action.ADMIN, scope.project)
             table = store.versions
             if archive_existing:
                 tx.execute(
@@ -215,15 +252,15 @@ class Promotions:
             return version_noun(tx, model, number_for(tx, model, "latest") if number is None else number)
 
     def history(self, scope: Scope, name: str, alias: str | None = None) -> list[AliasMove]:
-        """All moves of an alias, or of all aliases, oldest first."""
+        """All moves of an alias, or of all aliases, oldest first; also of a model that was deleted since."""
         with self._database.reading(scope) as tx:
-            return store.moves_of(tx, model_row(tx, name).id, name, alias)
+            return store.moves_of(tx, past_model(tx, name).id, name, alias)
 
     def at(self, scope: Scope, name: str, alias: str, instant: datetime) -> ModelVersion:
         """The version that the alias pointed to at an instant. Raises NotFound where it pointed to none."""
         check_alias(alias)
         with self._database.reading(scope) as tx:
-            model = model_row(tx, name)
+            model = past_model(tx, name)
             found = version_at(store.moves_of(tx, model.id, name, alias), instant)
             if found is None:
                 raise NotFound(
@@ -248,8 +285,10 @@ class Promotions:
                 state.champion, comparison, state.other.id if state.other else "", evaluated=state.champion_evaluated
             )
         )
-        evidence = GateEvidence(state.evaluation, state.latency)
+        checks = check_signatures(state.signatures, state.files, state.facts.digest, policy.require_signature)
+        evidence = GateEvidence(state.evaluation, state.latency, state.attestations, checks)
         gates = judge(policy, state.facts, evidence, champion, state.now)
+        gates = [*(files_known(state.facts) if state.declared else []), *gates]
         counted = count_approvals(
             policy.approvals,
             state.submitters,
@@ -257,6 +296,7 @@ class Promotions:
             state.approvals,
             state.approvers,
             state.now,
+            state.admins,
         )
         reasons = unmet(policy, gates, counted)
         decision = Decision(
@@ -280,7 +320,16 @@ class Promotions:
             return None
         if state.champion == state.facts.version:
             return None
-        return self._evidence.compared(scope, state.evaluation, state.other, gate.metric, gate.confidence)
+        try:
+            return self._evidence.compared(scope, state.evaluation, state.other, gate.metric, gate.confidence)
+        except (EngineError, NotFound, InvalidInput) as error:
+            # Rows that cannot be read any more are no evidence: that is a gate's answer, not an end of the page.
+            return Comparison(
+                metric=gate.metric,
+                verdict="not enough data",
+                reason=f"the rows cannot be read: {error.message}",
+                confidence=gate.confidence,
+            )
 
 
 def _gather(tx: Transaction, name: str, version: str | int, alias: str) -> _State:
@@ -289,26 +338,31 @@ def _gather(tx: Transaction, name: str, version: str | int, alias: str) -> _Stat
     policy = declared or Policy()
     asked = alias or next(iter(policy.aliases), policy.champion.alias if policy.champion else DEFAULT_ALIAS)
     facts = _facts(tx, model, row)
-    mine = store.evaluations_of(tx, model, row.version)
+    mine = evidence_store.evaluations_of(tx, model, row.version)
     evaluation = _chosen(mine, policy, facts.digest)
     champion = store.alias_version(tx, model.id, policy.champion.alias) if policy.champion else None
-    theirs = store.evaluations_of(tx, model, champion) if champion is not None else []
+    theirs = evidence_store.evaluations_of(tx, model, champion) if champion is not None else []
     other = None
     if champion is not None and evaluation is not None:
         holder = store.version_row(tx, model.id, champion)
         other = same_rows(theirs, evaluation, holder.digest) if holder is not None else None
-    given = store.approvals_of(tx, model.id, row.version)
+    given = evidence_store.approvals_of(tx, model.id, row.version)
     return _State(
         revision=model.revision,
         policy=policy,
-        guarded=declared is not None and _guards(declared, asked),
+        declared=declared is not None,
+        guarded=declared is not None and guards(declared, asked),
         alias=asked,
         facts=facts,
-        submitters=submitters_of(tx, row),
+        submitters=submitters_of(tx, name, row),
         evaluation=evaluation,
-        latency=next(iter(store.latencies_of(tx, model, row.version, limit=1)), None),
+        latency=next(iter(evidence_store.latencies_of(tx, model, row.version, limit=1)), None),
         approvals=given,
         approvers=frozenset(one.by for one in given if may_approve(tx, one.by)),
+        admins=frozenset(one.by for one in given if may_approve(tx, one.by, Action.ADMIN)),
+        attestations=statement_store.attestations_of(tx, model, row.version),
+        signatures=statement_store.signatures_of(tx, model, row.version) if policy.require_signature else (),
+        files=store.files_of(tx, model.id, row.version) if policy.require_signature else (),
         champion=champion,
         champion_evaluated=bool(theirs),
         other=other,
@@ -337,6 +391,10 @@ def _facts(tx: Transaction, model: Any, row: Any) -> VersionFacts:
         size_bytes=row.size_bytes,
         run=run,
         data=tuple(data),
+        code=row.code,
+        environment=row.environment,
+        license=row.license,
+        input_example=row.input_example,
     )
 
 
@@ -346,10 +404,6 @@ def _chosen(evaluations: Sequence[Evaluation], policy: Policy, digest: str) -> E
         if one.version_digest == digest and (not policy.dataset or same_dataset(policy.dataset, one.dataset)):
             return one
     return next(iter(evaluations), None)
-
-
-def _guards(policy: Policy, alias: str) -> bool:
-    return not policy.aliases or alias in policy.aliases
 
 
 def _guarded_model(tx: Transaction, name: str, revision: int) -> Any:
@@ -389,6 +443,7 @@ def _move(
     kind: MoveKind,
     reason: str,
     over: Sequence[str],
+    decision: Decision | None = None,
 ) -> None:
     store.point_alias(tx, model.id, alias, version)
     move = AliasMove(
@@ -402,6 +457,9 @@ def _move(
         by=tx.actor,
         reason=reason,
         unmet=list(over),
+        guarded=decision is not None,
+        gates=decision.gates if decision else [],
+        approved_by=decision.approvals.by if decision else [],
     )
     store.add_move(tx, model.id, move)
     announce_move(tx, move)

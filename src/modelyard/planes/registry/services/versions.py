@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from sqlalchemy import select
+import msgspec
 
 from modelyard.engines.blobs.base import CHUNK_BYTES, BlobStore
 from modelyard.kernel.auth import Action, Scope, check
@@ -16,6 +16,8 @@ from modelyard.kernel.ids import new_id
 from modelyard.kernel.paths import make_private, open_inside, safe_relative
 from modelyard.planes.registry import store
 from modelyard.planes.registry.filtering import versions_where
+from modelyard.planes.registry.ports import Uses
+from modelyard.planes.registry.retention import protection
 from modelyard.planes.registry.rows import (
     data_behind,
     known_digest,
@@ -23,6 +25,7 @@ from modelyard.planes.registry.rows import (
     model_and_version,
     model_row,
     number_for,
+    uses_of,
     version_noun,
     version_row,
 )
@@ -33,6 +36,7 @@ from modelyard.planes.registry.rules import (
     check_tag_key,
     check_tags,
     check_version,
+    guards,
 )
 from modelyard.planes.registry.search import (
     asks_for_prompts,
@@ -44,7 +48,7 @@ from modelyard.planes.registry.snapshot import Inspected, Snapshot, Sources, ins
 from modelyard.planes.registry.sources import Source, parse_source
 from modelyard.planes.tracking import page_offset, page_token
 from modelyard.types.page import Page
-from modelyard.types.registry import AliasMove, ModelFile, ModelVersion
+from modelyard.types.registry import PROTECTED_TAG, AliasMove, ModelFile, ModelVersion
 
 _ORDER_COLUMNS = {
     "name": store.models.c.name,
@@ -57,10 +61,11 @@ _ORDER_COLUMNS = {
 class Versions:
     """Versions of a project's models."""
 
-    def __init__(self, database: Database, blobs: BlobStore, sources: Sources) -> None:
+    def __init__(self, database: Database, blobs: BlobStore, sources: Sources, uses: Sequence[Uses] = ()) -> None:
         self._database = database
         self._blobs = blobs
         self._sources = sources
+        self._uses = uses
 
     def create(
         self,
@@ -88,6 +93,7 @@ class Versions:
         inspected = inspect(self._blobs, snapshot.files)
         # What a client says of the run is kept for MLflow's sake; lineage has only what is on record here.
         proven = snapshot.run or self._sources.known_run(scope, run)
+        declared = self._sources.declared(scope, proven, snapshot.files)
         run = run or snapshot.run
         logged_model = logged_model or snapshot.logged_model
         with self._database.transaction(scope) as tx:
@@ -97,7 +103,9 @@ class Versions:
                 "source": source, "location": snapshot.location, "run_id": run, "logged_model_id": logged_model,
                 "description": description, "run_link": run_link,
             }  # fmt: skip
-            _insert(tx, model.id, number, row, inspected, len(snapshot.files), data_behind(tx, proven))
+            data, code, environment = data_behind(tx, proven)
+            behind = (data, code or declared.code, environment or declared.environment)
+            _insert(tx, model.id, number, row, inspected, len(snapshot.files), behind)
             store.add_files(tx, model.id, number, snapshot.files)
             for key, value in checked.items():
                 store.set_tag(tx, store.version_tags, {"model_id": model.id, "version": number, "key": key}, value)
@@ -224,34 +232,54 @@ class Versions:
     def drop(
         self, scope: Scope, name: str, version: str | int, reason: str, *, with_aliases: bool = False
     ) -> ModelVersion:
-        """Take a version out of use for ever. Raises Conflict while an alias points to it, unless `with_aliases`:
-        then they go with it, which on a model with a policy only an admin may do."""
+        """Take a version out of use for ever. Raises Conflict (`version.in_use`) for a protected one: one that an alias
+        points to, that is served or tagged as protected. `with_aliases`: aliases that no policy guards go with it."""
         check_reason(reason, "dropping a version")
         with self._database.transaction(scope) as tx:
             model, row = model_and_version(tx, name, version)
             store.touch(tx, model.id, revised=True)
-            held = [
-                one.alias
-                for one in tx.all(select(store.aliases).where(store.aliases.c.model_id == model.id))
-                if one.version == row.version
-            ]
-            if held and not with_aliases:
-                raise Conflict(
-                    f"{name}@{row.version} is {', '.join(held)}",
-                    code="version.in_use",
-                    hint="move the alias to another version first",
-                )
-            if held and model.policy is not None:
+            noun = version_noun(tx, model, row.version)
+            policy = store.policy_of(model)
+            going = noun.aliases if with_aliases else []
+            if going and policy is not None:
                 check(scope.principal, Action.ADMIN, scope.project)
-            for alias in held:
+                going = [one for one in going if not guards(policy, one)]
+            held = msgspec.structs.replace(
+                noun, aliases=[one for one in noun.aliases if one not in going], stage="None" if going else noun.stage
+            )
+            _check_droppable(tx, model, held, self._uses, with_stage=policy is not None)
+            for alias in going:
                 _let_go(tx, model, alias, row.version, reason)
             _update(tx, model.id, row.version, dropped_at=tx.now, dropped_by=tx.actor, dropped_reason=reason)
             tx.event(
                 "model.version_dropped",
                 f"model:{name}@{row.version}",
-                {"model": name, "version": row.version, "reason": reason},
+                {"model": name, "version": row.version, "digest": row.digest, "reason": reason},
             )
             return version_noun(tx, model, row.version)
+
+    def purge(self, scope: Scope, name: str, version: int, reason: str) -> None:
+        """Give the bytes of a dropped version up; its digests and all that is on record about it stay."""
+        with self._database.transaction(scope) as tx:
+            model = locked_model(tx, name, updated=False)
+            table = store.versions
+            mine = (table.c.model_id == model.id, table.c.version == version)
+            done = tx.execute(
+                table.update()
+                .where(*mine, table.c.dropped_at.is_not(None), table.c.purged_at.is_(None))
+                .values(purged_at=tx.now)
+            )
+            if done.rowcount:
+                tx.event(
+                    "model.version_purged",
+                    f"model:{name}@{version}",
+                    {"model": name, "version": version, "reason": reason},
+                )
+
+    def in_use(self, scope: Scope, name: str) -> Mapping[int, Sequence[str]]:
+        """The versions that something serves now, and what."""
+        with self._database.reading(scope) as tx:
+            return uses_of(tx, self._uses, name)
 
     def files(self, scope: Scope, name: str, version: str | int) -> Sequence[ModelFile]:
         """The files of a version, by path."""
@@ -260,11 +288,12 @@ class Versions:
             return store.files_of(tx, model.id, row.version)
 
     def open(self, scope: Scope, name: str, version: str | int, path: str) -> tuple[ModelFile, BinaryIO]:
-        """One file of a version and its bytes, to be closed by the caller. Raises NotFound, InvalidInput."""
+        """One file of a version and its bytes, to be closed by the caller, their digest checked before the first one.
+        Raises NotFound, InvalidInput, EngineError for a damaged file."""
         wanted = str(safe_relative(path))
         for one in self.files(scope, name, version):
             if one.path == wanted:
-                return one, self._blobs.open(one.digest)
+                return one, self._blobs.open(one.digest, verify=True)
         raise NotFound(f"{name}@{version} has no file '{wanted}'", code="version.no_such_file")
 
     @staticmethod
@@ -291,6 +320,22 @@ class Versions:
                 while piece := source.read(CHUNK_BYTES):
                     sink.write(piece)
         return noun
+
+
+def _check_droppable(
+    tx: Transaction, model: Any, version: ModelVersion, uses: Sequence[Uses], *, with_stage: bool
+) -> None:
+    """MLflow's clients delete versions in any stage; only a policy makes a stage mean something."""
+    retention = store.retention_of(model)
+    tags = retention.protected_tags if retention is not None else [PROTECTED_TAG]
+    looked_at = version if with_stage else msgspec.structs.replace(version, stage="None")
+    guard = protection(looked_at, tags, uses_of(tx, uses, model.name).get(version.version, ()))
+    if guard:
+        raise Conflict(
+            f"{version.model}@{version.version} is protected: {guard}",
+            code="version.in_use",
+            hint="move the alias to another version, switch the endpoint, or take the tag away first",
+        )
 
 
 def _said_of_tag(tx: Transaction, kind: str, name: str, version: int, key: str) -> None:
@@ -346,6 +391,8 @@ def _insert(
             format_reason=inspected.format_reason,
             signature=inspected.mlmodel.signature,
             flavors=inspected.mlmodel.flavors,
+            license=inspected.license,
+            input_example=inspected.mlmodel.input_example,
             trusted=False,
             trusted_by="",
             trusted_reason="",

@@ -37,7 +37,7 @@ from modelyard.planes.registry.webhooks import (
 )
 from modelyard.planes.tracking import page_offset, page_token
 from modelyard.types.page import Page
-from modelyard.types.registry import Webhook, WebhookDelivery, WebhookTest
+from modelyard.types.webhook import Webhook, WebhookDelivery, WebhookTest
 
 DUE_MAX = 200
 ANSWER_CHARACTERS_MAX = 500

@@ -13,7 +13,7 @@ from modelyard.kernel.routing import delete, get, patch, post
 from modelyard.planes.registry import Registry
 from modelyard.server.dialects.mlflow import wire
 from modelyard.server.dialects.mlflow.wire import Message, mirrored
-from modelyard.types.registry import Webhook
+from modelyard.types.webhook import Webhook
 
 LIST_DEFAULT = 100
 LIST_MAX = 1_000
