@@ -153,11 +153,22 @@ class Column(Struct, frozen=True):
     type: str
 
 
-class ColumnProfile(Struct, frozen=True, kw_only=True):
-    """What the values of one column look like. `distinct` and `quantiles` are approximate; `min` and `max` are exact.
+class LengthProfile(Struct, frozen=True, kw_only=True):
+    """How long the values of a column are: texts in characters, bytes in bytes, lists in items."""
 
-    `mean`, `std` and `quantiles` (keyed `0.05` to `0.95`) are those of the finite numbers; times are in text. `sketch`
-    is what the platform merges of the column when rows are appended; it is not sent.
+    min: int
+    max: int
+    mean: float
+
+
+class ColumnProfile(Struct, frozen=True, kw_only=True):
+    """What the values of one column look like. Counts, bounds, mean, std and lengths are exact.
+
+    `quantiles` (keyed `0.05` to `0.95`) are right within 1 % of the rows and `distinct` within some percent, unless
+    `exact`: then all values of the column were counted one by one. `top` are the most frequent values, `top_counts`
+    how often each comes (about so often, where not `exact`). `mean`, `std` and `quantiles` are those of the finite
+    numbers, a truth value counting as 1 or 0; times are in text. `sketch` is what the platform merges of the column
+    when rows are appended; it is not sent.
     """
 
     name: str
@@ -172,6 +183,9 @@ class ColumnProfile(Struct, frozen=True, kw_only=True):
     std: float | None = None
     quantiles: dict[str, float] = {}
     top: list[Any] = []
+    top_counts: list[int] = []
+    exact: bool = False
+    lengths: LengthProfile | None = None
     sketch: str = ""
 
 

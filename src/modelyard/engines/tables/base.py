@@ -5,7 +5,7 @@ A table lives at a location, `<project>/<dataset>`. Nothing here knows of datase
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 if TYPE_CHECKING:
     import pyarrow as pa
 
+Watch = Callable[["pa.RecordBatch"], None]
 CommitMode = Literal["append", "overwrite"]
 
 
@@ -82,8 +83,17 @@ class TableStore(Protocol):
         """Hold the table's lock, which ends with the process that holds it, however that ends."""
         ...
 
-    def stage(self, location: str, write_id: str, source: pa.RecordBatchReader, target: pa.Schema | None) -> Staged:
+    def stage(
+        self,
+        location: str,
+        write_id: str,
+        source: pa.RecordBatchReader,
+        target: pa.Schema | None,
+        watch: Watch | None = None,
+    ) -> Staged:
         """Write a stream aside in bounded memory, its types normalised, and cast to `target` where that loses nothing.
+
+        `watch` is shown every batch as it will be written, before it is.
 
         Raises InvalidInput for types or values that a table cannot hold, Unavailable on a full disk. When it raises,
         nothing is left behind.

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from modelyard.engines.tables.arrow import cast_batch, staged_schema
-from modelyard.engines.tables.base import Commit, Snapshot, Staged, StagedFile
+from modelyard.engines.tables.base import Commit, Snapshot, Staged, StagedFile, Watch
 from modelyard.engines.tables.stats import file_stats
 from modelyard.kernel.errors import EngineError, InvalidInput, NotFound, Unavailable
 from modelyard.kernel.paths import make_private, safe_join, sync_directory
@@ -65,14 +65,21 @@ class DeltaTables:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
-    def stage(self, location: str, write_id: str, source: pa.RecordBatchReader, target: pa.Schema | None) -> Staged:
+    def stage(
+        self,
+        location: str,
+        write_id: str,
+        source: pa.RecordBatchReader,
+        target: pa.Schema | None,
+        watch: Watch | None = None,
+    ) -> Staged:
         schema = staged_schema(source.schema, target)
         directory = self._staged(location, write_id)
         finished = False
         try:
             with storage_errors():
                 make_private(directory)
-                names = _write_files(directory, write_id, _batches(source, schema), schema)
+                names = _write_files(directory, write_id, _batches(source, schema, watch), schema)
                 files = tuple(_describe(directory / name) for name in names)
                 sync_directory(directory)
             finished = True
@@ -248,13 +255,16 @@ class DeltaTables:
         return Snapshot(version, pa.schema(table.schema().to_arrow()), tuple(sorted(paths)), size_bytes, rows)
 
 
-def _batches(source: pa.RecordBatchReader, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+def _batches(source: pa.RecordBatchReader, schema: pa.Schema, watch: Watch | None) -> Iterator[pa.RecordBatch]:
     import pyarrow as pa  # heavy: imported late
 
     try:
         for batch in source:
             if batch.num_rows:
-                yield cast_batch(batch, schema)
+                fit = cast_batch(batch, schema)
+                if watch is not None:
+                    watch(fit)
+                yield fit
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
         raise InvalidInput(
             f"the data cannot be read to its end: {error}",

@@ -1,4 +1,4 @@
-"""Running a suite of checks and the profile over one snapshot."""
+"""Running a suite of checks over one snapshot."""
 
 from __future__ import annotations
 
@@ -20,28 +20,16 @@ from modelyard.planes.data.checks import (
     judge_observed,
     result,
 )
-from modelyard.planes.data.profile import (
-    distinct_statement,
-    is_counted,
-    profile_statement,
-    read_profile,
-    sample_statement,
-    wire_row,
-)
-from modelyard.planes.data.sketches import TOP_KEPT, Sketch, compressed, registers_of
+from modelyard.planes.data.profile import wire_row
 from modelyard.types.data import Check, CheckReport, CheckResult, Column, Profile
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-_DIGEST_GROUPS = 1_000
-
-
 class Session(Protocol):
     """What the audit needs of SQL over the tables `batch` and `dataset`."""
 
-    def table(self, statement: str) -> pa.Table: ...
     def one(self, statement: str) -> dict[str, Any]: ...
     def rows(self, statement: str) -> list[dict[str, Any]]: ...
     def check_condition(self, table: str, condition: str) -> None: ...
@@ -49,10 +37,11 @@ class Session(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Audited:
-    """What was found, with the profile of the dataset as it would become."""
+    """What was found, with the profile of the dataset as it would become, and of the batch alone."""
 
     report: CheckReport
     profile: Profile | None
+    batch: Profile
 
 
 def columns_of(schema: pa.Schema) -> list[Column]:
@@ -73,59 +62,6 @@ def run_checks(
         # One of them broke the common statement: asked one by one, only that one fails.
         results = [_alone(session, question, now) for question in questions]
     return [_with_sample(session, question, found) for question, found in zip(questions, results, strict=True)]
-
-
-def make_profile(session: Session, columns: Sequence[Column]) -> Profile:
-    """The profile of the batch."""
-    answer = session.one(profile_statement(columns, BATCH))
-    drawn = sample_statement(columns, BATCH, answer["n"])
-    sample = session.table(drawn) if drawn else None
-    sketches = [_sketch(session, column, sample, int(answer[f"count_{place}"])) for place, column in enumerate(columns)]
-    return read_profile(columns, answer, sketches)
-
-
-def _sketch(session: Session, column: Column, sample: pa.Table | None, count: int) -> Sketch:
-    """The sketch of one column; `count` is how many values it has, of which the sample holds some."""
-    import duckdb  # heavy: imported late
-
-    made = Sketch(hashed_by=f"duckdb {duckdb.__version__}")
-    if is_counted(column):
-        least = session.table(distinct_statement(column, BATCH))
-        pairs = zip(least["bucket"].to_pylist(), least["least"].to_pylist(), strict=True)
-        made = msgspec.structs.replace(made, registers=registers_of(pairs))
-    if sample is None or column.name not in sample.column_names:
-        return made
-    values = sample[column.name].drop_null()
-    if column.type == "string":
-        return msgspec.structs.replace(made, top=_top(values, count))
-    means, weights = _digest(values, count)
-    return msgspec.structs.replace(made, means=means, weights=weights)
-
-
-def _top(values: pa.ChunkedArray, count: int) -> list[tuple[Any, float]]:
-    counted = values.value_counts().to_pylist()
-    scale = count / len(values) if len(values) else 1.0
-    ordered = sorted(counted, key=lambda entry: (-entry["counts"], entry["values"]))
-    return [(entry["values"], entry["counts"] * scale) for entry in ordered[:TOP_KEPT]]
-
-
-def _digest(values: pa.ChunkedArray, count: int) -> tuple[list[float], list[float]]:
-    import numpy as np  # heavy: imported late
-
-    numbers = values.to_numpy()
-    numbers = np.sort(numbers[np.isfinite(numbers)])
-    if not len(numbers):
-        return [], []
-    scale = count / len(values)
-    distinct, counts = np.unique(numbers, return_counts=True)
-    if len(distinct) <= _DIGEST_GROUPS:
-        return compressed(list(zip(distinct.tolist(), (counts * scale).tolist(), strict=True)))
-    starts = np.unique(np.linspace(0, len(numbers), min(len(numbers), _DIGEST_GROUPS), endpoint=False).astype(int))
-    sizes = np.diff([*starts, len(numbers)])
-    # Divided first: the sum of large numbers may be too large for a double.
-    means = np.add.reduceat(numbers / np.repeat(sizes, sizes), starts)
-    means = np.clip(means, numbers[starts], numbers[starts + sizes - 1])
-    return compressed(list(zip(means.tolist(), (sizes * scale).tolist(), strict=True)))
 
 
 def _with_condition_checked(session: Session, question: Question) -> Question:

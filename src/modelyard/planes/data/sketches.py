@@ -1,29 +1,39 @@
 """Summaries of a column that can be merged: of an append only the appended rows need to be looked at. Pure.
 
-Distinct values by HyperLogLog (1,024 registers: 3 % error), quantiles by a t-digest, moments by Chan's formula.
+Distinct values by HyperLogLog (2,048 registers: 2.3 % standard error), quantiles by a t-digest (1 % of the rows in its
+widest cell), moments by Chan's formula, values counted one by one for as long as they are few.
 """
 
 from __future__ import annotations
 
 import base64
 import math
+import zlib
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
-REGISTERS = 1024
-HASH_BITS = 64
-_BUCKET_BITS = 10
-_ALPHA = 0.7213 / (1 + 1.079 / REGISTERS)
-_COMPRESSION = 60.0
+_COMPRESSION = 100.0
+_SKETCH_BYTES_MAX = 4 * 1024 * 1024
+COUNTED_MAX = 512
+"""As many different values are counted one by one; of columns with more, only those that come often are kept."""
 TOP_KEPT = 32
+
+
+class Lengths(msgspec.Struct, frozen=True):
+    """How long the values of a column are, over all of them: characters of texts, bytes, items of lists."""
+
+    least: int
+    greatest: int
+    total: int
 
 
 class Sketch(msgspec.Struct, frozen=True, kw_only=True):
     """What of a column can be merged beyond its counts. `hashed_by` names the hash function of the registers: two
-    of different ones cannot be merged. `top` holds values with about how often they come."""
+    of different ones cannot be merged. `top` holds values with about how often they come; with `exact` it holds all
+    of them, each with its true count."""
 
     finite: int = 0
     mean: float = 0.0
@@ -33,16 +43,27 @@ class Sketch(msgspec.Struct, frozen=True, kw_only=True):
     registers: bytes = b""
     hashed_by: str = ""
     top: list[tuple[Any, float]] = []
+    exact: bool = False
+    lengths: Lengths | None = None
+
+
+class Unreadable(ValueError):
+    """A text that is no sketch of this kind."""
 
 
 def packed(sketch: Sketch) -> str:
     """The sketch as text."""
-    return base64.b64encode(msgspec.msgpack.encode(sketch)).decode()
+    return base64.b64encode(zlib.compress(msgspec.msgpack.encode(sketch), 6)).decode()
 
 
 def unpacked(text: str) -> Sketch:
-    """The sketch that a text holds. Raises msgspec.DecodeError, ValueError."""
-    return msgspec.msgpack.decode(base64.b64decode(text, validate=True), type=Sketch)
+    """The sketch that a text holds. Raises Unreadable."""
+    try:
+        unpacker = zlib.decompressobj()
+        held = unpacker.decompress(base64.b64decode(text, validate=True), _SKETCH_BYTES_MAX)
+        return msgspec.msgpack.decode(held, type=Sketch)
+    except (ValueError, zlib.error, msgspec.MsgspecError) as error:
+        raise Unreadable(f"this is no sketch: {error}") from error
 
 
 def merged(one: Sketch, other: Sketch) -> Sketch:
@@ -53,6 +74,7 @@ def merged(one: Sketch, other: Sketch) -> Sketch:
     means, weights = compressed(
         [*zip(one.means, one.weights, strict=True), *zip(other.means, other.weights, strict=True)]
     )
+    counted, exact = _merged_counts(one, other)
     return Sketch(
         finite=finite,
         mean=one.mean + delta * share,
@@ -60,31 +82,55 @@ def merged(one: Sketch, other: Sketch) -> Sketch:
         means=means,
         weights=weights,
         registers=_merged_registers(one, other),
-        hashed_by=one.hashed_by,
-        top=_merged_top(one.top, other.top),
+        hashed_by=one.hashed_by or other.hashed_by,
+        top=counted,
+        exact=exact,
+        lengths=_merged_lengths(one.lengths, other.lengths),
     )
 
 
 # --- distinct values --------------------------------------------------------------------------------------------
 
 
-def registers_of(least: Iterable[tuple[int, int]]) -> bytes:
-    """Registers from (bucket, least value that is left of a hash in it, of 64 - 10 bits)."""
-    found = bytearray(REGISTERS)
-    for bucket, value in least:
-        found[bucket] = HASH_BITS - _BUCKET_BITS - value.bit_length() + 1
-    return bytes(found)
-
-
 def distinct_count(registers: bytes) -> int | None:
-    """About how many distinct values there were; None where that was not counted."""
+    """About how many distinct values there were; None where that was not counted.
+
+    The estimator is Ertl's, which has no bias at either end and needs no tables (arXiv 1702.01284, algorithm 6).
+    """
     if not registers:
         return None
-    empty = registers.count(0)
-    raw = _ALPHA * REGISTERS * REGISTERS / sum(2.0**-rank for rank in registers)
-    if raw <= 2.5 * REGISTERS and empty:
-        return round(REGISTERS * math.log(REGISTERS / empty))
-    return round(raw)
+    count = len(registers)
+    ranks = 64 - count.bit_length() + 1
+    of_rank = [registers.count(rank) for rank in range(ranks + 2)]
+    raw = count * _tau(1 - of_rank[ranks + 1] / count)
+    for rank in range(ranks, 0, -1):
+        raw = 0.5 * (raw + of_rank[rank])
+    raw += count * _sigma(of_rank[0] / count)
+    return 0 if math.isinf(raw) else round(count * count / (2 * math.log(2) * raw))
+
+
+def _sigma(share: float) -> float:
+    if share == 1.0:
+        return math.inf
+    power, found, before = 1.0, share, -1.0
+    while found != before:
+        share *= share
+        before = found
+        found += share * power
+        power += power
+    return found
+
+
+def _tau(share: float) -> float:
+    if share in (0.0, 1.0):
+        return 0.0
+    power, found, before = 1.0, 1 - share, -1.0
+    while found != before:
+        share = math.sqrt(share)
+        before = found
+        power *= 0.5
+        found -= (1 - share) ** 2 * power
+    return found / 3
 
 
 def _merged_registers(one: Sketch, other: Sketch) -> bytes:
@@ -97,11 +143,23 @@ def _merged_registers(one: Sketch, other: Sketch) -> bytes:
     return bytes(map(max, one.registers, other.registers))
 
 
-def _merged_top(one: Sequence[tuple[Any, float]], other: Sequence[tuple[Any, float]]) -> list[tuple[Any, float]]:
+def _merged_counts(one: Sketch, other: Sketch) -> tuple[list[tuple[Any, float]], bool]:
     counted: dict[Any, float] = {}
-    for value, count in (*one, *other):
+    for value, count in (*one.top, *other.top):
         counted[value] = counted.get(value, 0.0) + count
-    return sorted(counted.items(), key=lambda entry: (-entry[1], str(entry[0])))[:TOP_KEPT]
+    exact = one.exact and other.exact and len(counted) <= COUNTED_MAX
+    return most_frequent(counted, COUNTED_MAX if exact else TOP_KEPT), exact
+
+
+def most_frequent(counted: dict[Any, float], kept: int) -> list[tuple[Any, float]]:
+    """So many of the values, those that come most often first."""
+    return sorted(counted.items(), key=lambda entry: (-entry[1], str(entry[0])))[:kept]
+
+
+def _merged_lengths(one: Lengths | None, other: Lengths | None) -> Lengths | None:
+    if one is None or other is None:
+        return one or other
+    return Lengths(min(one.least, other.least), max(one.greatest, other.greatest), one.total + other.total)
 
 
 # --- quantiles --------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from modelyard.engines.tables.arrow import as_reader
+from modelyard.engines.tables.arrow import as_reader, scan
 from modelyard.engines.tables.base import FileSet, Snapshot, Staged, TableStore
 from modelyard.engines.tables.sql import SqlSession
 from modelyard.kernel.auth import Scope
@@ -15,9 +15,10 @@ from modelyard.kernel.database import Database
 from modelyard.kernel.errors import InvalidInput
 from modelyard.kernel.ids import new_id
 from modelyard.planes.data import store
-from modelyard.planes.data.audit import Audited, columns_of, make_profile, run_checks
+from modelyard.planes.data.audit import Audited, columns_of, run_checks
 from modelyard.planes.data.checks import BATCH, DATASET, implied_by_key
 from modelyard.planes.data.profile import merge_profiles
+from modelyard.planes.data.profiling import Profiler, profile_of
 from modelyard.planes.data.publish import Publisher, make_plan
 from modelyard.planes.data.schemas import resulting_schema, schema_result
 from modelyard.types.data import Check, CheckReport, DatasetVersion, Profile, WriteMode, WriteResult
@@ -73,7 +74,9 @@ class Writer:
             return earlier
         write_id = new_id()
         base = self._base(scope, dataset)
-        staged = self._tables.stage(dataset.location, write_id, as_reader(batches), base.schema)
+        with Profiler() as profiler:
+            staged = self._tables.stage(dataset.location, write_id, as_reader(batches), base.schema, watch=profiler.add)
+            profile = profiler.finish()
         try:
             if staged.rows == 0:
                 raise InvalidInput(
@@ -81,7 +84,7 @@ class Writer:
                     code="dataset.batch_empty",
                     hint="check what produced it; an empty batch is never a version",
                 )
-            audited = self._audit(dataset, request, base, staged)
+            audited = self._audit(dataset, request, base, staged, profile)
             return self._settle(scope, dataset, request, base, staged, audited)
         finally:
             if not self._is_recorded(scope, write_id):
@@ -104,7 +107,7 @@ class Writer:
                 return earlier
             newest = self._base(scope, dataset)
             if newest.number != base.number:
-                base, audited = newest, self._audit(dataset, request, newest, staged)
+                base, audited = newest, self._audit(dataset, request, newest, staged, audited.batch)
             if audited.report.passed:
                 return self._publish(scope, dataset, request, base, staged, audited)
             self.publisher.quarantine(
@@ -157,8 +160,10 @@ class Writer:
             dataset=dataset.noun.name, status="published", rows=staged.rows, report=audited.report, version=number
         )
 
-    def _audit(self, dataset: store.DatasetRow, request: WriteRequest, base: Base, staged: Staged) -> Audited:
-        """Run all checks, and the profile where they pass, over the batch and the dataset as it would become."""
+    def _audit(
+        self, dataset: store.DatasetRow, request: WriteRequest, base: Base, staged: Staged, profile: Profile
+    ) -> Audited:
+        """Run all checks over the batch and the dataset as it would become; where they pass, merge their profiles."""
         now = self._database.clock.now()
         structure = schema_result(staged.schema, base.schema, request.mode, evolve=request.evolve)
         schema = resulting_schema(staged.schema, base.schema, request.mode)
@@ -171,20 +176,16 @@ class Writer:
         checks = [*implied_by_key(dataset.noun.key, {one.name: one.type for one in columns}), *request.checks]
         with self._open_session(tables) as session:
             results = [structure, *run_checks(session, checks, columns, now)]
-            passed = all(one.status == "passed" or one.severity == "warn" for one in results)
-            profile = make_profile(session, columns) if passed else None
-        if profile is not None and keep:
-            profile = self._merged(base, profile, tables[DATASET])
-        return Audited(CheckReport(passed=passed, rows=staged.rows, results=results), profile)
+        passed = all(one.status == "passed" or one.severity == "warn" for one in results)
+        report = CheckReport(passed=passed, rows=staged.rows, results=results)
+        merged = self._merged(base, profile, whole) if passed and keep else profile
+        return Audited(report, merged if passed else None, batch=profile)
 
     def _merged(self, base: Base, batch: Profile, whole: FileSet) -> Profile:
         """The profile of the dataset with the batch in it, from what both say of themselves."""
         before = None if base.version is None else base.version.noun.profile
         merged = None if before is None else merge_profiles(before, batch)
-        if merged is not None:
-            return merged
-        with self._open_session({BATCH: whole}) as session:
-            return make_profile(session, columns_of(whole.schema))
+        return merged or profile_of(whole.schema, scan(whole, whole.schema.names))
 
     def _base(self, scope: Scope, dataset: store.DatasetRow) -> Base:
         with self._database.reading(scope) as tx:
