@@ -282,11 +282,9 @@ def test_the_profiler_finds_what_one_look_finds() -> None:
         assert profiler.finish() == Profile(rows=0, columns=[])
 
 
-def test_what_goes_wrong_on_the_thread_is_raised_where_it_is_waited_for_and_nobody_hangs() -> None:
-    other = pa.record_batch({"y": [1]})
-    with Profiler() as profiler:
+def test_what_goes_wrong_on_the_thread_is_raised_to_who_gives_the_batches_and_nobody_hangs() -> None:
+    with Profiler() as profiler, pytest.raises(IndexError):
         profiler.add(pa.record_batch({"x": [1], "y": [1]}))
         for _ in range(50):
-            profiler.add(other)
-        with pytest.raises(IndexError):
-            profiler.finish()
+            profiler.add(pa.record_batch({"y": [1]}))
+        profiler.finish()

@@ -6,9 +6,9 @@ sketches over all rows. Only the frequent values of a column with many are count
 
 from __future__ import annotations
 
-import queue
-import threading
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -30,49 +30,31 @@ class Profiler:
     """
 
     def __init__(self) -> None:
-        self._waiting: queue.Queue[pa.RecordBatch | None] = queue.Queue(_BATCHES_WAITING_MAX)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="profile")
+        self._waiting: deque[Future[None]] = deque()
         self._summaries: Summaries | None = None
-        self._failed: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="profile", daemon=True)
 
     def __enter__(self) -> Profiler:
-        self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._end()
+        self._thread.shutdown(cancel_futures=True)
 
     def add(self, batch: pa.RecordBatch) -> None:
-        """Take a batch; all have one schema."""
-        self._waiting.put(batch)
+        """Take a batch; all have one schema. Raises what went wrong with one before."""
+        if self._summaries is None:
+            self._summaries = Summaries(batch.schema)
+        while len(self._waiting) >= _BATCHES_WAITING_MAX:
+            self._waiting.popleft().result()
+        self._waiting.append(self._thread.submit(self._summaries.add, batch))
 
     def finish(self) -> Profile:
-        """The profile of all batches, none before. Raises what went wrong on the thread."""
-        self._end()
-        if self._failed is not None:
-            raise self._failed
+        """The profile of all batches. Raises what went wrong with one of them."""
+        while self._waiting:
+            self._waiting.popleft().result()
         return Profile(rows=0, columns=[]) if self._summaries is None else self._summaries.profile()
-
-    def _end(self) -> None:
-        if self._thread.is_alive():
-            self._waiting.put(None)
-            self._thread.join()
-
-    def _run(self) -> None:
-        while True:
-            batch = self._waiting.get()
-            if batch is None:
-                return
-            if self._failed is not None:
-                continue  # the giver must never wait for a place in the queue
-            try:
-                if self._summaries is None:
-                    self._summaries = Summaries(batch.schema)
-                self._summaries.add(batch)
-            except BaseException as error:  # noqa: BLE001  raised again in `finish`, on the thread that waits for it
-                self._failed = error
 
 
 class Summaries:
