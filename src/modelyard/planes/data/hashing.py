@@ -6,6 +6,7 @@ is done on whole arrays: a value costs some nanoseconds.
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -110,8 +111,6 @@ def hash_texts(values: pa.Array) -> tuple[Hashes, Hashes]:
 
 
 def _hash_of_long(text: pa.Buffer) -> int:
-    import hashlib
-
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
 
 
