@@ -1,7 +1,7 @@
 """The registry: models, their immutable versions, the evidence about them, and the gates that aliases pass.
 
-`Registry` is the face: `.models`, `.versions`, `.evidence`, `.statements`, `.promotions`, `.retention`, `.webhooks`; on
-itself are the verbs that other planes use.
+`Registry` is the face: `.models`, `.versions`, `.evidence`, `.statements`, `.promotions`, `.retention`, `.webhooks`,
+`.imports`; on itself are the verbs that other planes use.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from modelyard.planes.registry.evaluation import CALIBRATION_BINS, measure
 from modelyard.planes.registry.ports import Uses
 from modelyard.planes.registry.reconcile import RetentionKeeper, WebhookDeliveries, WebhookReader
 from modelyard.planes.registry.services.evidence import Evidence
+from modelyard.planes.registry.services.imports import Imports
 from modelyard.planes.registry.services.models import Models
 from modelyard.planes.registry.services.promotions import Promotions
 from modelyard.planes.registry.services.retention import Retentions
@@ -60,6 +61,7 @@ class Registry:
         self.versions = Versions(database, blobs, self._sources, self._uses)
         self.statements = Statements(database)
         self.retention = Retentions(database, self.versions, self._uses)
+        self.imports = Imports(database, self.models, self.versions)
         self.evidence = Evidence(database, blobs)
         self.promotions = Promotions(database, self.evidence, DataVerdicts(data))
         self.webhooks = Webhooks(database, outbound_allow)

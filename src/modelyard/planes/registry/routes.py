@@ -21,6 +21,7 @@ from modelyard.planes.registry.arrow_rows import BODY_BYTES_MAX
 from modelyard.planes.registry.card import bill_of_materials, model_card
 from modelyard.planes.registry.documents import read_policy
 from modelyard.planes.registry.webhook_routes import ROUTES as WEBHOOK_ROUTES
+from modelyard.types.imports import ImportedVersion, ImportModel, ImportVersion
 from modelyard.types.page import Page
 from modelyard.types.registry import (
     AliasMove,
@@ -323,6 +324,18 @@ def diff_versions(caller: Scope, registry: Registry, name: str, before: str, aft
     return registry.diff(caller, name, before, after)
 
 
+@post("/api/import/models", requires=Action.ADMIN)
+def import_model(caller: Scope, registry: Registry, data: ImportModel) -> Model:
+    """Take in a registered model of another registry; again, the one that it became."""
+    return registry.imports.model(caller, data)
+
+
+@post("/api/import/model-versions", requires=Action.ADMIN)
+def import_model_version(caller: Scope, registry: Registry, data: ImportVersion) -> ImportedVersion:
+    """Take in a version of another registry under its own number."""
+    return registry.imports.version(caller, data)
+
+
 ROUTES = [
     list_models,
     create_model,
@@ -359,5 +372,7 @@ ROUTES = [
     delete_alias,
     get_history,
     diff_versions,
+    import_model,
+    import_model_version,
     *WEBHOOK_ROUTES,
 ]

@@ -1,7 +1,7 @@
 """Tracking: experiments, runs, metrics, logged models and artifacts, on a store made to stay fast.
 
-`Tracking` is the face: `.experiments`, `.runs`, `.metrics`, `.overview`, `.models`, `.artifacts`. `Owner` says whose
-an artifact is.
+`Tracking` is the face: `.experiments`, `.runs`, `.metrics`, `.overview`, `.models`, `.artifacts`, `.imports`. `Owner`
+says whose an artifact is.
 """
 
 from __future__ import annotations

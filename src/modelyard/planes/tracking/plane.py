@@ -10,6 +10,7 @@ from modelyard.kernel.reconcile import Reconciler
 from modelyard.planes.tracking.reconcile import Compactor
 from modelyard.planes.tracking.services.artifacts import Artifacts
 from modelyard.planes.tracking.services.experiments import Experiments
+from modelyard.planes.tracking.services.imports import Imports
 from modelyard.planes.tracking.services.metrics import Metrics
 from modelyard.planes.tracking.services.models import LoggedModels
 from modelyard.planes.tracking.services.overview import Overview
@@ -26,6 +27,7 @@ class Tracking:
         self.overview = Overview(database)
         self.models = LoggedModels(database, self.experiments)
         self.artifacts = Artifacts(database, blobs)
+        self.imports = Imports(database, self.experiments, self.runs)
         self._compactor = Compactor(database)
 
     def reconcilers(self) -> Sequence[Reconciler]:

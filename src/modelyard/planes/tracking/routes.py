@@ -15,6 +15,7 @@ from modelyard.kernel.errors import InvalidInput
 from modelyard.kernel.limits import PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX
 from modelyard.kernel.routing import delete, get, patch, post, put
 from modelyard.planes.tracking import transfer
+from modelyard.planes.tracking.import_routes import ROUTES as IMPORT_ROUTES
 from modelyard.planes.tracking.plane import Tracking
 from modelyard.planes.tracking.rules import NATIVE_BATCH_METRICS_MAX
 from modelyard.planes.tracking.services.artifacts import Owner
@@ -39,6 +40,7 @@ from modelyard.types.tracking import (
 CHART_POINTS_MAX = 2_000
 Limit = Annotated[int, Parameter(ge=1, le=PAGE_ITEMS_MAX)]
 _FILE = "/api/runs/{run_id:str}/artifacts/{path:path}"
+_MODEL_FILE = "/api/logged-models/{model_id:str}/artifacts/{path:path}"
 
 
 @get("/api/experiments", requires=Action.READ)
@@ -163,9 +165,13 @@ def get_history(
 
 
 @get("/api/runs/{run_id:str}/artifacts", requires=Action.READ)
-def list_artifacts(caller: Scope, tracking: Tracking, run_id: str, path: str = "") -> list[Artifact]:
-    """What is in a directory of a run's artifacts."""
+def list_artifacts(
+    caller: Scope, tracking: Tracking, run_id: str, path: str = "", tree: bool = False
+) -> list[Artifact]:
+    """What is in a directory of a run's artifacts; with `tree` all files of the run."""
     tracking.runs.get(caller, run_id)
+    if tree:
+        return list(tracking.artifacts.tree(caller, Owner("run", run_id)))
     return tracking.artifacts.list(caller, Owner("run", run_id), path)
 
 
@@ -206,6 +212,22 @@ def list_logged_models(
 def get_logged_model(caller: Scope, tracking: Tracking, model_id: str) -> LoggedModel:
     """A logged model with its params, tags and metrics."""
     return tracking.models.get(caller, model_id)
+
+
+@get("/api/logged-models/{model_id:str}/artifacts", requires=Action.READ)
+def list_model_artifacts(caller: Scope, tracking: Tracking, model_id: str) -> list[Artifact]:
+    """All files of a logged model."""
+    tracking.models.get(caller, model_id)
+    return list(tracking.artifacts.tree(caller, Owner("model", model_id)))
+
+
+@put(_MODEL_FILE, requires=Action.WRITE, request_max_body_size=None)
+async def put_model_artifact(
+    caller: Scope, tracking: Tracking, model_id: str, request: Request[Any, Any, Any]
+) -> Artifact:
+    """Store a file of a logged model, in place of one of this path."""
+    owner, path = Owner("model", model_id), _path_of(request)
+    return await transfer.receive(request, lambda pieces: tracking.artifacts.put(caller, owner, path, pieces))
 
 
 def _points(batch: LogBatch) -> Iterator[tuple[str, float, int, int]]:
@@ -249,4 +271,7 @@ ROUTES: list[Any] = [
     delete_artifact,
     list_logged_models,
     get_logged_model,
+    list_model_artifacts,
+    put_model_artifact,
+    *IMPORT_ROUTES,
 ]

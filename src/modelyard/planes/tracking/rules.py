@@ -39,6 +39,7 @@ FLOAT_MAX = 1.7976931348623157e308
 _KEY = re.compile(r"[/\w.\- :]*")
 _EXPERIMENT_ID = re.compile(r"[0-9]{1,18}")
 _RUN_ID = re.compile(r"[a-zA-Z0-9][\w\-]{0,255}")
+_MODEL_ID = re.compile(r"m-[0-9a-f]{32}")
 _MODEL_NAME_FORBIDDEN = ("/", ":", ".", "%", '"', "'")
 _KEY_CHARACTERS = (
     "Names may only contain alphanumerics, underscores (_), dashes (-), periods (.), spaces ( ), colon(:)"
@@ -195,6 +196,16 @@ def check_time_ms(name: str, time_ms: int) -> None:
     if not TIME_MS_MIN <= time_ms <= TIME_MS_MAX:
         raise InvalidInput(
             invalid_value(name, time_ms, "it must be milliseconds within the years 1 to 9999"), code="run.time_invalid"
+        )
+
+
+def check_model_id(model_id: str) -> None:
+    """Raise InvalidInput for a text that is no id of a logged model."""
+    if _MODEL_ID.fullmatch(model_id) is None:
+        raise InvalidInput(
+            f"'{model_id[:80]}' is no id of a logged model",
+            code="logged_model.id_invalid",
+            hint="use `m-` and 32 lower-case hex digits",
         )
 
 

@@ -264,6 +264,17 @@ def next_number(tx: Transaction, name: str) -> int:
     return int(tx.scalar(statement))
 
 
+def raise_counter(tx: Transaction, name: str, value: int) -> None:
+    """See that the next number of a counter lies above a value."""
+    statement = inserting(tx, counters).values(project=tx.project, name=name, value=value)
+    statement = statement.on_conflict_do_update(
+        index_elements=[counters.c.project, counters.c.name],
+        set_={"value": value},
+        where=counters.c.value < value,
+    )
+    tx.execute(statement)
+
+
 def key_values(tx: Transaction, table: Table, owner: Any) -> dict[str, str]:
     """The key-value rows that a condition picks."""
     rows = tx.all(select(table.c.key, table.c.value).where(table.c.project == tx.project, owner))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import msgspec
+from sqlalchemy import select
 
 from modelyard.engines.blobs.base import CHUNK_BYTES, BlobStore
 from modelyard.kernel.auth import Action, Scope, check
@@ -58,6 +61,17 @@ _ORDER_COLUMNS = {
 }
 
 
+@dataclass(frozen=True)
+class Elsewhere:
+    """What a version that is taken over from another registry was there."""
+
+    registry: str
+    number: int
+    stage: str
+    created_at: datetime
+    updated_at: datetime
+
+
 class Versions:
     """Versions of a project's models."""
 
@@ -79,10 +93,12 @@ class Versions:
         tags: Mapping[str, str] | None = None,
         run_link: str = "",
         unchecked_source: bool = False,
+        elsewhere: Elsewhere | None = None,
     ) -> ModelVersion:
         """Take a new version in: its files as they are now, by digest. Raises NotFound, InvalidInput.
 
-        `unchecked_source` is for MLflow's prompts, whose source is a word that names nothing.
+        `unchecked_source` is for MLflow's prompts, whose source is a word that names nothing. What was a version
+        `elsewhere` keeps its number, stage and times, and is announced as imported, not as new.
         """
         check_description(description)
         checked = check_tags(tags or {})
@@ -98,7 +114,7 @@ class Versions:
         logged_model = logged_model or snapshot.logged_model
         with self._database.transaction(scope) as tx:
             model = locked_model(tx, name)
-            number = _next_number(tx, name)
+            number = _next_number(tx, name) if elsewhere is None else _taken_number(tx, model, elsewhere.number)
             row = {
                 "source": source, "location": snapshot.location, "run_id": run, "logged_model_id": logged_model,
                 "description": description, "run_link": run_link,
@@ -114,17 +130,18 @@ class Versions:
                 tx.link(f"run:{proven}", "produced", urn)
             if origin:
                 tx.link(urn, "derived", origin)
-            tx.event(
-                "model.version_created",
-                urn,
-                {
-                    "model": name,
-                    "version": number,
-                    "run": proven,
-                    "digest": inspected.digest,
-                    "format": inspected.format,
-                },
-            )
+            told = {
+                "model": name,
+                "version": number,
+                "run": proven,
+                "digest": inspected.digest,
+                "format": inspected.format,
+            }
+            if elsewhere is None:
+                tx.event("model.version_created", urn, told)
+            else:
+                _as_elsewhere(tx, model.id, number, elsewhere)
+                tx.event("model.version_imported", urn, {**told, "source": elsewhere.registry})
             return version_noun(tx, model, number)
 
     def _read(self, scope: Scope, source: Source) -> tuple[Snapshot, str]:
@@ -352,6 +369,33 @@ def _next_number(tx: Transaction, name: str) -> int:
         .values(last_version=number)
     )
     return number
+
+
+def _taken_number(tx: Transaction, model: Any, number: int) -> int:
+    """A number that was given elsewhere. Raises Conflict where a version has it, also one that was dropped."""
+    table = store.versions
+    if tx.one(select(table.c.version).where(table.c.model_id == model.id, table.c.version == number)) is not None:
+        raise Conflict(f"there is a version {model.name}@{number} already", code="version.exists")
+    names = store.names
+    tx.execute(
+        names.update()
+        .where(names.c.project == tx.project, names.c.name == model.name, names.c.last_version < number)
+        .values(last_version=number)
+    )
+    return number
+
+
+def _as_elsewhere(tx: Transaction, model_id: str, number: int, elsewhere: Elsewhere) -> None:
+    table = store.versions
+    tx.execute(
+        table.update()
+        .where(table.c.model_id == model_id, table.c.version == number)
+        .values(
+            stage=canonical_stage(elsewhere.stage),
+            created_at=elsewhere.created_at,
+            updated_at=elsewhere.updated_at,
+        )
+    )
 
 
 def _staged(tx: Transaction, model: Any, word: str) -> int | None:

@@ -43,7 +43,7 @@ class Experiments:
                     code="experiment.exists",
                     hint="take another name, or restore it if it was deleted",
                 )
-            number = store.next_number(tx, "experiment")
+            number = next_free_number(tx)
             location = asked.artifact_location or f"{ARTIFACT_ROOT}/{number}"
             row = _insert(tx, number, asked.name, location)
             _set_tags(tx, number, tags)
@@ -223,6 +223,26 @@ def active(tx: Transaction, number: int) -> ExperimentRow:
             hint="restore it first",
         )
     return row
+
+
+def next_free_number(tx: Transaction) -> int:
+    """The next number that no experiment has; an import may have taken some ahead of the counter."""
+    while True:
+        number = store.next_number(tx, "experiment")
+        if tx.one(select(_TABLE.c.number).where(_TABLE.c.project == tx.project, _TABLE.c.number == number)) is None:
+            return number
+
+
+def label(tx: Transaction, number: int, tags: Mapping[str, str]) -> Experiment:
+    """Set checked tags of an experiment of whichever stage, and read it. Raises NotFound."""
+    row = _row(tx, number)
+    _set_tags(tx, number, tags)
+    return _noun(row, _tags_of(tx, [number]).get(number, {}))
+
+
+def location_of(tx: Transaction, number: int) -> str:
+    """The artifact location of an experiment of whichever stage. Raises NotFound."""
+    return _row(tx, number).artifact_location
 
 
 def _row(tx: Transaction, number: int) -> ExperimentRow:

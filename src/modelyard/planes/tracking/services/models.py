@@ -150,6 +150,27 @@ class LoggedModels:
             return _nouns(tx, [_row(tx, model_id)])[0]
 
 
+def known(tx: Transaction, model_id: str) -> bool:
+    """Whether there is a logged model of this id."""
+    return tx.one(select(_TABLE.c.id).where(_TABLE.c.project == tx.project, _TABLE.c.id == model_id)) is not None
+
+
+def tag(tx: Transaction, model_id: str, key: str) -> str | None:
+    """A tag of a logged model."""
+    return store.key_values(tx, store.model_tags, store.model_tags.c.model_id == model_id).get(key)
+
+
+def put_texts(tx: Transaction, model_id: str, params: Mapping[str, str], tags: Mapping[str, str]) -> None:
+    """Set params and tags of a logged model. Raises InvalidInput for a bad key."""
+    _put(tx, store.model_params, model_id, params)
+    _put(tx, store.model_tags, model_id, tags)
+
+
+def noun_of(tx: Transaction, model_id: str) -> LoggedModel:
+    """A logged model of whichever stage. Raises NotFound."""
+    return _nouns(tx, [_row(tx, model_id)])[0]
+
+
 def _row(tx: Transaction, model_id: str) -> Row[Any]:
     row = tx.one(select(_TABLE).where(_TABLE.c.project == tx.project, _TABLE.c.id == model_id))
     if row is None:

@@ -276,14 +276,7 @@ class Runs:
     ) -> None:
         """Record which logged models a run read and which it made. Raises NotFound, InvalidInput."""
         with self._database.transaction(scope) as tx:
-            row = active_run_row(tx, run_id)
-            common = {"project": tx.project, "run": row.number}
-            wanted = [{**common, "direction": "input", "model_id": one, "step": 0} for one in inputs] + [
-                {**common, "direction": "output", "model_id": one.model_id, "step": one.step} for one in outputs
-            ]
-            store.put_rows(tx, store.run_models, wanted, ["step"])
-            if wanted:
-                _mark_linked(tx, row)
+            _put_models(tx, active_run_row(tx, run_id), inputs, outputs)
 
     def datasets(self, scope: Scope, experiment_ids: Sequence[str], limit: int = 1_000) -> list[DatasetSummary]:
         """The datasets that runs of some experiments read."""
@@ -309,6 +302,32 @@ class Runs:
                 return
             tx.execute(_RUNS.update().where(_RUNS.c.number == row.number).values(stage=stage))
             tx.event("run.deleted" if stage == "deleted" else "run.restored", f"run:{run_id}")
+
+
+def fill(
+    tx: Transaction,
+    row: RunRow,
+    *,
+    params: Mapping[str, str] | None = None,
+    tags: Mapping[str, str] | None = None,
+    inputs: Sequence[DatasetInput] = (),
+    models: tuple[Sequence[str], Sequence[ModelOutput]] = ((), ()),
+) -> None:
+    """Put what is not a metric to a run of whichever stage. Raises InvalidInput."""
+    _put_params(tx, row, _checked(rules.param_value, "params", params or {}))
+    _put_tags(tx, row.number, _checked(rules.tag_value, "tags", tags or {}))
+    _put_inputs(tx, row, inputs)
+    _put_models(tx, row, *models)
+
+
+def _put_models(tx: Transaction, row: RunRow, inputs: Sequence[str], outputs: Sequence[ModelOutput]) -> None:
+    common = {"project": tx.project, "run": row.number}
+    wanted = [{**common, "direction": "input", "model_id": one, "step": 0} for one in inputs] + [
+        {**common, "direction": "output", "model_id": one.model_id, "step": one.step} for one in outputs
+    ]
+    store.put_rows(tx, store.run_models, wanted, ["step"])
+    if wanted:
+        _mark_linked(tx, row)
 
 
 def _checked(check: Callable[[str, str, str], str], what: str, pairs: Mapping[str, str]) -> dict[str, str]:

@@ -1,0 +1,46 @@
+"""HTTP of imports: what another system tracked comes in under its own ids and with its own times, by an admin."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from modelyard.kernel.auth import Action, Scope
+from modelyard.kernel.routing import post
+from modelyard.planes.tracking.plane import Tracking
+from modelyard.types.imports import (
+    FinishImportedRun,
+    ImportedExperiment,
+    ImportedLoggedModel,
+    ImportedRun,
+    ImportExperiment,
+    ImportLoggedModel,
+    ImportRun,
+)
+from modelyard.types.tracking import Run
+
+
+@post("/api/import/experiments", requires=Action.ADMIN)
+def import_experiment(caller: Scope, tracking: Tracking, data: ImportExperiment) -> ImportedExperiment:
+    """Take in an experiment of another system; again, the one that it became."""
+    return tracking.imports.experiment(caller, data)
+
+
+@post("/api/import/runs", requires=Action.ADMIN)
+def import_run(caller: Scope, tracking: Tracking, data: ImportRun) -> ImportedRun:
+    """Take in a run of another system under its own id; its points and files are logged to it, then it is finished."""
+    return tracking.imports.run(caller, data)
+
+
+@post("/api/import/runs/{run_id:str}/finish", requires=Action.ADMIN)
+def finish_imported_run(caller: Scope, tracking: Tracking, run_id: str, data: FinishImportedRun) -> Run:
+    """Say that an imported run is here whole."""
+    return tracking.imports.finish_run(caller, run_id, data)
+
+
+@post("/api/import/logged-models", requires=Action.ADMIN)
+def import_logged_model(caller: Scope, tracking: Tracking, data: ImportLoggedModel) -> ImportedLoggedModel:
+    """Take in a logged model of another system under its own id; its files follow."""
+    return tracking.imports.logged_model(caller, data)
+
+
+ROUTES: list[Any] = [import_experiment, import_run, finish_imported_run, import_logged_model]

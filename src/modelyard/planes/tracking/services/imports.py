@@ -1,0 +1,275 @@
+"""Taking in what another system tracked: its experiments, runs and logged models, with their ids and times.
+
+Every verb may be repeated: what an earlier, killed pass has brought is found by its source and completed. A run that
+is not whole yet says so by a tag, and is RUNNING. The events have kinds of their own, so that a thousand old runs that
+come in set nothing off as new ones would.
+"""
+
+from __future__ import annotations
+
+import math
+
+from sqlalchemy import select
+
+from modelyard.kernel.auth import Scope
+from modelyard.kernel.clock import to_us
+from modelyard.kernel.database import Database, Transaction
+from modelyard.kernel.errors import Conflict, InvalidInput
+from modelyard.kernel.ids import is_id
+from modelyard.planes.tracking import rules, store
+from modelyard.planes.tracking.rows import COLUMNS, RunRow, run_row
+from modelyard.planes.tracking.services import experiments, metrics, models, runs
+from modelyard.types.imports import (
+    FinishImportedRun,
+    ImportedExperiment,
+    ImportedLoggedModel,
+    ImportedRun,
+    ImportExperiment,
+    ImportLoggedModel,
+    ImportRun,
+)
+from modelyard.types.tracking import Run, Stage
+
+SOURCE_TAG = "modelyard.import.source"
+STATE_TAG = "modelyard.import.state"
+INCOMPLETE, COMPLETE = "incomplete", "complete"
+NUMBER_MAX = 10**9
+"""Up to here an imported number moves the counter on. MLflow's file store makes up numbers of 18 digits."""
+
+
+class Imports:
+    """Imports into a project: experiments, runs, logged models."""
+
+    def __init__(self, database: Database, of_experiments: experiments.Experiments, of_runs: runs.Runs) -> None:
+        self._database = database
+        self._experiments = of_experiments
+        self._runs = of_runs
+
+    def experiment(self, scope: Scope, asked: ImportExperiment) -> ImportedExperiment:
+        """The experiment here for one there: what came before, one of the same id and name, or a new one, with its id
+        and name where they are free. Raises InvalidInput."""
+        rules.check_experiment_name(asked.name)
+        tags = {key: rules.experiment_tag(key, value) for key, value in asked.tags.items()}
+        origin = f"{asked.source}#{asked.id}"
+        self._experiments.make_ready(scope.project)
+        with self._database.transaction(scope) as tx:
+            number = _imported_before(tx, origin)
+            if number is not None:
+                return ImportedExperiment(experiment=experiments.label(tx, number, {}), existed=True)
+            known = _same(tx, asked)
+            number = _insert_experiment(tx, asked) if known is None else known
+            found = experiments.label(tx, number, {**tags, SOURCE_TAG: origin})
+            data = {"name": found.name, "source": asked.source, "id": asked.id, "was": asked.name}
+            tx.event("experiment.imported", f"experiment:{number}", data)
+            return ImportedExperiment(experiment=found, existed=known is not None)
+
+    def run(self, scope: Scope, asked: ImportRun) -> ImportedRun:
+        """A run with its id, to be filled and then finished. Raises Conflict (`run.exists`) for an id that belongs to
+        a run that did not come from there, InvalidInput."""
+        if not is_id(asked.id):
+            raise InvalidInput(
+                f"'{asked.id[:80]}' is no run id", code="run.id_invalid", hint="use 32 lower-case hex digits"
+            )
+        start_ms = to_us(asked.started_at) // 1_000
+        rules.check_time_ms("started_at", start_ms)
+        rules.check_inputs(asked.inputs)
+        number = rules.experiment_number(asked.experiment_id)
+        self._experiments.make_ready(scope.project)
+        with self._database.transaction(scope) as tx:
+            known = _imported_run(tx, asked)
+            if known is None:
+                known = self._insert_run(tx, asked, number, start_ms)
+            complete = _tag(tx, known.number, STATE_TAG) == COMPLETE
+            if not complete:
+                runs.fill(
+                    tx,
+                    known,
+                    params=asked.params,
+                    tags={**asked.tags, runs.NAME_TAG: asked.name},
+                    inputs=asked.inputs,
+                    models=(asked.model_inputs, asked.model_outputs),
+                )
+        return ImportedRun(run=self._runs.get(scope, asked.id), complete=complete)
+
+    def finish_run(self, scope: Scope, run_id: str, asked: FinishImportedRun) -> Run:
+        """Say that a run is here whole, and how it ended there. Raises NotFound, Conflict (`run.exists`)."""
+        end_ms = None if asked.ended_at is None else to_us(asked.ended_at) // 1_000
+        if end_ms is not None:
+            rules.check_time_ms("ended_at", end_ms)
+        with self._database.transaction(scope) as tx:
+            row = run_row(tx, run_id)
+            _check_origin(tx, row, asked.source)
+            tx.execute(
+                store.runs.update()
+                .where(store.runs.c.number == row.number)
+                .values(status=asked.status, end_ms=end_ms, stage=asked.stage)
+            )
+            runs.fill(tx, row, tags={STATE_TAG: COMPLETE})
+            data = {"status": asked.status, "experiment": str(row.experiment), "name": row.name, "source": asked.source}
+            tx.event("run.imported", f"run:{run_id}", data)
+        return self._runs.get(scope, run_id)
+
+    def logged_model(self, scope: Scope, asked: ImportLoggedModel) -> ImportedLoggedModel:
+        """A logged model with its id; its files follow. Raises Conflict (`logged_model.exists`), InvalidInput."""
+        rules.check_model_id(asked.id)
+        rules.check_model_name(asked.name)
+        number = rules.experiment_number(asked.experiment_id)
+        self._experiments.make_ready(scope.project)
+        with self._database.transaction(scope) as tx:
+            existed = models.known(tx, asked.id)
+            if not existed:
+                _insert_model(tx, asked, number)
+            elif models.tag(tx, asked.id, SOURCE_TAG) != asked.source:
+                raise Conflict(
+                    f"there is a logged model '{asked.id}' that does not come from {asked.source}",
+                    code="logged_model.exists",
+                    hint="import into another project",
+                )
+            models.put_texts(tx, asked.id, asked.params, {**asked.tags, SOURCE_TAG: asked.source})
+            _put_values(tx, asked)
+            if not existed:
+                data = {"name": asked.name, "run": asked.source_run_id, "source": asked.source}
+                tx.event("logged_model.imported", f"logged-model:{asked.id}", data)
+            return ImportedLoggedModel(model=models.noun_of(tx, asked.id), existed=existed)
+
+    def _insert_run(self, tx: Transaction, asked: ImportRun, experiment: int, start_ms: int) -> RunRow:
+        location = experiments.location_of(tx, experiment)
+        tx.execute(
+            store.runs.insert().values(
+                project=tx.project,
+                id=asked.id,
+                experiment=experiment,
+                name=rules.tag_value(runs.NAME_TAG, asked.name),
+                user=asked.user[:255],
+                status="RUNNING",
+                stage="active",
+                start_ms=start_ms,
+                end_ms=None,
+                artifact_uri=f"{location.rstrip('/')}/{asked.id}/artifacts",
+                has_links=False,
+            )
+        )
+        row = run_row(tx, asked.id)
+        runs.fill(tx, row, tags={SOURCE_TAG: asked.source, STATE_TAG: INCOMPLETE})
+        return row
+
+
+def _imported_before(tx: Transaction, origin: str) -> int | None:
+    table = store.experiment_tags
+    found = tx.scalar(
+        select(table.c.experiment).where(
+            table.c.project == tx.project, table.c.key == SOURCE_TAG, table.c.value == origin
+        )
+    )
+    return None if found is None else int(found)
+
+
+def _same(tx: Transaction, asked: ImportExperiment) -> int | None:
+    """The number of an experiment that has the id and the name, and came from nowhere else: `Default` is in both."""
+    if not asked.id.isdecimal() or len(asked.id) > 18:
+        return None
+    table, tags = store.experiments, store.experiment_tags
+    number = int(asked.id)
+    found = tx.one(
+        select(table.c.number).where(
+            table.c.project == tx.project, table.c.number == number, table.c.name == asked.name
+        )
+    )
+    elsewhere = tx.one(
+        select(tags.c.value).where(tags.c.project == tx.project, tags.c.experiment == number, tags.c.key == SOURCE_TAG)
+    )
+    return number if found is not None and elsewhere is None else None
+
+
+def _insert_experiment(tx: Transaction, asked: ImportExperiment) -> int:
+    table = store.experiments
+    number = _free_number(tx, asked.id)
+    created_ms = experiments.now_ms(tx) if asked.created_at is None else to_us(asked.created_at) // 1_000
+    updated_ms = created_ms if asked.updated_at is None else to_us(asked.updated_at) // 1_000
+    for what, time_ms in (("created_at", created_ms), ("updated_at", updated_ms)):
+        rules.check_time_ms(what, time_ms)
+    tx.execute(
+        table.insert().values(
+            project=tx.project, number=number, name=_free_name(tx, asked.name),
+            artifact_location=f"{experiments.ARTIFACT_ROOT}/{number}", stage=asked.stage,
+            created_ms=created_ms, updated_ms=updated_ms,
+        )
+    )  # fmt: skip
+    return number
+
+
+def _free_number(tx: Transaction, wanted: str) -> int:
+    table = store.experiments
+    if wanted.isdecimal() and len(wanted) <= 18:
+        number = int(wanted)
+        taken = select(table.c.number).where(table.c.project == tx.project, table.c.number == number)
+        if tx.one(taken) is None:
+            if number <= NUMBER_MAX:
+                store.raise_counter(tx, "experiment", number)
+            return number
+    return experiments.next_free_number(tx)
+
+
+def _free_name(tx: Transaction, wanted: str) -> str:
+    table = store.experiments
+    for attempt in range(1, 1_000):
+        suffix = "" if attempt == 1 else f" (imported {attempt - 1})"
+        name = wanted[: rules.EXPERIMENT_NAME_CHARACTERS_MAX - len(suffix)] + suffix
+        if tx.one(select(table.c.number).where(table.c.project == tx.project, table.c.name == name)) is None:
+            return name
+    raise Conflict(f"there are a thousand experiments called '{wanted}'", code="experiment.exists")
+
+
+def _imported_run(tx: Transaction, asked: ImportRun) -> RunRow | None:
+    # Ids are unique over all projects, so the look goes beyond this one.
+    found = tx.one(select(*COLUMNS).where(store.runs.c.id == asked.id))
+    if found is None:
+        return None
+    row = RunRow._make(found)
+    _check_origin(tx, row, asked.source)
+    return row
+
+
+def _check_origin(tx: Transaction, row: RunRow, source: str) -> None:
+    if row.project == tx.project and _tag(tx, row.number, SOURCE_TAG) == source:
+        return
+    elsewhere = "" if row.project == tx.project else " in another project"
+    raise Conflict(
+        f"there is a run '{row.id}'{elsewhere} that does not come from {source}",
+        code="run.exists",
+        hint="it may have been imported from another address of the same server: then give that address again",
+    )
+
+
+def _tag(tx: Transaction, number: int, key: str) -> str | None:
+    tags = store.run_tags
+    found = tx.scalar(select(tags.c.value).where(tags.c.run == number, tags.c.key == key))
+    return None if found is None else str(found)
+
+
+def _insert_model(tx: Transaction, asked: ImportLoggedModel, number: int) -> None:
+    location = experiments.location_of(tx, number)
+    stage: Stage = "active"
+    tx.execute(
+        store.logged_models.insert().values(
+            project=tx.project, id=asked.id, experiment=number, name=asked.name,
+            artifact_location=f"{location.rstrip('/')}/models/{asked.id}/artifacts",
+            status=asked.status, stage=stage, created_ms=to_us(asked.created_at) // 1_000,
+            updated_ms=to_us(asked.updated_at) // 1_000, model_type=asked.model_type or None,
+            source_run_id=asked.source_run_id or None,
+        )
+    )  # fmt: skip
+
+
+def _put_values(tx: Transaction, asked: ImportLoggedModel) -> None:
+    by_run: dict[str, list[metrics.OfModel]] = {}
+    for one in asked.metrics:
+        rules.check_point(one.key, one.value or 0.0, one.timestamp_ms, one.step)
+        by_run.setdefault(one.run_id, []).append(
+            metrics.OfModel(
+                asked.id, one.key, math.nan if one.value is None else one.value, one.step, one.timestamp_ms,
+                one.dataset_name or "", one.dataset_digest or "",
+            )
+        )  # fmt: skip
+    for run_id, values in by_run.items():
+        metrics.append_of_models(tx, run_id, values)

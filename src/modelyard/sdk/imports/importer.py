@@ -1,0 +1,344 @@
+"""Bringing a source over: experiments, logged models, runs, then the registry. One pass may be killed at any point.
+
+What came is read back and compared before it is called whole, and the next pass skips what is whole. What cannot come
+(a path that nobody may store, a file in a store that is not read) is left out, said, and recorded on its run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+
+from modelyard.kernel.errors import Conflict, Forbidden, InvalidInput, NotFound, TooLarge
+from modelyard.sdk.imports import digests
+from modelyard.sdk.imports.mlflow_files import owner_of
+from modelyard.sdk.imports.source import (
+    Owner,
+    Source,
+    SourceExperiment,
+    SourceModel,
+    SourceRegistered,
+    SourceRun,
+    SourceVersion,
+    Unreachable,
+)
+from modelyard.sdk.imports.target import LEFT_OUT_TAG, SOURCE_TAG, STATE_TAG, Target
+from modelyard.types.imports import (
+    FinishImportedRun,
+    ImportExperiment,
+    ImportLoggedModel,
+    ImportModel,
+    ImportProblem,
+    ImportReport,
+    ImportRun,
+    ImportVersion,
+    ProblemKind,
+)
+
+PARAM_CHARACTERS_MAX, TAG_CHARACTERS_MAX = 6_000, 8_000
+LEFT_OUT_CHARACTERS_MAX = 4_000
+_REFUSED = (InvalidInput, TooLarge, Conflict)
+Progress = Callable[[str, ImportReport], None]
+
+
+class Importer:
+    """One import of a source into a project. `recheck`: what earlier passes brought whole is compared again too."""
+
+    def __init__(
+        self, source: Source, target: Target, progress: Progress = lambda *_: None, *, recheck: bool = False
+    ) -> None:
+        self._source = source
+        self._target = target
+        self._progress = progress
+        self._recheck = recheck
+        self.report = ImportReport(source=source.uri)
+        self._whole: set[str] = set()
+        self._left_out: list[str] = []
+
+    def run(self) -> ImportReport:
+        """Bring what is not here yet. Raises Unavailable where either side is away: run it again to go on."""
+        began = time.monotonic()
+        self._whole = self._target.complete_runs(self._source.uri)
+        for experiment in self._source.experiments():
+            self._experiment(experiment)
+        for model in self._source.registered():
+            self._registered(model)
+        self.report.seconds = round(time.monotonic() - began, 3)
+        differing = any(count.there != count.here for count in self.report.counts.values())
+        self.report.verified = not differing and all(one.kind != "failed" for one in self.report.problems)
+        return self.report
+
+    # --- tracking -----------------------------------------------------------------------------------------------------
+
+    def _experiment(self, there: SourceExperiment) -> None:
+        count = self.report.count("experiments")
+        count.there += 1
+        asked = ImportExperiment(
+            source=self._source.uri, id=there.id, name=there.name, stage=there.stage, created_at=there.created_at,
+            updated_at=there.updated_at, tags=there.tags,
+        )  # fmt: skip
+        made = self._target.experiment(asked)
+        here = made.experiment
+        count.here += 1
+        count.new += not made.existed
+        what = f"experiment {there.id} ({there.name})"
+        if here.id != there.id:
+            self._say(what, f"its id is taken here; it is {here.id}", "changed")
+        if here.name != there.name:
+            self._say(what, f"its name is taken here; it is '{here.name}'", "changed")
+        for model in self._source.models(there.id):
+            self._model(model, here.id)
+        for run in self._source.runs(there.id):
+            self._run(run, here.id)
+            self._progress(f"runs of {here.name}", self.report)
+
+    def _run(self, there: SourceRun, experiment_id: str) -> None:
+        self.report.count("runs").there += 1
+        if there.id in self._whole:
+            self.report.count("runs").here += 1
+            if self._recheck:
+                self._check_run(there)
+                self._files(Owner("run", there.id))
+            return
+        self._left_out = []
+        try:
+            self._fill_run(there, experiment_id)
+        except _REFUSED as error:
+            self._say(f"run {there.id} ({there.name})", str(error))
+
+    def _fill_run(self, there: SourceRun, experiment_id: str) -> None:
+        asked = ImportRun(
+            source=self._source.uri, id=there.id, experiment_id=experiment_id, name=there.name, user=there.user,
+            started_at=there.started_at, params=self._cut(there.params, PARAM_CHARACTERS_MAX, there.id),
+            tags=self._cut(there.tags, TAG_CHARACTERS_MAX, there.id), inputs=there.inputs,
+            model_inputs=there.model_inputs, model_outputs=there.model_outputs,
+        )  # fmt: skip
+        self._target.run(asked)
+        for key in there.metrics:
+            values = digests.storable(self._source.history(there.id, key))
+            self._target.log(there.id, key, values)
+            self.report.count("points").new += len(values)
+        self._files(Owner("run", there.id))
+        if self._left_out:
+            listed = "\n".join(self._left_out)[:LEFT_OUT_CHARACTERS_MAX]
+            self._target.tag(there.id, {LEFT_OUT_TAG: listed})
+        if not self._check_run(there):
+            return
+        self._target.finish(
+            there.id,
+            FinishImportedRun(
+                source=self._source.uri, status=there.status, stage=there.stage, ended_at=there.ended_at
+            ),
+        )  # fmt: skip
+        count = self.report.count("runs")
+        count.here += 1
+        count.new += 1
+
+    def _check_run(self, there: SourceRun) -> bool:
+        """Read a run back and compare all but its files, which were compared as they went in."""
+        here = self._target.read_run(there.id)
+        before = len(self.report.problems)
+        what = f"run {there.id} ({there.name})"
+        params = self._cut(there.params, PARAM_CHARACTERS_MAX)
+        tags = {**self._cut(there.tags, TAG_CHARACTERS_MAX), "mlflow.runName": there.name}
+        mine = {SOURCE_TAG, STATE_TAG, LEFT_OUT_TAG}
+        kept = {key: value for key, value in here.tags.items() if key not in mine}
+        self._compare(what, "params", params, here.params)
+        self._compare(what, "tags", tags, kept)
+        inputs = {f"{one.dataset.name}@{one.dataset.digest}": one.dataset.source for one in there.inputs}
+        self._compare(
+            what,
+            "inputs",
+            inputs,
+            {f"{one.dataset.name}@{one.dataset.digest}": one.dataset.source for one in here.inputs},
+        )
+        self.report.count("metrics").there += len(there.metrics)
+        self.report.count("metrics").here += len(here.metrics)
+        for key in there.metrics:
+            self._check_history(what, there.id, key)
+        return len(self.report.problems) == before
+
+    def _check_history(self, what: str, run_id: str, key: str) -> None:
+        count = self.report.count("points")
+        expected = digests.storable(self._source.history(run_id, key))
+        total, found = self._target.history(run_id, key)
+        count.there += len(expected)
+        count.here += total
+        if total != len(expected):
+            self._say(what, f"metric '{key}' has {len(expected):,} points there and {total:,} here")
+        elif total == len(found) and digests.of_values(found) != digests.of_values(expected):
+            self._say(what, f"the points of metric '{key}' differ")
+        elif total > len(found):
+            self._say(what, f"metric '{key}' has {total:,} points: counted, not compared one by one", "left out")
+
+    def _model(self, there: SourceModel, experiment_id: str) -> None:
+        count = self.report.count("logged models")
+        count.there += 1
+        what = f"logged model {there.id} ({there.name})"
+        asked = ImportLoggedModel(
+            source=self._source.uri, id=there.id, experiment_id=experiment_id, name=there.name, status=there.status,
+            created_at=there.created_at, updated_at=there.updated_at, model_type=there.model_type,
+            source_run_id=there.source_run_id, params=self._cut(there.params, PARAM_CHARACTERS_MAX),
+            tags=self._cut(there.tags, TAG_CHARACTERS_MAX), metrics=there.metrics,
+        )  # fmt: skip
+        try:
+            made = self._target.model(asked)
+        except _REFUSED as error:
+            self._say(what, str(error))
+            return
+        self._files(Owner("model", there.id))
+        here = self._target.read_model(there.id)
+        self._compare(what, "params", asked.params, here.params)
+        self._compare(what, "tags", asked.tags, {key: text for key, text in here.tags.items() if key != SOURCE_TAG})
+        if len(here.metrics) != len(there.metrics):
+            self._say(what, f"it has {len(there.metrics)} metrics there and {len(here.metrics)} here")
+        count.here += 1
+        count.new += not made.existed
+
+    def _files(self, owner: Owner) -> None:
+        """Bring the files of an owner that are not here yet."""
+        count = self.report.count("files")
+        what = f"{owner.kind} {owner.id}"
+        try:
+            listed = self._source.files(owner)
+        except Unreachable as error:
+            self._leave_out(what, f"its files: {error}")
+            return
+        here = self._target.files(owner)
+        for file in listed:
+            count.there += 1
+            known = here.get(file.path)
+            if known is not None and file.size_bytes is not None and known.size_bytes == file.size_bytes:
+                count.here += 1
+                if self._recheck and self._digest(owner, file.path) != known.digest:
+                    self._say(what, f"'{file.path}' differs")
+                continue
+            try:
+                with self._source.open(owner, file.path) as pieces:
+                    size_bytes, _ = self._target.put(owner, file.path, pieces)
+            except (Unreachable, *_REFUSED) as error:
+                count.there -= 1
+                self._leave_out(what, f"'{file.path}': {error}")
+                continue
+            count.here += 1
+            count.new += 1
+            self.report.bytes += size_bytes
+
+    def _digest(self, owner: Owner, path: str) -> str:
+        digest = hashlib.sha256()
+        with self._source.open(owner, path) as pieces:
+            for piece in pieces:
+                digest.update(piece)
+        return digest.hexdigest()
+
+    # --- registry -----------------------------------------------------------------------------------------------------
+
+    def _registered(self, there: SourceRegistered) -> None:
+        count = self.report.count("registered models")
+        count.there += 1
+        what = f"registered model '{there.name}'"
+        asked = ImportModel(
+            source=self._source.uri, name=there.name, description=there.description, tags=there.tags,
+            created_at=there.created_at, updated_at=there.updated_at,
+        )  # fmt: skip
+        try:
+            here = self._target.registered(asked)
+        except _REFUSED as error:
+            self._say(what, str(error))
+            return
+        count.here += 1
+        for version in self._source.versions(there.name):
+            self._version(there.name, version)
+        for alias, number in sorted(there.aliases.items()):
+            self.report.count("aliases").there += 1
+            self._alias(there.name, alias, number, here.aliases)
+        self._progress("models", self.report)
+
+    def _version(self, name: str, there: SourceVersion) -> None:
+        count = self.report.count("versions")
+        count.there += 1
+        what = f"version {name}@{there.version}"
+        try:
+            files, expected = self._place(name, there)
+            made = self._target.version(
+                ImportVersion(
+                    source=self._source.uri, model=name, version=there.version, files=files, run=there.run,
+                    logged_model=there.logged_model, description=there.description, stage=there.stage,
+                    created_at=there.created_at, updated_at=there.updated_at,
+                    tags=self._cut(there.tags, TAG_CHARACTERS_MAX),
+                )
+            )  # fmt: skip
+        except (Unreachable, *_REFUSED) as error:
+            self._say(what, str(error))
+            return
+        found = {one.path: one.digest for one in self._target.version_files(name, there.version)}
+        if expected is not None and found != expected:
+            self._say(what, "its files here are not those that it has there")
+            return
+        count.here += 1
+        count.new += not made.existed
+
+    def _place(self, name: str, there: SourceVersion) -> tuple[str, dict[str, str] | None]:
+        """Where the files of a version are here, and their digests where that is known. Raises Unreachable."""
+        for uri in (there.source, there.location):
+            found = owner_of(uri)
+            if found is None:
+                continue
+            owner, below = found
+            prefix = f"{below}/" if below else ""
+            try:
+                here = self._target.files(owner)
+            except NotFound:
+                continue
+            expected = {path[len(prefix) :]: one.digest or "" for path, one in here.items() if path.startswith(prefix)}
+            root = f"models:/{owner.id}" if owner.kind == "model" else f"runs:/{owner.id}"
+            return f"{root}/{below}".rstrip("/"), expected
+        if any(one == "mlflow.prompt.is_prompt" for one in there.tags):
+            return there.source, None
+        return self._bring(name, there)
+
+    def _bring(self, name: str, there: SourceVersion) -> tuple[str, dict[str, str] | None]:
+        """Bring files that lie in no run and no logged model."""
+        owner = Owner("version", f"{name}/{there.version}")
+        folder = f"imported/{name}/{there.version}"
+        expected: dict[str, str] = {}
+        for file in self._source.files(owner):
+            with self._source.open(owner, file.path) as pieces:
+                size_bytes, digest = self._target.put_loose(f"{folder}/{file.path}", pieces)
+            expected[file.path] = digest
+            self.report.bytes += size_bytes
+        if not expected:
+            raise Unreachable(f"there are no files at {there.location or there.source}")
+        return f"mlflow-artifacts:/{folder}", expected
+
+    def _alias(self, name: str, alias: str, number: int, here: Mapping[str, int]) -> None:
+        count = self.report.count("aliases")
+        if here.get(alias) != number:
+            try:
+                self._target.promote(name, alias, number, f"it was so in {self._source.uri}")
+            except (NotFound, Forbidden, *_REFUSED) as error:
+                self._say(f"alias '{alias}' of {name}", str(error))
+                return
+            count.new += 1
+        count.here += 1
+
+    # --- what is said -------------------------------------------------------------------------------------------------
+
+    def _cut(self, texts: Mapping[str, str], characters_max: int, run_id: str = "") -> dict[str, str]:
+        if run_id:
+            for key in (key for key, text in texts.items() if len(text) > characters_max):
+                self._say(f"run {run_id}", f"'{key}' is cut at {characters_max:,} characters", "changed")
+        return {key: text[:characters_max] for key, text in texts.items()}
+
+    def _compare(self, what: str, noun: str, there: Mapping[str, str], here: Mapping[str, str]) -> None:
+        if digests.of_texts(there) != digests.of_texts(here):
+            differing = sorted({*there.items()} ^ {*here.items()})
+            self._say(what, f"its {noun} differ: {', '.join(sorted({key for key, _ in differing}))[:200]}")
+
+    def _leave_out(self, what: str, why: str) -> None:
+        self._left_out.append(why)
+        self._say(what, why, "left out")
+
+    def _say(self, what: str, why: str, kind: ProblemKind = "failed") -> None:
+        self.report.problems.append(ImportProblem(what=what, why=why, kind=kind))

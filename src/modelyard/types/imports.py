@@ -1,0 +1,170 @@
+"""The nouns of imports: what another system knows about experiments, runs and models, with its ids and times."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from modelyard.types.registry import ModelVersion
+from modelyard.types.tracking import (
+    DatasetInput,
+    Experiment,
+    LoggedModel,
+    ModelMetric,
+    ModelOutput,
+    ModelStatus,
+    Run,
+    RunStatus,
+    Stage,
+)
+
+SourceUri = Annotated[str, Meta(min_length=1, max_length=400)]
+"""What is imported from, as `mlflow:http://tracking:5000`: the same text again continues the same import."""
+
+
+class ImportExperiment(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An experiment of another system. Its id and its name are kept where they are free."""
+
+    source: SourceUri
+    id: str
+    name: str
+    stage: Stage = "active"
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    tags: dict[str, str] = {}
+
+
+class ImportRun(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A run of another system with all but its points and files, which follow. Its id is kept.
+
+    `experiment_id` is the experiment's id here.
+    """
+
+    source: SourceUri
+    id: str
+    experiment_id: str
+    name: str
+    user: str = ""
+    started_at: datetime
+    params: dict[str, str] = {}
+    tags: dict[str, str] = {}
+    inputs: list[DatasetInput] = []
+    model_inputs: list[str] = []
+    model_outputs: list[ModelOutput] = []
+
+
+class FinishImportedRun(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the run ended there, sent once all that belongs to it is here."""
+
+    source: SourceUri
+    status: RunStatus
+    stage: Stage = "active"
+    ended_at: datetime | None = None
+
+
+class ImportLoggedModel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A logged model of another system, but for its files, which follow. Its id is kept."""
+
+    source: SourceUri
+    id: str
+    experiment_id: str
+    name: str
+    status: ModelStatus
+    created_at: datetime
+    updated_at: datetime
+    model_type: str = ""
+    source_run_id: str = ""
+    params: dict[str, str] = {}
+    tags: dict[str, str] = {}
+    metrics: list[ModelMetric] = []
+
+
+class ImportModel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A registered model of another system."""
+
+    source: SourceUri
+    name: str
+    description: str = ""
+    tags: dict[str, str] = {}
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+
+
+class ImportVersion(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A version of a registered model of another system. Its number is kept; `files` is where its files are here."""
+
+    source: SourceUri
+    model: str
+    version: Annotated[int, Meta(ge=1, le=2**31 - 1)]
+    files: str
+    run: str = ""
+    logged_model: str = ""
+    description: str = ""
+    tags: dict[str, str] = {}
+    stage: str = "None"
+    created_at: datetime
+    updated_at: datetime
+
+
+class ImportedExperiment(Struct, frozen=True, kw_only=True):
+    """The experiment here that stands for one there."""
+
+    experiment: Experiment
+    existed: bool
+
+
+class ImportedRun(Struct, frozen=True, kw_only=True):
+    """The run here; `complete` where an earlier pass brought it whole."""
+
+    run: Run
+    complete: bool
+
+
+class ImportedLoggedModel(Struct, frozen=True, kw_only=True):
+    """The logged model here."""
+
+    model: LoggedModel
+    existed: bool
+
+
+class ImportedVersion(Struct, frozen=True, kw_only=True):
+    """The version here."""
+
+    version: ModelVersion
+    existed: bool
+
+
+ProblemKind = Literal["failed", "changed", "left out"]
+
+
+class ImportCount(Struct, kw_only=True):
+    """Of one noun: how many there are in the source, are here now, came in this pass."""
+
+    there: int = 0
+    here: int = 0
+    new: int = 0
+
+
+class ImportProblem(Struct, frozen=True, kw_only=True):
+    """One thing that could not be brought, or not as it was."""
+
+    what: str
+    why: str
+    kind: ProblemKind = "failed"
+
+
+class ImportReport(Struct, kw_only=True):
+    """What an import did. `verified`: everything that came was read back, and equals what the source has."""
+
+    source: str
+    verified: bool = False
+    counts: dict[str, ImportCount] = {}
+    bytes: int = 0
+    seconds: float = 0.0
+    problems: list[ImportProblem] = []
+
+    def count(self, noun: str) -> ImportCount:
+        """The counts of a noun, made where it is new."""
+        return self.counts.setdefault(noun, ImportCount())
