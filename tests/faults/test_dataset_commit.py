@@ -39,7 +39,7 @@ from modelyard.planes.data import Data, publish, store, writing
 
 home, first, step = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 PLACES = {
-    "staging": (delta, "_write_files"),
+    "staging": (delta, "write_files"),
     "staged": (DeltaTables, "stage"),
     "audited": (writing.Writer, "_audit"),
     "planned": (store, "insert_write"),

@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct, field
 
-WriteMode = Literal["append", "overwrite"]
-WriteStatus = Literal["published", "quarantined"]
+WriteMode = Literal["append", "overwrite", "merge"]
+VersionMode = Literal["append", "overwrite", "merge", "delete", "revert", "adopt"]
+WriteStatus = Literal["published", "quarantined", "unchanged"]
 Severity = Literal["block", "warn"]
 CheckStatus = Literal["passed", "failed", "error"]
 Scalar = str | int | float | bool
@@ -196,10 +197,20 @@ class Profile(Struct, frozen=True, kw_only=True):
     columns: list[ColumnProfile]
 
 
-class Dataset(Struct, frozen=True, kw_only=True):
-    """A named table with versions. `latest` is the number of the newest version, 0 before the first.
+class Retention(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which versions a vacuum keeps, besides those that something points at: the newest so many, and those of the last
+    so many days; with neither, all."""
 
-    `key`: columns that identify what a row is about; in them null, NaN and infinity are refused.
+    versions: Annotated[int, Meta(ge=1)] | None = None
+    days: Annotated[float, Meta(ge=0)] | None = None
+
+
+class Dataset(Struct, frozen=True, kw_only=True):
+    """A named table with versions. `latest` is the number of the version that `main` names, 0 before the first.
+
+    `key`: columns that identify what a row is about; in them null, NaN and infinity are refused. `partition_by`:
+    columns by whose values its files are split. `branches`: the version that each branch besides `main` names.
+    `origin`: the folder of somebody else's that it is read from; empty where the platform keeps the rows.
     """
 
     name: str
@@ -210,6 +221,10 @@ class Dataset(Struct, frozen=True, kw_only=True):
     rows: int = 0
     size_bytes: int = 0
     tags: dict[str, int] = {}
+    branches: dict[str, int] = {}
+    partition_by: list[str] = []
+    retention: Retention | None = None
+    origin: str = ""
     created_at: datetime
     created_by: str
     updated_at: datetime
@@ -221,15 +236,17 @@ class Dataset(Struct, frozen=True, kw_only=True):
 
 
 class DatasetVersion(Struct, frozen=True, kw_only=True):
-    """One immutable state of a dataset. Versions count 1, 2, 3, … without gaps.
+    """One immutable state of a dataset. Versions count 1, 2, 3, … without gaps, over all branches.
 
-    `source`: where the rows came from, in the writer's words or as a URN. `rows_written`: rows of the write that
-    made it.
+    `parent`: the version that it was made from, 0 for none; `branch`: where it was written. `source`: where the rows
+    came from, in the writer's words or as a URN. `rows_written`: rows of the write that made it. `table_version`: the
+    version of the Delta table with these rows, null where they were never on `main`. `expired_at`: when its rows were
+    given up by a vacuum.
     """
 
     dataset: str
     version: int
-    mode: WriteMode
+    mode: VersionMode
     rows: int
     rows_written: int
     size_bytes: int
@@ -237,6 +254,10 @@ class DatasetVersion(Struct, frozen=True, kw_only=True):
     created_at: datetime
     created_by: str
     source: str = ""
+    parent: int = 0
+    branch: str = "main"
+    table_version: int | None = None
+    expired_at: datetime | None = None
     tags: list[str] = []
     report: CheckReport | None = None
     profile: Profile | None = None
@@ -252,7 +273,7 @@ class Quarantined(Struct, frozen=True, kw_only=True):
 
     id: str
     dataset: str
-    mode: WriteMode
+    mode: VersionMode
     rows: int
     columns: list[Column]
     created_at: datetime
@@ -263,7 +284,7 @@ class Quarantined(Struct, frozen=True, kw_only=True):
 
 class WriteResult(Struct, frozen=True, kw_only=True):
     """How a write ended. `published`: `version` is the new state. `quarantined`: `main` did not move, `quarantine_id`
-    names the batch, and `report` says why."""
+    names the batch, and `report` says why. `unchanged`: there was nothing to do, and `version` is as it was."""
 
     dataset: str
     status: WriteStatus
@@ -316,6 +337,7 @@ class CreateDataset(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     description: str = ""
     key: list[str] = []
     checks: list[Check] = []
+    partition_by: list[str] = []
 
 
 class UpdateDataset(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -324,6 +346,7 @@ class UpdateDataset(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     description: str | None = None
     key: list[str] | None = None
     checks: list[Check] | None = None
+    retention: Retention | None = None
 
 
 class TagVersion(Struct, frozen=True, kw_only=True):

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from modelyard.engines.tables.base import FileSet
+from modelyard.engines.tables.base import FILE_COLUMN, FileSet
 from modelyard.kernel.errors import EngineError, InvalidInput
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.dataset as ds
 
 COLUMNS_MAX = 5_000
 _COLUMN_NAME_BYTES_MAX = 255
@@ -224,14 +225,47 @@ def scan(table: FileSet, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
     kind = ds.ParquetFileFormat(default_fragment_scan_options=options)
     try:
-        files = ds.dataset([str(file) for file in table.files], schema=table.schema, format=kind)
-        yield from files.to_batches(columns=list(columns))
+        yield from _dataset(table, kind).to_batches(columns=list(columns))
     except (pa.ArrowInvalid, OSError) as error:
         raise EngineError(
             f"a file of the table cannot be read: {_first_line(error)}",
             code="table.file_damaged",
             hint="restore the file from a backup; older versions that do not hold it are not affected",
         ) from error
+
+
+def _dataset(table: FileSet, kind: ds.ParquetFileFormat) -> ds.Dataset:
+    import pyarrow.dataset as ds  # heavy: imported late
+    from pyarrow.fs import LocalFileSystem  # heavy: imported late
+
+    if not table.partitions:
+        return ds.dataset([str(file) for file in table.files], schema=table.schema, format=kind)
+    disk = LocalFileSystem()
+    outside = partition_arrays(table).drop_columns([FILE_COLUMN]).to_pylist()
+    fragments = []
+    for file, values in zip(table.files, outside, strict=True):
+        given = None
+        for name, value in values.items():
+            term = ds.field(name).is_null() if value is None else ds.field(name) == value
+            given = term if given is None else given & term
+        fragments.append(kind.make_fragment(str(file), disk, given))
+    return ds.FileSystemDataset(fragments, table.schema, kind, disk)
+
+
+def partition_arrays(table: FileSet) -> pa.Table:
+    """For each file its path, and the values that are not in it, typed."""
+    import pyarrow as pa  # heavy: imported late
+    import pyarrow.compute as pc  # heavy: imported late
+
+    columns = {FILE_COLUMN: pa.array([str(file) for file in table.files])}
+    for name in table.partitions[0]:
+        kind = table.schema.field(name).type
+        texts = pa.array([one[name] for one in table.partitions], pa.string())
+        if pa.types.is_timestamp(kind):
+            columns[name] = pc.assume_timezone(pc.cast(texts, pa.timestamp("us")), "UTC")
+        else:
+            columns[name] = pc.cast(texts, kind)
+    return pa.table(columns)
 
 
 def _first_line(error: Exception) -> str:

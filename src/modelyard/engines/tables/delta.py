@@ -9,22 +9,27 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import json
+import hashlib
 import os
 import shutil
-import threading
-import time
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from modelyard.engines.tables.arrow import cast_batch, staged_schema
-from modelyard.engines.tables.base import Commit, Snapshot, Staged, StagedFile, Watch
-from modelyard.engines.tables.stats import file_stats
+from modelyard.engines.tables.base import ELSEWHERE, Commit, DataFile, Snapshot, Staged, StagedFile, Watch
+from modelyard.engines.tables.delta_log import (
+    CHECKPOINT_EVERY,
+    LOG,
+    damaged,
+    versions_after,
+    write_entry,
+    writer_of,
+)
+from modelyard.engines.tables.parquet import check_partition_columns, write_files
 from modelyard.kernel.errors import EngineError, InvalidInput, NotFound, Unavailable
 from modelyard.kernel.paths import make_private, safe_join, sync_directory
 
@@ -32,21 +37,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from deltalake import DeltaTable
 
-WRITE_KEY = "modelyard.write"
 _STAGED = "_staged"
 _LOCK = "_lock"
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_COMMIT_ATTEMPTS = 64
-_FILE_BYTES = 256 * 1024 * 1024
-_GROUP_BYTES = 32 * 1024 * 1024
-_GROUP_ROWS = 512 * 1024
-_SNAPSHOTS_KEPT = 256
-# Versions are kept for as long as the catalog points at them, so the log must never clean itself by age.
-_CONFIGURATION = {
-    "delta.enableExpiredLogCleanup": "false",
-    "delta.logRetentionDuration": "interval 36500 days",
-    "delta.deletedFileRetentionDuration": "interval 36500 days",
-}
 
 
 class DeltaTables:
@@ -54,14 +47,11 @@ class DeltaTables:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._kept: OrderedDict[tuple[str, int], Snapshot] = OrderedDict()
-        self._kept_lock = threading.Lock()
 
     @contextmanager
     def exclusive(self, location: str) -> Iterator[None]:
-        table = make_private(self._table(location))
         # A lock of the kernel's: it is released when its holder dies, so no crash leaves it behind.
-        with open(os.open(table / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600), "rb") as file:
+        with open(os.open(self._lock_file(location), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600), "rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
@@ -71,25 +61,39 @@ class DeltaTables:
         write_id: str,
         source: pa.RecordBatchReader,
         target: pa.Schema | None,
+        partition_by: Sequence[str] = (),
+        part: str = "",
         watch: Watch | None = None,
     ) -> Staged:
         schema = staged_schema(source.schema, target)
+        check_partition_columns(schema, partition_by)
         directory = self._staged(location, write_id)
+        self.unstage(location, write_id, part)
         finished = False
         try:
             with storage_errors():
                 make_private(directory)
-                names = _write_files(directory, write_id, _batches(source, schema, watch), schema)
-                files = tuple(_describe(directory / name) for name in names)
+                files = write_files(directory, write_id + part, _batches(source, schema, watch), schema, partition_by)
                 sync_directory(directory)
             finished = True
         finally:
             if not finished:
-                shutil.rmtree(directory, ignore_errors=True)
+                self.unstage(location, write_id, part)
         return Staged(write_id, schema, files)
 
+    def unstage(self, location: str, write_id: str, part: str) -> None:
+        directory = self._staged(location, write_id)
+        for file in directory.glob(f"{write_id}{part}-*.parquet"):
+            file.unlink(missing_ok=True)
+        with suppress(OSError):
+            directory.rmdir()
+
     def staged(self, location: str, write_id: str) -> tuple[Path, ...]:
-        return tuple(sorted(self._staged(location, write_id).glob("*.parquet")))
+        return tuple(sorted(self._staged(location, write_id).glob(f"{write_id}-*.parquet")))
+
+    def staged_paths(self, location: str, write_id: str, names: Sequence[str]) -> tuple[Path, ...]:
+        directory = self._staged(location, write_id)
+        return tuple(directory / name for name in names)
 
     def discard(self, location: str, write_id: str) -> None:
         shutil.rmtree(self._staged(location, write_id), ignore_errors=True)
@@ -99,44 +103,61 @@ class DeltaTables:
         for file in commit.files:
             (self._table(location) / file.name).unlink(missing_ok=True)
 
+    def place(self, location: str, write_id: str, files: Sequence[StagedFile]) -> None:
+        with storage_errors():
+            self._move_in(location, write_id, files)
+
     def commit(self, location: str, commit: Commit) -> int:
         found = self.committed(location, commit.write_id, commit.base_version)
         if found is not None:
             return found
         with storage_errors():
-            self._move_in(location, commit)
-        for _ in range(_COMMIT_ATTEMPTS):
-            version = self._attempt(location, commit)
-            if version is not None:
-                self._make_durable(location)
-                return version
-        raise Unavailable(
-            f"table '{location}' is being written by something else all the time",
-            code="table.contended",
-            hint="repeat the write",
-        )
+            self._move_in(location, commit.write_id, commit.files)
+            version = self._append_entry(location, commit)
+        if version % CHECKPOINT_EVERY == CHECKPOINT_EVERY - 1:
+            self._checkpoint(location)
+        return version
 
     def committed(self, location: str, write_id: str, since: int | None) -> int | None:
-        table = self._open(location)
-        if table is None:
-            return None
-        for version in range(0 if since is None else since + 1, table.version() + 1):
-            if self._writer_of(location, version) == write_id:
-                return version
-        return None
+        table = self._table(location)
+        return next((one for one in versions_after(table, since) if writer_of(table, one) == write_id), None)
+
+    def head(self, location: str, since: int | None) -> int | None:
+        return max(versions_after(self._table(location), since), default=since)
+
+    def paths(self, location: str, files: Sequence[DataFile]) -> tuple[Path, ...]:
+        table = self._table(location)
+        return tuple(table / file.name for file in files)
 
     def snapshot(self, location: str, version: int) -> Snapshot:
-        key = (location, version)
-        with self._kept_lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key]
-        found = self._read_snapshot(location, version)
-        with self._kept_lock:
-            self._kept[key] = found
-            while len(self._kept) > _SNAPSHOTS_KEPT:
-                self._kept.popitem(last=False)
-        return found
+        import pyarrow as pa  # heavy: imported late
+
+        table = self._open(location, version)
+        if table is None:
+            raise NotFound(f"there is no table '{location}'", code="table.not_found")
+        held = tuple(sorted(_held(table, self._table(location), location), key=lambda one: one.name))
+        return Snapshot(
+            version=version,
+            schema=pa.schema(table.schema().to_arrow()),
+            files=self.paths(location, held),
+            size_bytes=sum(one.size_bytes for one in held),
+            rows=sum(one.rows for one in held),
+            held=held,
+        )
+
+    def remove(self, location: str, keep: frozenset[str], older_than: datetime) -> tuple[int, int]:
+        table = self._table(location)
+        count = size_bytes = 0
+        for file in table.rglob("*.parquet"):
+            name = file.relative_to(table).as_posix()
+            if name.startswith("_") or name in keep:
+                continue
+            with suppress(FileNotFoundError):
+                found = file.stat()
+                if found.st_mtime < older_than.timestamp():
+                    file.unlink()
+                    count, size_bytes = count + 1, size_bytes + found.st_size
+        return count, size_bytes
 
     def sweep(self, location: str, keep: Sequence[str], older_than: datetime) -> int:
         kept = frozenset(keep)
@@ -148,111 +169,115 @@ class DeltaTables:
         return removed
 
     def _table(self, location: str) -> Path:
+        if location.startswith(ELSEWHERE):
+            return Path(location.removeprefix(ELSEWHERE))
         return safe_join(self._root, location)
 
+    def _lock_file(self, location: str) -> Path:
+        if location.startswith(ELSEWHERE):
+            named = hashlib.sha256(location.encode()).hexdigest()
+            return make_private(self._root / "_locks") / named
+        return make_private(self._table(location)) / _LOCK
+
     def _staged(self, location: str, write_id: str) -> Path:
+        if location.startswith(ELSEWHERE):
+            return self._root / "_locks" / _STAGED / write_id
         return safe_join(self._root, f"{location}/{_STAGED}/{write_id}")
 
     def _open(self, location: str, version: int | None = None) -> DeltaTable | None:
         from deltalake import DeltaTable  # heavy: imported late
         from deltalake.exceptions import DeltaError, TableNotFoundError  # heavy: imported late
 
+        table = self._table(location)
         try:
-            return DeltaTable(self._table(location), version=version)
+            return DeltaTable(table, version=version)
         except TableNotFoundError:
             return None
         except (DeltaError, OSError, ValueError) as error:
-            raise _damaged(location, error) from error
+            raise damaged(table, error) from error
 
-    def _writer_of(self, location: str, version: int) -> str | None:
-        """The write that made a log entry, where it was one of ours.
-
-        Read from the entry itself: `DeltaTable.history` numbers entries from the version that it had loaded, which is
-        wrong once another writer has added one.
-        """
-        entry = self._table(location) / "_delta_log" / f"{version:020d}.json"
-        try:
-            lines = entry.read_text("utf-8").splitlines()
-            found = [one["commitInfo"].get(WRITE_KEY) for one in map(json.loads, lines) if "commitInfo" in one]
-        except FileNotFoundError:
-            return None
-        except (ValueError, AttributeError, TypeError) as error:
-            raise _damaged(location, error) from error
-        return next((str(one) for one in found if one is not None), None)
-
-    def _move_in(self, location: str, commit: Commit) -> None:
+    def _move_in(self, location: str, write_id: str, files: Sequence[StagedFile]) -> None:
         """Move staged files beside the log; what a run that was killed moved already is found there."""
-        table, staged = self._table(location), self._staged(location, commit.write_id)
-        for file in commit.files:
+        if not files:
+            return
+        table, staged = self._table(location), self._staged(location, write_id)
+        for file in files:
             if (staged / file.name).exists():
                 (staged / file.name).rename(table / file.name)
             elif not (table / file.name).exists():
                 raise EngineError(
-                    f"file '{file.name}' of write {commit.write_id} is gone",
+                    f"file '{file.name}' of write {write_id} is gone",
                     code="table.staged_missing",
                     hint="write the batch again",
                 )
         sync_directory(table)
         shutil.rmtree(staged, ignore_errors=True)
 
-    def _attempt(self, location: str, commit: Commit) -> int | None:
-        """Try to be the next log entry. None where another writer came first; then it is tried again."""
-        from deltalake.exceptions import CommitFailedError, DeltaError  # heavy: imported late
-
+    def _append_entry(self, location: str, commit: Commit) -> int:
+        version = 0 if commit.base_version is None else commit.base_version + 1
+        scratch = self._staged(location, commit.write_id) / "entry.json"
         try:
-            return self._append_entry(location, commit)
-        except CommitFailedError:
-            pass
-        except (DeltaError, OSError) as error:
-            # The entry may be there although this failed afterwards: what the log says is true.
-            found = self.committed(location, commit.write_id, commit.base_version)
-            if found is None:
-                raise _commit_error(location, error) from error
-            return found
-        return self.committed(location, commit.write_id, commit.base_version)
+            write_entry(self._table(location), version, commit, scratch)
+        finally:
+            with suppress(OSError):
+                scratch.parent.rmdir()
+        return version
 
-    def _append_entry(self, location: str, commit: Commit) -> int | None:
-        from deltalake import CommitProperties, PostCommitHookProperties  # heavy: imported late
-        from deltalake import Schema as DeltaSchema  # heavy: imported late
-        from deltalake.transaction import create_table_with_add_actions  # heavy: imported late
+    def _checkpoint(self, location: str) -> None:
+        """Let readers of the log begin here. Without one they only read longer, so its failure is no failure."""
+        from deltalake.exceptions import DeltaError  # heavy: imported late
 
-        properties = CommitProperties(custom_metadata={WRITE_KEY: commit.write_id}, max_commit_retries=0)
-        hooks = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
-        schema = DeltaSchema.from_arrow(commit.schema)
-        table = self._open(location)
-        actions = _actions(commit)
-        if table is None:
-            create_table_with_add_actions(
-                str(self._table(location)), schema, actions, mode="error", configuration=_CONFIGURATION,
-                commit_properties=properties, post_commithook_properties=hooks,
-            )  # fmt: skip
-        else:
-            if commit.mode == "append" and _add_columns(table, commit.schema):
-                return None
-            table.create_write_transaction(
-                actions, commit.mode, schema, commit_properties=properties, post_commithook_properties=hooks
+        with suppress(DeltaError, OSError, EngineError):
+            table = self._open(location)
+            if table is not None:
+                table.create_checkpoint()
+
+
+def _held(table: DeltaTable, table_root: Path, location: str) -> Iterator[DataFile]:
+    import pyarrow as pa  # heavy: imported late
+
+    adds = pa.table(table.get_add_actions(flatten=False))
+    names = [unquote(path) for path in adds["path"].to_pylist()]
+    partitioned = table.metadata().partition_columns
+    partitions = _partitions(adds, partitioned)
+    columns = (names, adds["size_bytes"].to_pylist(), adds["num_records"].to_pylist(), partitions)
+    for name, size_bytes, rows, partition in zip(*columns, strict=True):
+        if name.startswith("/") or ".." in name.split("/") or "://" in name:
+            raise EngineError(
+                f"the log of table '{location}' names a file outside of the table: {name[:200]!a}",
+                code="table.path_outside",
+                hint="such a table can be imported by a reader that follows it, but not be read in place",
             )
-        return self.committed(location, commit.write_id, commit.base_version)
+        if rows is None:
+            rows = _rows_in(table_root / name)
+        yield DataFile(name, size_bytes, rows, 0, partition, not partitioned)
 
-    def _make_durable(self, location: str) -> None:
-        log = self._table(location) / "_delta_log"
-        newest = max(log.glob("*.json"), default=None)
-        if newest is not None:
-            with newest.open("rb") as file:
-                os.fsync(file.fileno())
-        sync_directory(log)
 
-    def _read_snapshot(self, location: str, version: int) -> Snapshot:
-        import pyarrow as pa  # heavy: imported late
+def _rows_in(file: Path) -> int:
+    import pyarrow as pa  # heavy: imported late
+    import pyarrow.parquet as pq  # heavy: imported late
 
-        table = self._open(location, version)
-        if table is None:
-            raise NotFound(f"there is no table '{location}'", code="table.not_found")
-        adds = pa.table(table.get_add_actions(flatten=False))
-        paths = tuple(self._table(location) / unquote(path) for path in adds["path"].to_pylist())
-        rows = sum(count or 0 for count in adds["num_records"].to_pylist())
-        size_bytes = sum(adds["size_bytes"].to_pylist())
-        return Snapshot(version, pa.schema(table.schema().to_arrow()), tuple(sorted(paths)), size_bytes, rows)
+    try:
+        return int(pq.read_metadata(file).num_rows)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise EngineError(
+            f"file '{file.name}' of the table cannot be read: {error}",
+            code="table.file_damaged",
+            hint="restore the file from a backup",
+        ) from error
+
+
+def _partitions(adds: pa.Table, partitioned: Sequence[str]) -> list[dict[str, str | None]]:
+    if not partitioned:
+        return [{}] * adds.num_rows
+    found = adds["partition"].combine_chunks().to_pylist()
+    return [{name: _text(values.get(name)) for name in partitioned} for values in found]
+
+
+def _text(value: object) -> str | None:
+    if value is None:
+        return None
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _batches(source: pa.RecordBatchReader, schema: pa.Schema, watch: Watch | None) -> Iterator[pa.RecordBatch]:
@@ -273,87 +298,6 @@ def _batches(source: pa.RecordBatchReader, schema: pa.Schema, watch: Watch | Non
         ) from error
 
 
-def _write_files(directory: Path, write_id: str, batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> list[str]:
-    """Write Parquet files of bounded size from row groups of bounded size, and make them durable."""
-    names: list[str] = []
-    groups = _row_groups(batches)
-    group = next(groups, None)
-    while group is not None:
-        name = f"{write_id}-{len(names):05d}.parquet"
-        group = _write_file(directory / name, group, groups, schema)
-        names.append(name)
-    return names
-
-
-def _write_file(file: Path, group: pa.Table | None, groups: Iterator[pa.Table], schema: pa.Schema) -> pa.Table | None:
-    """Write one file from `group` on until it is large enough. Returns the group that the next file starts with."""
-    import pyarrow as pa  # heavy: imported late
-    import pyarrow.parquet as pq  # heavy: imported late
-
-    # Bounds of floats leave NaN out, so a reader that skips by them loses rows: `x > 2` is true of NaN in SQL.
-    bounded = [field.name for field in schema if not pa.types.is_floating(field.type) and not field.type.num_fields]
-    options: dict[str, Any] = {
-        "compression": "zstd",
-        "compression_level": 1,
-        "write_statistics": bounded,
-        # Without it a damaged page decodes to other numbers, and nobody notices.
-        "write_page_checksum": True,
-    }
-    with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as sink:
-        with pq.ParquetWriter(sink, schema, **options) as writer:
-            while group is not None and sink.tell() < _FILE_BYTES:
-                writer.write_table(group, row_group_size=_GROUP_ROWS)
-                group = next(groups, None)
-        sink.flush()
-        os.fsync(sink.fileno())
-    return group
-
-
-def _row_groups(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
-    import pyarrow as pa  # heavy: imported late
-
-    held: list[pa.RecordBatch] = []
-    rows = size_bytes = 0
-    for batch in batches:
-        held.append(batch)
-        rows += batch.num_rows
-        size_bytes += batch.nbytes
-        if rows >= _GROUP_ROWS or size_bytes >= _GROUP_BYTES:
-            yield pa.Table.from_batches(held)
-            held, rows, size_bytes = [], 0, 0
-    if held:
-        yield pa.Table.from_batches(held)
-
-
-def _describe(file: Path) -> StagedFile:
-    import pyarrow.parquet as pq  # heavy: imported late
-
-    metadata = pq.read_metadata(file)
-    return StagedFile(file.name, file.stat().st_size, metadata.num_rows, json.dumps(file_stats(metadata)))
-
-
-def _actions(commit: Commit) -> list[Any]:
-    from deltalake.transaction import AddAction, RemoveAction  # heavy: imported late
-
-    now_ms = int(time.time() * 1000)
-    added = [AddAction(file.name, file.size_bytes, {}, now_ms, True, file.stats) for file in commit.files]
-    return [*added, *(RemoveAction(name, True, now_ms) for name in commit.remove)]
-
-
-def _add_columns(table: DeltaTable, wanted: pa.Schema) -> bool:
-    """Give the table the columns of `wanted` that it lacks, in an entry of its own that changes no rows."""
-    import pyarrow as pa  # heavy: imported late
-    from deltalake import CommitProperties  # heavy: imported late
-    from deltalake import Schema as DeltaSchema  # heavy: imported late
-
-    known = set(pa.schema(table.schema().to_arrow()).names)
-    missing = [field for field in wanted if field.name not in known]
-    if missing:
-        fields = DeltaSchema.from_arrow(pa.schema(missing)).fields
-        table.alter.add_columns(fields, commit_properties=CommitProperties(max_commit_retries=0))
-    return bool(missing)
-
-
 @contextmanager
 def storage_errors() -> Iterator[None]:
     """Turn a full disk into Unavailable (`table.disk_full`)."""
@@ -361,27 +305,12 @@ def storage_errors() -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in _FULL:
-            raise _disk_full() from error
+            raise Unavailable(
+                "the disk of the tables is full; the dataset is unchanged",
+                code="table.disk_full",
+                hint="free some space and write the batch again",
+            ) from error
         raise
 
 
-def _damaged(location: str, error: Exception) -> EngineError:
-    return EngineError(
-        f"the log of table '{location}' cannot be read: {error}",
-        code="table.log_damaged",
-        hint="restore the table's `_delta_log` from a backup",
-    )
-
-
-def _disk_full() -> Unavailable:
-    return Unavailable(
-        "the disk of the tables is full; the dataset is unchanged",
-        code="table.disk_full",
-        hint="free some space and write the batch again",
-    )
-
-
-def _commit_error(location: str, error: Exception) -> Exception:
-    if "No space left" in str(error) or "os error 28" in str(error) or "File too large" in str(error):
-        return _disk_full()
-    return EngineError(f"table '{location}' could not be committed: {error}", code="table.commit_failed")
+__all__ = ["LOG", "DeltaTables", "storage_errors"]

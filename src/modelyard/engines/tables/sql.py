@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modelyard.engines.tables.base import FileSet
+from modelyard.engines.tables.arrow import partition_arrays
+from modelyard.engines.tables.base import FILE_COLUMN, FileSet
 from modelyard.kernel.errors import EngineError, InvalidInput, LimitExceeded
 from modelyard.kernel.ids import new_id
 
@@ -70,6 +71,15 @@ class SqlSession:
                 relation = relation.filter(condition)
             relation = relation.project(", ".join(quoted(name) for name in columns or schema.names))
             reader = relation.to_arrow_reader(_BATCH_ROWS)
+        yield from self._read(reader, schema)
+
+    def batches(self, statement: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        """As `stream`, of any SELECT whose columns fit the schema."""
+        with self._bounded():
+            reader = self._connection.sql(self.checked(statement)).to_arrow_reader(_BATCH_ROWS)
+        yield from self._read(reader, schema)
+
+    def _read(self, reader: pa.RecordBatchReader, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         while True:
             with self._bounded():
                 batch = next(reader, None)
@@ -163,13 +173,25 @@ def _provide(connection: duckdb.DuckDBPyConnection, name: str, table: FileSet | 
         connection.register(name, table)
         return
     if not table.files:
-        connection.register(name, table.schema.empty_table())
+        import pyarrow as pa  # heavy: imported late
+
+        empty = table.schema.empty_table()
+        marks = pa.array([], pa.string())
+        connection.register(name, empty.append_column(FILE_COLUMN, marks) if table.marked else empty)
         return
-    columns = ", ".join(quoted(column) for column in table.schema.names)
     files = ", ".join(literal(str(file)) for file in table.files)
-    connection.execute(
-        f"CREATE VIEW {quoted(name)} AS SELECT {columns} FROM read_parquet([{files}], union_by_name = true)"
-    )
+    options = f"union_by_name = {str(not table.uniform).lower()}"
+    outside = list(table.partitions[0]) if table.partitions else []
+    if outside or table.marked:
+        options += f", filename = {literal(FILE_COLUMN)}"
+    names = [f"{'p' if name in outside else 'f'}.{quoted(name)}" for name in table.schema.names]
+    source = f"read_parquet([{files}], {options}) f"
+    if outside:
+        parts = f"{name} partitions"
+        connection.register(parts, partition_arrays(table))
+        source += f" JOIN {quoted(parts)} p ON f.{FILE_COLUMN} = p.{FILE_COLUMN}"
+    marked = [f"f.{FILE_COLUMN}"] if table.marked else []
+    connection.execute(f"CREATE VIEW {quoted(name)} AS SELECT {', '.join(names + marked)} FROM {source}")
 
 
 def _remove_spill(scratch: Path) -> None:

@@ -1,5 +1,6 @@
 """The data plane: datasets with immutable versions, guarded by checks."""
 
-from modelyard.planes.data.service import Data, Ref
+from modelyard.planes.data.refs import Ref
+from modelyard.planes.data.service import Data
 
 __all__ = ["Data", "Ref"]

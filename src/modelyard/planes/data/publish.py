@@ -14,53 +14,96 @@ under the lock belongs to a writer that is gone. Readers only know versions of s
 
 from __future__ import annotations
 
-import base64
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from modelyard.engines.tables.base import Commit, Staged, StagedFile, TableStore
+from modelyard.engines.tables.base import Commit, DataFile, StagedFile, TableStore
 from modelyard.kernel.auth import Principal, Scope
 from modelyard.kernel.database import Database, Transaction
 from modelyard.kernel.errors import ModelyardError
-from modelyard.planes.data import store
-from modelyard.types.data import CheckReport, Column, DatasetVersion, WriteMode
+from modelyard.planes.data import manifests, store
+from modelyard.planes.data.manifests import Manifest, Part
+from modelyard.planes.data.states import State, schema_from, schema_text
+from modelyard.types.data import CheckReport, Column, Dataset, DatasetVersion
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 JOB_PREFIX = "job:"
+NO_REPORT = CheckReport(passed=True, rows=0, results=[])
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """All that steps 4 and 5 need, as the catalog keeps it."""
+    """All that steps 4 and 5 need, as the catalog keeps it.
+
+    `makes`: a `version`; or a `layout`, the same version in other files; or a `merge`, by which the branch `into`
+    names a version that there is. `logged`: whether it concerns `main`, which the table's log follows.
+    """
 
     version: DatasetVersion
     base_table_version: int | None
     schema: str
-    files: list[dict[str, Any]]
+    files: list[dict[str, Any]] = []
+    remove: list[DataFile] = []
+    add: list[DataFile] = []
+    partition_by: list[str] = []
+    schema_changed: bool = False
+    logged: bool = True
+    makes: Literal["version", "layout", "merge"] = "version"
+    into: str = store.MAIN
+    into_before: int = 0
+    parts: list[Part] = []
+    manifests: list[Manifest] = []
 
     def commit(self, write_id: str) -> Commit:
         """What the table's log shall get."""
         return Commit(
             write_id=write_id,
-            mode=self.version.mode,
-            files=tuple(StagedFile(**file) for file in self.files),
-            schema=_schema_from(self.schema),
+            mode="optimize" if self.makes == "layout" else self.makes if self.makes == "merge" else self.version.mode,
+            files=self.staged,
+            schema=schema_from(self.schema),
             base_version=self.base_table_version,
+            remove=tuple(self.remove),
+            add=tuple(self.add),
+            partition_by=tuple(self.partition_by),
+            schema_changed=self.schema_changed,
+            changes_rows=self.makes != "layout",
         )
 
+    @property
+    def staged(self) -> tuple[StagedFile, ...]:
+        """The files that are still aside, or were until a crash."""
+        return tuple(StagedFile(**file) for file in self.files)
 
-def make_plan(version: DatasetVersion, staged: Staged, schema: pa.Schema, base_table_version: int | None) -> Plan:
-    """The plan to publish staged files as a version under a schema."""
+
+def make_plan(
+    version: DatasetVersion,
+    state: State,
+    schema: pa.Schema,
+    *,
+    dataset: Dataset,
+    files: Sequence[StagedFile] = (),
+    removed: Sequence[DataFile] = (),
+    added: Sequence[DataFile] = (),
+    makes: Literal["version", "layout"] = "version",
+) -> Plan:
+    """The plan that turns a state into a version: some files go, staged and known ones come."""
+    arranged = state.arranged(frozenset(one.name for one in removed), [*added, *(one.as_held for one in files)])
     return Plan(
         version=version,
-        base_table_version=base_table_version,
-        schema=base64.b64encode(schema.serialize()).decode(),
-        files=[
-            {"name": one.name, "size_bytes": one.size_bytes, "rows": one.rows, "stats": one.stats}
-            for one in staged.files
-        ],
+        base_table_version=state.table_version,
+        schema=schema_text(schema),
+        files=[msgspec.to_builtins(file) for file in files],
+        remove=list(removed),
+        add=list(added),
+        partition_by=dataset.partition_by,
+        schema_changed=state.schema is not None and state.schema != schema,
+        logged=version.branch == store.MAIN if makes == "version" else dataset.latest == version.version,
+        makes=makes,
+        parts=arranged.parts,
+        manifests=arranged.new,
     )
 
 
@@ -77,14 +120,15 @@ class Publisher:
         """Steps 3 to 5. Returns the new version's number. When it raises, either nothing is left of the write, or
         (where the log has it and the catalog could not be written) the plan stays, to be carried out."""
         with self._database.transaction(scope) as tx:
-            values = _write_values(dataset, write_id, store.PUBLISHING, plan.version.mode, plan.version.rows_written)
+            mode = plan.version.mode if plan.makes == "version" else plan.makes
+            values = _write_values(dataset, write_id, store.PUBLISHING, mode, plan.version.rows_written)
             store.insert_write(
                 tx,
                 {
                     **values,
                     "idempotency_key": idempotency_key,
                     "columns": plan.version.columns,
-                    "report": plan.version.report,
+                    "report": plan.version.report or NO_REPORT,
                     "version": plan.version.version,
                     "plan": plan,
                     "source": plan.version.source,
@@ -100,7 +144,7 @@ class Publisher:
         dataset: store.DatasetRow,
         write_id: str,
         *,
-        mode: WriteMode,
+        mode: str,
         rows: int,
         columns: list[Column],
         report: CheckReport,
@@ -141,47 +185,76 @@ class Publisher:
 
     def _carry_out(self, scope: Scope, dataset: store.DatasetRow, write_id: str, plan: Plan) -> int:
         commit = plan.commit(write_id)
+        table_version = plan.version.table_version
         try:
-            table_version = self._tables.commit(dataset.location, commit)
+            if plan.logged:
+                table_version = self._tables.commit(dataset.location, commit)
+            else:
+                self._tables.place(dataset.location, write_id, commit.files)
         except (ModelyardError, OSError):
-            if self._tables.committed(dataset.location, write_id, plan.base_table_version) is None:
+            if not plan.logged or self._tables.committed(dataset.location, write_id, plan.base_table_version) is None:
                 with self._database.transaction(scope) as tx:
                     store.delete_write(tx, write_id)
                 self._tables.withdraw(dataset.location, commit)
             raise
         with self._database.transaction(scope) as tx:
-            self._record(tx, dataset, write_id, plan.version, table_version)
+            self._record(tx, dataset, write_id, plan, table_version)
         return plan.version.version
 
     def _record(
-        self, tx: Transaction, dataset: store.DatasetRow, write_id: str, version: DatasetVersion, table_version: int
+        self, tx: Transaction, dataset: store.DatasetRow, write_id: str, plan: Plan, table_version: int | None
     ) -> None:
-        store.insert_version(tx, dataset.id, version, table_version=table_version, write_id=write_id)
-        store.advance(tx, dataset.id, version.dataset, version)
+        manifests.insert(tx, dataset.id, plan.manifests)
+        if plan.makes == "version":
+            self._record_version(tx, dataset, write_id, plan, table_version)
+        else:
+            self._record_move(tx, dataset, plan, table_version)
         store.finish_write(tx, write_id, store.PUBLISHED)
+
+    def _record_version(
+        self, tx: Transaction, dataset: store.DatasetRow, write_id: str, plan: Plan, table_version: int | None
+    ) -> None:
+        version = msgspec.structs.replace(plan.version, table_version=table_version)
+        digest = manifests.insert_schema(tx, dataset.id, plan.schema)
+        store.insert_version(tx, dataset.id, version, parts=plan.parts, schema_digest=digest, write_id=write_id)
+        store.advance(tx, dataset.id, version)
         tx.event(
-            "dataset.version_published",
+            "dataset.version_published" if version.branch == store.MAIN else "dataset.branch_written",
             version.urn,
             {
                 "dataset": version.dataset,
                 "version": version.version,
+                "branch": version.branch,
                 "mode": version.mode,
                 "rows": version.rows,
                 "rows_written": version.rows_written,
                 "source": version.source,
             },
         )
-        if version.mode == "append" and version.version > 1:
-            tx.link(version.urn, "derived", f"dataset:{version.dataset}@{version.version - 1}")
+        if version.parent and version.mode != "overwrite":
+            tx.link(version.urn, "derived", f"dataset:{version.dataset}@{version.parent}")
         if tx.actor.startswith(JOB_PREFIX):
             tx.link(tx.actor, "produced", version.urn)
+
+    def _record_move(self, tx: Transaction, dataset: store.DatasetRow, plan: Plan, table_version: int | None) -> None:
+        version = plan.version
+        values: dict[str, Any] = {"table_version": table_version} if plan.logged else {}
+        if plan.makes == "layout":
+            digest = manifests.insert_schema(tx, dataset.id, plan.schema)
+            values |= {"parts": plan.parts, "schema_digest": digest, "size_bytes": version.size_bytes}
+            said = {"version": version.version, "files_before": len(plan.remove), "files_after": len(plan.files)}
+            tx.event("dataset.compacted", version.urn, said)
+        else:
+            store.move(tx, dataset.id, version, plan.into, plan.into_before, "merge")
+            merged = {"branch": version.branch, "into": plan.into}
+            tx.event("dataset.merged", version.urn, {**merged, "version": version.version, "before": plan.into_before})
+            if plan.into == store.MAIN:
+                published = {"dataset": version.dataset, "version": version.version, "branch": plan.into}
+                counts = {"mode": "merge", "rows": version.rows, "rows_written": 0, "source": version.source}
+                tx.event("dataset.version_published", version.urn, {**published, **counts})
+        if values:
+            store.update_version(tx, dataset.id, version.version, values)
 
 
 def _write_values(dataset: store.DatasetRow, write_id: str, status: str, mode: str, rows: int) -> dict[str, Any]:
     return {"id": write_id, "dataset_id": dataset.id, "status": status, "mode": mode, "rows": rows}
-
-
-def _schema_from(text: str) -> pa.Schema:
-    import pyarrow as pa  # heavy: imported late
-
-    return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text)))

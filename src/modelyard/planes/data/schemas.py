@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from modelyard.types.data import CheckResult, WriteMode
+from modelyard.engines.tables.arrow import fits
+from modelyard.types.data import CheckResult
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def schema_result(batch: pa.Schema, base: pa.Schema | None, mode: WriteMode, *, evolve: bool) -> CheckResult:
+def schema_result(batch: pa.Schema, base: pa.Schema | None, mode: str, *, evolve: bool) -> CheckResult:
     """Whether a batch has the structure that its dataset has, as the first check of every report.
 
-    With `evolve` an append may add columns, which are null in the rows before it, and an overwrite may bring any
-    structure.
+    With `evolve` a write may add columns, which are null in the rows before it. An overwrite of all rows with `evolve`
+    may bring any structure, since no row of the old one stays. A column is never lost, narrowed or widened otherwise:
+    rows that were written before, and those who read them, hold to the type that it has.
     """
     if base is None or (evolve and mode == "overwrite"):
         return _verdict([])
@@ -22,14 +24,21 @@ def schema_result(batch: pa.Schema, base: pa.Schema | None, mode: WriteMode, *, 
     found = {field.name: field.type for field in batch}
     problems = [f"column '{name}' ({kind}) is missing" for name, kind in known.items() if name not in found]
     problems += [
-        f"column '{name}' is {found[name]}, not {kind}"
-        for name, kind in known.items()
-        if name in found and found[name] != kind
+        _other_type(name, kind, found[name]) for name, kind in known.items() if name in found and found[name] != kind
     ]
     if not evolve:
         added = {name: kind for name, kind in found.items() if name not in known}
         problems += [f"column '{name}' ({kind}) is not in the dataset" for name, kind in added.items()]
     return _verdict(problems)
+
+
+def _other_type(name: str, known: pa.DataType, found: pa.DataType) -> str:
+    if fits(known, found):
+        return (
+            f"column '{name}' is {found}, not {known}: a column is widened only by an overwrite of all rows with "
+            "`evolve`, since other readers of the table would not see two types as one"
+        )
+    return f"column '{name}' is {found}, not {known}"
 
 
 def _verdict(problems: list[str]) -> CheckResult:
@@ -44,9 +53,10 @@ def _verdict(problems: list[str]) -> CheckResult:
     )
 
 
-def resulting_schema(batch: pa.Schema, base: pa.Schema | None, mode: WriteMode) -> pa.Schema:
-    """The dataset's schema once the batch is in it: for an append, columns that are new come last."""
-    if base is None or mode == "overwrite":
+def resulting_schema(batch: pa.Schema, base: pa.Schema | None, mode: str, *, whole: bool = True) -> pa.Schema:
+    """The dataset's schema once the batch is in it: columns that are new come last. Where no row stays of before (an
+    overwrite that is `whole`), it is that of the batch."""
+    if base is None or (mode == "overwrite" and whole):
         return batch
     merged = base
     for field in batch:

@@ -26,6 +26,8 @@ from modelyard.planes.data.diff import Diffs
 from modelyard.planes.data.profile import wire_row
 from modelyard.planes.data.publish import JOB_PREFIX
 from modelyard.planes.data.reconcile import PublicationRecovery, StagedSweep
+from modelyard.planes.data.refs import Ref, check_ref_name, require_rows, resolve_number
+from modelyard.planes.data.states import States
 from modelyard.planes.data.upkeep import Upkeep
 from modelyard.planes.data.writing import Writer, WriteRequest
 from modelyard.types.data import (
@@ -33,6 +35,7 @@ from modelyard.types.data import (
     Dataset,
     DatasetVersion,
     Quarantined,
+    Retention,
     Rows,
     WriteMode,
     WriteResult,
@@ -42,9 +45,7 @@ from modelyard.types.page import Page
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Ref = int | str | None
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_LATEST = frozenset({"main", "latest"})
 ROWS_SHOWN_MAX = 1_000
 
 
@@ -62,7 +63,8 @@ class Data:
         self._tables = tables
         self._spill = spill
         self._limits = limits or SqlLimits()
-        self._writer = Writer(database, tables, self._session)
+        self._states = States(database, tables)
+        self._writer = Writer(database, tables, self._states, self._session)
         self.diffs = Diffs(self.snapshot, self._session)
         self.upkeep = Upkeep(database, tables, self._writer.publisher, spill)
         self.spool: Callable[[], Path] = self.upkeep.spool
@@ -70,9 +72,20 @@ class Data:
     # --- datasets ---------------------------------------------------------------------------------------------
 
     def create(
-        self, scope: Scope, name: str, *, description: str = "", key: Sequence[str] = (), checks: Sequence[Check] = ()
+        self,
+        scope: Scope,
+        name: str,
+        *,
+        description: str = "",
+        key: Sequence[str] = (),
+        checks: Sequence[Check] = (),
+        partition_by: Sequence[str] = (),
+        location: str = "",
     ) -> Dataset:
-        """A new dataset without versions. Raises InvalidInput for its name, Conflict where there is one."""
+        """A new dataset without versions. Raises InvalidInput for its name, Conflict where there is one.
+
+        `location` is for tables of somebody else's that are read in place.
+        """
         if not _NAME.fullmatch(name):
             raise InvalidInput(
                 f"{name[:130]!a} cannot name a dataset",
@@ -85,9 +98,10 @@ class Data:
                 same = "" if taken == name else "; names are compared without case"
                 raise Conflict(f"dataset '{taken}' exists already{same}", code="dataset.exists")
             values = {
-                "id": new_id(), "name": name, "name_folded": name.casefold(), "location": f"{tx.project}/{name}",
-                "description": description, "key": list(key), "checks": list(checks), "latest": 0, "rows": 0,
-                "size_bytes": 0, "created_at": tx.now, "created_by": tx.actor, "updated_at": tx.now,
+                "id": new_id(), "name": name, "name_folded": name.casefold(),
+                "location": location or f"{tx.project}/{name}", "description": description, "key": list(key),
+                "checks": list(checks), "latest": 0, "last": 0, "rows": 0, "size_bytes": 0,
+                "partition_by": list(partition_by), "created_at": tx.now, "created_by": tx.actor, "updated_at": tx.now,
             }  # fmt: skip
             store.insert_dataset(tx, values)
             tx.event("dataset.created", f"dataset:{name}", {"description": description})
@@ -112,9 +126,10 @@ class Data:
         description: str | None = None,
         key: Sequence[str] | None = None,
         checks: Sequence[Check] | None = None,
+        retention: Retention | None = None,
     ) -> Dataset:
         """Change what is not None. Checks hold for writes from now on."""
-        wanted = {"description": description, "key": key, "checks": checks}
+        wanted = {"description": description, "key": key, "checks": checks, "retention": retention}
         changed = {field: value for field, value in wanted.items() if value is not None}
         row = self._row(scope, name)
         if changed:
@@ -137,18 +152,30 @@ class Data:
         source: str = "",
         evolve: bool = False,
         create: bool = False,
+        branch: str = store.MAIN,
+        where: str | None = None,
+        on: Sequence[str] = (),
     ) -> WriteResult:
         """Write a batch aside, check it, and publish it as the next version, or keep it in quarantine.
 
-        `batches`: an Arrow table, reader or iterable of batches, or a frame with the Arrow stream interface. `checks`
-        come on top of the dataset's own. `evolve` lets an append add columns, and an overwrite bring another schema.
-        A write repeated with its `idempotency_key` has the result of the first. Raises NotFound (unless `create`),
-        InvalidInput for an empty batch or values that no table can hold, Unavailable on a full disk: then the dataset
-        is as it was.
+        `batches`: an Arrow table, reader or iterable of batches, or a frame with the Arrow stream interface. A `merge`
+        replaces the rows that have a key of the batch and adds the others; the key is `on`, or the dataset's. With
+        `where` an `overwrite` replaces the rows that meet that condition, which the new ones must meet too. `checks`
+        come on top of the dataset's own. `evolve` lets a write add columns, and an overwrite of all bring another
+        schema. A write repeated with its `idempotency_key` has the result of the first. Raises NotFound (unless
+        `create`), InvalidInput for an empty batch, values that no table can hold or keys that are null or there twice,
+        Unavailable on a full disk: then the dataset is as it was.
         """
-        if mode not in ("append", "overwrite"):
+        if mode not in ("append", "overwrite", "merge"):
             raise InvalidInput(
-                f"{str(mode)[:40]!a} is no way to write", code="dataset.mode_invalid", hint="use append or overwrite"
+                f"{str(mode)[:40]!a} is no way to write",
+                code="dataset.mode_invalid",
+                hint="use append, overwrite or merge",
+            )
+        if where is not None and mode != "overwrite":
+            raise InvalidInput(
+                f"a condition says which rows an overwrite replaces; it means nothing for {mode}",
+                code="dataset.mode_invalid",
             )
         row = self._row_or_new(scope, name) if create else self._row(scope, name)
         request = WriteRequest(
@@ -157,8 +184,32 @@ class Data:
             source=source,
             evolve=evolve,
             idempotency_key=idempotency_key,
+            branch=branch,
+            where=where,
+            on=tuple(on),
         )
         return self._writer.write(scope, row, request, batches)
+
+    def delete_rows(
+        self,
+        scope: Scope,
+        name: str,
+        where: str,
+        *,
+        branch: str = store.MAIN,
+        source: str = "",
+        idempotency_key: str | None = None,
+    ) -> WriteResult:
+        """Make a version without the rows that meet an SQL condition; the dataset's checks run over what is left.
+
+        `unchanged` where no row meets it. Raises InvalidInput for what is no condition on the rows.
+        """
+        row = self._row(scope, name)
+        request = WriteRequest(
+            mode="delete", checks=tuple(row.noun.checks), source=source, where=where, branch=branch,
+            idempotency_key=idempotency_key,
+        )  # fmt: skip
+        return self._writer.write(scope, row, request, None)
 
     def append(self, scope: Scope, name: str, batches: Any, *, source: str = "", **options: Any) -> DatasetVersion:
         """Append and return the new version. Raises Conflict (`dataset.quarantined`) where a check turned it down."""
@@ -176,7 +227,8 @@ class Data:
     # --- reading ----------------------------------------------------------------------------------------------
 
     def resolve(self, scope: Scope, name: str, ref: Ref = None) -> DatasetVersion:
-        """The version that a reference names: a number, a tag, or None, `main` or `latest` for the newest."""
+        """The version that a reference names: a number, a tag, a branch, an instant (`2013-04-01T00:00Z`: what `main`
+        was then), or None, `main` or `latest` for the newest."""
         return _as_sent(self._resolve(scope, self._row(scope, name), ref).noun)
 
     def versions(
@@ -226,10 +278,11 @@ class Data:
         """A version with the files that hold it, for engines that read Parquet themselves. Counts as reading."""
         row = self._row(scope, name)
         version = self._resolve(scope, row, ref)
+        require_rows(version.noun)
         if scope.actor.startswith(JOB_PREFIX):
             with self._database.transaction(scope) as tx:
                 tx.link(scope.actor, "used", version.noun.urn)
-        return _as_sent(version.noun), self._tables.snapshot(row.location, version.table_version)
+        return _as_sent(version.noun), self._states.snapshot(scope, row, version)
 
     def query(self, scope: Scope, statement: str, datasets: Mapping[str, Ref]) -> pa.Table:
         """Run one SELECT over the named datasets, each at its reference, in a sandbox that can read nothing else."""
@@ -245,13 +298,8 @@ class Data:
 
     def tag(self, scope: Scope, name: str, tag: str, version: int) -> DatasetVersion:
         """Let a tag name a version; a tag that exists moves."""
-        if not _NAME.fullmatch(tag) or tag.isdigit() or tag in _LATEST:
-            raise InvalidInput(
-                f"{tag[:130]!a} cannot be a tag",
-                code="dataset.tag_invalid",
-                hint="use letters, digits, '.', '_' or '-', but not a number, 'main' or 'latest'",
-            )
         row = self._row(scope, name)
+        check_ref_name(row.noun, tag, "tag")
         found = self._resolve(scope, row, version).noun
         with self._database.transaction(scope) as tx:
             store.set_tag(tx, row.id, tag, version)
@@ -322,13 +370,13 @@ class Data:
 
     def _resolve(self, scope: Scope, row: store.DatasetRow, ref: Ref) -> store.VersionRow:
         name = row.noun.name
-        number = _number(ref, row.noun)
+        with self._database.reading(scope) as tx:
+            number = resolve_number(tx, row, ref)
+            found = None if not number else store.version_row(tx, row, number)
         if number == 0:
             raise NotFound(
                 f"dataset '{name}' has no version yet", code="dataset.empty", hint="write a first batch to it"
             )
-        with self._database.reading(scope) as tx:
-            found = None if number is None else store.version_row(tx, row, number)
         if found is None:
             raise NotFound(
                 f"dataset '{name}' has no version {str(ref)[:128]!a}",
@@ -373,19 +421,11 @@ class Data:
         import pyarrow.parquet as pq  # heavy: imported late
 
         files = self._tables.staged(location, write_id)
-        return FileSet(pq.read_schema(files[0]), files)
-
-
-def _number(ref: Ref, dataset: Dataset) -> int | None:
-    """The version number that a reference stands for; None where it stands for none."""
-    if ref is None or ref in _LATEST:
-        return dataset.latest
-    if isinstance(ref, int) and not isinstance(ref, bool):
-        return ref if ref > 0 else None
-    text = str(ref)
-    if text.isascii() and text.isdecimal() and len(text) < 10:
-        return int(text) or None
-    return dataset.tags.get(text)
+        if not files:
+            raise NotFound(
+                "this write brought no rows, it only took some away: look at its report", code="dataset.no_rows"
+            )
+        return FileSet(pq.read_schema(files[0]), files, uniform=True)
 
 
 def _quarantined(write: store.WriteRow) -> Quarantined:

@@ -10,7 +10,10 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy import BigInteger, Column, Index, Integer, String, Table, Text, UniqueConstraint, select
 
+from modelyard.engines.tables.base import ELSEWHERE
 from modelyard.kernel.database import Instant, Json, Transaction, metadata
+from modelyard.kernel.ids import new_id
+from modelyard.planes.data.manifests import Part
 from modelyard.types import data as nouns
 
 datasets = Table(
@@ -24,9 +27,13 @@ datasets = Table(
     Column("description", Text, nullable=False),
     Column("key", Json, nullable=False),
     Column("checks", Json, nullable=False),
+    # What `main` names, and the greatest number given out on any branch.
     Column("latest", Integer, nullable=False),
+    Column("last", Integer, nullable=False, server_default="0"),
     Column("rows", BigInteger, nullable=False),
     Column("size_bytes", BigInteger, nullable=False),
+    Column("partition_by", Json, nullable=False, server_default="[]"),
+    Column("retention", Json),
     Column("created_at", Instant, nullable=False),
     Column("created_by", String(255), nullable=False),
     Column("updated_at", Instant, nullable=False),
@@ -38,7 +45,14 @@ versions = Table(
     Column("dataset_id", String(32), primary_key=True),
     Column("version", Integer, primary_key=True),
     Column("project", String(64), nullable=False),
-    Column("table_version", BigInteger, nullable=False),
+    Column("parent", Integer, nullable=False, server_default="0"),
+    Column("branch", String(128), nullable=False, server_default="main"),
+    # Null where the rows were never on `main`: the log holds `main` alone.
+    Column("table_version", BigInteger),
+    # The manifests with its files; null for versions of before there were any, whose files the log names.
+    Column("parts", Json),
+    Column("schema_digest", String(64)),
+    Column("expired_at", Instant),
     Column("write_id", String(32), nullable=False, unique=True),
     Column("mode", String(16), nullable=False),
     Column("rows", BigInteger, nullable=False),
@@ -83,6 +97,30 @@ tags = Table(
     Column("by", String(255), nullable=False),
 )
 
+branches = Table(
+    "dataset_branches",
+    metadata,
+    Column("dataset_id", String(32), primary_key=True),
+    Column("branch", String(128), primary_key=True),
+    Column("head", Integer, nullable=False),
+    Column("base", Integer, nullable=False),
+    Column("at", Instant, nullable=False),
+    Column("by", String(255), nullable=False),
+)
+moves = Table(
+    "dataset_moves",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("dataset_id", String(32), nullable=False),
+    Column("branch", String(128), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("why", String(32), nullable=False),
+    Column("at", Instant, nullable=False),
+    Column("by", String(255), nullable=False),
+    Index("dataset_moves_by_time", "dataset_id", "branch", "at"),
+)
+
+MAIN = "main"
 PUBLISHING = "publishing"
 PUBLISHED = "published"
 QUARANTINED = "quarantined"
@@ -94,14 +132,20 @@ class DatasetRow(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     location: str
+    last: int
     noun: nouns.Dataset
+
+    def head(self, branch: str) -> int:
+        """The version that a branch names, 0 where it names none or is not there."""
+        return self.noun.latest if branch == MAIN else self.noun.branches.get(branch, 0)
 
 
 class VersionRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A version with the table version that holds its rows."""
+    """A version with what tells where its rows are."""
 
-    table_version: int
     noun: nouns.DatasetVersion
+    parts: list[Part] | None = None
+    schema_digest: str | None = None
 
 
 class WriteRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,7 +157,7 @@ class WriteRow(msgspec.Struct, frozen=True, kw_only=True):
     dataset: str
     location: str
     status: str
-    mode: nouns.WriteMode
+    mode: nouns.VersionMode
     rows: int
     columns: list[nouns.Column]
     report: nouns.CheckReport
@@ -148,8 +192,9 @@ def list_datasets(tx: Transaction, after: str, limit: int) -> list[nouns.Dataset
         .order_by(datasets.c.name)
         .limit(limit)
     )
-    tagged = _tags_of(tx, [row.id for row in rows])
-    return [_dataset_noun(row, tagged.get(row.id, {})) for row in rows]
+    ids = [row.id for row in rows]
+    tagged, branched = _tags_of(tx, ids), _branches_of(tx, ids)
+    return [_dataset_noun(row, tagged.get(row.id, {}), branched.get(row.id, {})) for row in rows]
 
 
 def update_dataset(tx: Transaction, dataset_id: str, values: Mapping[str, Any]) -> None:
@@ -160,25 +205,69 @@ def update_dataset(tx: Transaction, dataset_id: str, values: Mapping[str, Any]) 
     )
 
 
-def advance(tx: Transaction, dataset_id: str, name: str, version: nouns.DatasetVersion) -> None:
-    """Make a version the latest, if the one before it is that now."""
+def advance(tx: Transaction, dataset_id: str, version: nouns.DatasetVersion) -> None:
+    """Give out the number of a new version, and let its branch name it, if that names its parent now."""
+    what = f"branch '{version.branch}' of dataset '{version.dataset}'"
     tx.update_guarded(
         datasets.update()
-        .where(datasets.c.project == tx.project, datasets.c.id == dataset_id, datasets.c.latest == version.version - 1)
-        .values(latest=version.version, rows=version.rows, size_bytes=version.size_bytes, updated_at=tx.now),
-        what=f"dataset '{name}'",
+        .where(datasets.c.project == tx.project, datasets.c.id == dataset_id, datasets.c.last == version.version - 1)
+        .values(last=version.version, updated_at=tx.now),
+        what=what,
     )
+    move(tx, dataset_id, version, version.branch, version.parent, version.mode)
+
+
+def move(tx: Transaction, dataset_id: str, version: nouns.DatasetVersion, branch: str, before: int, why: str) -> None:
+    """Let a branch name a version, if it names the version `before` now."""
+    if branch == MAIN:
+        statement = (
+            datasets.update()
+            .where(datasets.c.project == tx.project, datasets.c.id == dataset_id, datasets.c.latest == before)
+            .values(latest=version.version, rows=version.rows, size_bytes=version.size_bytes, updated_at=tx.now)
+        )
+    else:
+        named = (branches.c.dataset_id == dataset_id, branches.c.branch == branch, branches.c.head == before)
+        statement = branches.update().where(*named).values(head=version.version)
+    tx.update_guarded(statement, what=f"branch '{branch}' of dataset '{version.dataset}'")
+    note_move(tx, dataset_id, branch, version.version, why)
+
+
+def note_move(tx: Transaction, dataset_id: str, branch: str, version: int, why: str) -> None:
+    """Remember what a branch names from now on."""
+    values = {"id": new_id(), "dataset_id": dataset_id, "branch": branch, "version": version, "why": why}
+    tx.execute(moves.insert().values(at=tx.now, by=tx.actor, **values))
+
+
+def version_at(tx: Transaction, dataset_id: str, branch: str, at: datetime) -> int | None:
+    """The version that a branch named at an instant."""
+    found: int | None = tx.scalar(
+        select(moves.c.version)
+        .where(moves.c.dataset_id == dataset_id, moves.c.branch == branch, moves.c.at <= at)
+        .order_by(moves.c.at.desc(), moves.c.id.desc())
+        .limit(1)
+    )
+    return found
 
 
 def insert_version(
-    tx: Transaction, dataset_id: str, version: nouns.DatasetVersion, *, table_version: int, write_id: str
+    tx: Transaction,
+    dataset_id: str,
+    version: nouns.DatasetVersion,
+    *,
+    parts: Sequence[Part],
+    schema_digest: str,
+    write_id: str,
 ) -> None:
     tx.execute(
         versions.insert().values(
             dataset_id=dataset_id,
             version=version.version,
             project=tx.project,
-            table_version=table_version,
+            parent=version.parent,
+            branch=version.branch,
+            table_version=version.table_version,
+            parts=list(parts),
+            schema_digest=schema_digest,
             write_id=write_id,
             mode=version.mode,
             rows=version.rows,
@@ -203,12 +292,23 @@ def version_row(tx: Transaction, dataset: DatasetRow, version: int) -> VersionRo
     if row is None:
         return None
     named = sorted(tag for tag, number in dataset.noun.tags.items() if number == version)
-    return VersionRow(table_version=row.table_version, noun=_version_noun(row, dataset.noun.name, named))
+    parts = None if row.parts is None else msgspec.convert(row.parts, list[Part])
+    noun = _version_noun(row, dataset.noun.name, named)
+    return VersionRow(noun=noun, parts=parts, schema_digest=row.schema_digest)
+
+
+def update_version(tx: Transaction, dataset_id: str, version: int, values: Mapping[str, Any]) -> None:
+    """Where the rows of a version lie, which may change, unlike the rows."""
+    tx.execute(
+        versions.update()
+        .where(versions.c.project == tx.project, versions.c.dataset_id == dataset_id, versions.c.version == version)
+        .values(**values)
+    )
 
 
 def list_versions(tx: Transaction, dataset: DatasetRow, before: int | None, limit: int) -> list[nouns.DatasetVersion]:
     """Newest first, without profile and report, which are large."""
-    light = [column for column in versions.c if column.name not in ("report", "profile")]
+    light = [column for column in versions.c if column.name not in ("report", "profile", "parts")]
     statement = select(*light).where(versions.c.project == tx.project, versions.c.dataset_id == dataset.id)
     if before is not None:
         statement = statement.where(versions.c.version < before)
@@ -308,12 +408,20 @@ def _tags_of(tx: Transaction, dataset_ids: Sequence[str]) -> dict[str, dict[str,
     return found
 
 
+def _branches_of(tx: Transaction, dataset_ids: Sequence[str]) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {}
+    for row in tx.all(select(branches).where(branches.c.dataset_id.in_(dataset_ids)).order_by(branches.c.branch)):
+        found.setdefault(row.dataset_id, {})[row.branch] = row.head
+    return found
+
+
 def _dataset(tx: Transaction, row: sa.Row[Any]) -> DatasetRow:
-    noun = _dataset_noun(row, _tags_of(tx, [row.id]).get(row.id, {}))
-    return DatasetRow(id=row.id, location=row.location, noun=noun)
+    tagged, branched = _tags_of(tx, [row.id]), _branches_of(tx, [row.id])
+    noun = _dataset_noun(row, tagged.get(row.id, {}), branched.get(row.id, {}))
+    return DatasetRow(id=row.id, location=row.location, last=row.last, noun=noun)
 
 
-def _dataset_noun(row: sa.Row[Any], tagged: dict[str, int]) -> nouns.Dataset:
+def _dataset_noun(row: sa.Row[Any], tagged: dict[str, int], branched: dict[str, int]) -> nouns.Dataset:
     return nouns.Dataset(
         name=row.name,
         description=row.description,
@@ -323,6 +431,10 @@ def _dataset_noun(row: sa.Row[Any], tagged: dict[str, int]) -> nouns.Dataset:
         rows=row.rows,
         size_bytes=row.size_bytes,
         tags=tagged,
+        branches=branched,
+        partition_by=row.partition_by,
+        retention=msgspec.convert(row.retention, nouns.Retention | None),
+        origin=row.location.removeprefix(ELSEWHERE) if row.location.startswith(ELSEWHERE) else "",
         created_at=row.created_at,
         created_by=row.created_by,
         updated_at=row.updated_at,
@@ -342,6 +454,10 @@ def _version_noun(row: sa.Row[Any], dataset: str, named: list[str]) -> nouns.Dat
         created_at=row.created_at,
         created_by=row.created_by,
         source=row.source,
+        parent=row.parent,
+        branch=row.branch,
+        table_version=row.table_version,
+        expired_at=row.expired_at,
         tags=named,
         report=msgspec.convert(whole.get("report"), nouns.CheckReport | None),
         profile=msgspec.convert(whole.get("profile"), nouns.Profile | None),

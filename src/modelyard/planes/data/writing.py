@@ -1,18 +1,16 @@
-"""One write from its first byte to its verdict: stage, audit, then publish or quarantine."""
+"""One write from its first byte to its verdict: stage, see what it does to the version before, audit, then publish or
+quarantine."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from modelyard.engines.tables.arrow import as_reader, scan
-from modelyard.engines.tables.base import FileSet, Snapshot, Staged, TableStore
-from modelyard.engines.tables.sql import SqlSession
+from modelyard.engines.tables.base import FileSet, Staged, TableStore, file_set
 from modelyard.kernel.auth import Scope
 from modelyard.kernel.database import Database
-from modelyard.kernel.errors import InvalidInput
+from modelyard.kernel.errors import Conflict, InvalidInput, NotFound
 from modelyard.kernel.ids import new_id
 from modelyard.planes.data import store
 from modelyard.planes.data.audit import Audited, columns_of, run_checks
@@ -20,84 +18,107 @@ from modelyard.planes.data.checks import BATCH, DATASET, implied_by_key
 from modelyard.planes.data.profile import merge_profiles
 from modelyard.planes.data.profiling import Profiler, profile_of
 from modelyard.planes.data.publish import Publisher, make_plan
+from modelyard.planes.data.rewriting import REWRITTEN, Effect, OpenSession, Rewriter, check_key_columns
 from modelyard.planes.data.schemas import resulting_schema, schema_result
-from modelyard.types.data import Check, CheckReport, DatasetVersion, Profile, WriteMode, WriteResult
+from modelyard.planes.data.states import State, States
+from modelyard.types.data import (
+    Check,
+    CheckReport,
+    CheckResult,
+    DatasetVersion,
+    Profile,
+    VersionMode,
+    WriteResult,
+    WriteStatus,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-OpenSession = Callable[[Mapping[str, FileSet]], AbstractContextManager[SqlSession]]
-
 
 @dataclass(frozen=True, slots=True)
 class WriteRequest:
-    """What a writer asks for, besides the rows."""
+    """What a writer asks for, besides the rows.
 
-    mode: WriteMode
+    `where`: for `delete`, and for `overwrite` of a part, the condition on the rows that go. `on`: the key of a `merge`.
+    """
+
+    mode: VersionMode
     checks: tuple[Check, ...]
-    source: str
-    evolve: bool
-    idempotency_key: str | None
+    source: str = ""
+    evolve: bool = False
+    idempotency_key: str | None = None
+    branch: str = store.MAIN
+    where: str | None = None
+    on: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Base:
-    """The newest version at some moment, which a verdict is made over; both None before the first."""
+class Judged:
+    """A write over one state: what it does to it, and the verdict."""
 
-    version: store.VersionRow | None = None
-    snapshot: Snapshot | None = None
-
-    @property
-    def number(self) -> int:
-        """Its number, 0 before the first."""
-        return 0 if self.version is None else self.version.noun.version
-
-    @property
-    def schema(self) -> pa.Schema | None:
-        """Its schema, None before the first."""
-        return None if self.snapshot is None else self.snapshot.schema
+    state: State
+    effect: Effect
+    schema: pa.Schema
+    audited: Audited
 
 
 class Writer:
     """Carries writes through. `publisher` ends those that a crash cut off."""
 
-    def __init__(self, database: Database, tables: TableStore, open_session: OpenSession) -> None:
+    def __init__(self, database: Database, tables: TableStore, states: States, open_session: OpenSession) -> None:
         self._database = database
         self._tables = tables
+        self._states = states
         self._open_session = open_session
+        self._rewriter = Rewriter(tables, open_session)
         self.publisher = Publisher(database, tables)
 
     def write(self, scope: Scope, dataset: store.DatasetRow, request: WriteRequest, batches: Any) -> WriteResult:
-        """Carry one write through. See `Data.write`."""
+        """Carry one write through; `batches` is None for a `delete`. See `Data.write`."""
+        require_writable(dataset, request.branch)
         earlier = self._earlier(scope, dataset, request)
         if earlier is not None:
             return earlier
         write_id = new_id()
-        base = self._base(scope, dataset)
-        with Profiler() as profiler:
-            staged = self._tables.stage(dataset.location, write_id, as_reader(batches), base.schema, watch=profiler.add)
-            profile = profiler.finish()
+        state = self._states.head(scope, dataset.noun.name, request.branch)
+        staged, profile = self._stage(dataset, request, write_id, state, batches)
         try:
-            if staged.rows == 0:
-                raise InvalidInput(
-                    f"the batch for dataset '{dataset.noun.name}' has no rows",
-                    code="dataset.batch_empty",
-                    hint="check what produced it; an empty batch is never a version",
-                )
-            audited = self._audit(dataset, request, base, staged, profile)
-            return self._settle(scope, dataset, request, base, staged, audited)
+            judged = self._judge(dataset, request, state, staged, profile)
+            return self._settle(scope, dataset, request, staged, judged)
         finally:
             if not self._is_recorded(scope, write_id):
                 self._tables.discard(dataset.location, write_id)
 
+    def _stage(
+        self, dataset: store.DatasetRow, request: WriteRequest, write_id: str, state: State, batches: Any
+    ) -> tuple[Staged, Profile]:
+        """The rows aside, and their profile, which is made while they pass."""
+        if request.mode == "delete":
+            if state.schema is None:
+                raise NotFound(f"dataset '{dataset.noun.name}' has no version yet", code="dataset.empty")
+            return Staged(write_id, state.schema, ()), Profile(rows=0, columns=[])
+        with Profiler() as profiler:
+            staged = self._tables.stage(
+                dataset.location,
+                write_id,
+                as_reader(batches),
+                state.schema,
+                dataset.noun.partition_by,
+                watch=profiler.add,
+            )
+            profile = profiler.finish()
+        if staged.rows == 0:
+            self._tables.discard(dataset.location, write_id)
+            raise InvalidInput(
+                f"the batch for dataset '{dataset.noun.name}' has no rows",
+                code="dataset.batch_empty",
+                hint="check what produced it; an empty batch is never a version",
+            )
+        return staged, profile
+
     def _settle(
-        self,
-        scope: Scope,
-        dataset: store.DatasetRow,
-        request: WriteRequest,
-        base: Base,
-        staged: Staged,
-        audited: Audited,
+        self, scope: Scope, dataset: store.DatasetRow, request: WriteRequest, staged: Staged, judged: Judged
     ) -> WriteResult:
         """Under the table's lock: make the verdict one over the newest version, and carry it out."""
         with self._tables.exclusive(dataset.location):
@@ -105,11 +126,16 @@ class Writer:
             earlier = self._earlier(scope, dataset, request)
             if earlier is not None:
                 return earlier
-            newest = self._base(scope, dataset)
-            if newest.number != base.number:
-                base, audited = newest, self._audit(dataset, request, newest, staged, audited.batch)
-            if audited.report.passed:
-                return self._publish(scope, dataset, request, base, staged, audited)
+            newest = self._states.head(scope, dataset.noun.name, request.branch)
+            if request.branch == store.MAIN:
+                require_own_head(self._tables, dataset, newest)
+            if newest.number != judged.state.number or newest.files != judged.state.files:
+                judged = self._judge(dataset, request, newest, staged, judged.audited.batch)
+            if request.mode == "delete" and not judged.effect.rows_gone:
+                return _result(dataset, "unchanged", 0, judged, version=newest.number)
+            if judged.audited.report.passed:
+                return self._publish(scope, dataset, request, staged, judged)
+            self._tables.unstage(dataset.location, staged.write_id, REWRITTEN)
             self.publisher.quarantine(
                 scope,
                 dataset,
@@ -117,83 +143,122 @@ class Writer:
                 mode=request.mode,
                 rows=staged.rows,
                 columns=columns_of(staged.schema),
-                report=audited.report,
+                report=judged.audited.report,
                 source=request.source,
                 idempotency_key=request.idempotency_key,
             )
-        return WriteResult(
-            dataset=dataset.noun.name,
-            status="quarantined",
-            rows=staged.rows,
-            report=audited.report,
-            quarantine_id=staged.write_id,
-        )
+        return _result(dataset, "quarantined", staged.rows, judged, quarantine_id=staged.write_id)
 
     def _publish(
-        self,
-        scope: Scope,
-        dataset: store.DatasetRow,
-        request: WriteRequest,
-        base: Base,
-        staged: Staged,
-        audited: Audited,
+        self, scope: Scope, dataset: store.DatasetRow, request: WriteRequest, staged: Staged, judged: Judged
     ) -> WriteResult:
-        schema = resulting_schema(staged.schema, base.schema, request.mode)
-        before = base.snapshot if request.mode == "append" else None
+        with self._database.reading(scope) as tx:
+            row = store.dataset_named(tx, dataset.noun.name)
+        assert row is not None
+        rewritten = () if judged.effect.rewritten is None else judged.effect.rewritten.files
+        files = (*rewritten, *staged.files)
+        gone = judged.effect.removed
         version = DatasetVersion(
             dataset=dataset.noun.name,
-            version=base.number + 1,
+            version=row.last + 1,
+            parent=judged.state.number,
+            branch=request.branch,
             mode=request.mode,
-            rows=staged.rows + (0 if before is None else before.rows),
-            rows_written=staged.rows,
-            size_bytes=staged.size_bytes + (0 if before is None else before.size_bytes),
-            columns=columns_of(schema),
+            rows=judged.state.rows - judged.effect.rows_gone + staged.rows,
+            rows_written=judged.effect.rows_gone if request.mode == "delete" else staged.rows,
+            size_bytes=judged.state.size_bytes
+            - sum(one.size_bytes for one in gone)
+            + sum(one.size_bytes for one in files),
+            columns=columns_of(judged.schema),
             created_at=self._database.clock.now(),
             created_by=scope.actor,
             source=request.source,
-            report=audited.report,
-            profile=audited.profile,
+            report=judged.audited.report,
+            profile=judged.audited.profile,
         )
-        plan = make_plan(version, staged, schema, None if base.version is None else base.version.table_version)
+        plan = make_plan(version, judged.state, judged.schema, files=files, removed=gone, dataset=dataset.noun)
         number = self.publisher.publish(scope, dataset, staged.write_id, plan, request.idempotency_key)
-        return WriteResult(
-            dataset=dataset.noun.name, status="published", rows=staged.rows, report=audited.report, version=number
+        return _result(dataset, "published", version.rows_written, judged, version=number)
+
+    # --- the verdict ------------------------------------------------------------------------------------------
+
+    def _judge(
+        self, dataset: store.DatasetRow, request: WriteRequest, state: State, staged: Staged, profile: Profile
+    ) -> Judged:
+        structure = schema_result(staged.schema, state.schema, request.mode, evolve=request.evolve)
+        schema = resulting_schema(staged.schema, state.schema, request.mode, whole=request.where is None)
+        batch = FileSet(staged.schema, self._tables.staged(dataset.location, staged.write_id), uniform=True)
+        if structure.status == "passed":
+            effect = self._effect(dataset, request, state, staged, batch)
+            whole = self._whole(dataset, state, effect, schema, staged)
+        else:
+            # Of another structure the two cannot be read as one table, so the dataset is looked at without the batch.
+            effect, whole = Effect(), batch
+        if not staged.files:
+            batch = whole
+        results = [structure, *self._check(dataset, request, batch, whole)]
+        report = CheckReport(
+            passed=all(one.status == "passed" or one.severity == "warn" for one in results),
+            rows=staged.rows if staged.files else state.rows - effect.rows_gone,
+            results=results,
         )
+        becomes = self._profile(state, effect, profile, whole) if report.passed else None
+        return Judged(state, effect, schema, Audited(report, becomes, batch=profile))
 
-    def _audit(
-        self, dataset: store.DatasetRow, request: WriteRequest, base: Base, staged: Staged, profile: Profile
-    ) -> Audited:
-        """Run all checks over the batch and the dataset as it would become; where they pass, merge their profiles."""
-        now = self._database.clock.now()
-        structure = schema_result(staged.schema, base.schema, request.mode, evolve=request.evolve)
-        schema = resulting_schema(staged.schema, base.schema, request.mode)
-        batch = FileSet(staged.schema, self._tables.staged(dataset.location, staged.write_id))
-        keep = base.snapshot.files if base.snapshot is not None and request.mode == "append" else ()
-        whole = FileSet(schema, (*keep, *batch.files))
-        # Of another structure the two cannot be read as one table, so the dataset is looked at without the batch.
-        tables = {BATCH: batch, DATASET: whole if structure.status == "passed" else batch}
-        columns = columns_of(staged.schema)
+    def _effect(
+        self, dataset: store.DatasetRow, request: WriteRequest, state: State, staged: Staged, batch: FileSet
+    ) -> Effect:
+        """What the write does to the files that are there."""
+        partition_by = dataset.noun.partition_by
+        location, write_id = dataset.location, staged.write_id
+        if request.mode == "merge":
+            key = request.on or tuple(dataset.noun.key)
+            check_key_columns(staged.schema, key)
+            return self._rewriter.replace_by_key(location, write_id, state, batch, key, partition_by)
+        if request.where is not None:
+            if request.mode == "overwrite":
+                self._require_all_match(batch, request.where)
+            return self._rewriter.delete(location, write_id, state, request.where, partition_by)
+        return self._rewriter.overwrite(state) if request.mode == "overwrite" else Effect()
+
+    def _require_all_match(self, batch: FileSet, where: str) -> None:
+        with self._open_session({DATASET: batch}) as session:
+            session.check_condition(DATASET, where)
+            outside = session.one(f"SELECT count(*) AS n FROM {DATASET} WHERE ({where}\n) IS NOT TRUE")["n"]
+        if outside:
+            raise InvalidInput(
+                f"{outside} of the new rows do not meet the condition of the rows that they replace",
+                code="dataset.overwrite_outside",
+                hint="leave them out, or widen the condition",
+            )
+
+    def _whole(
+        self, dataset: store.DatasetRow, state: State, effect: Effect, schema: pa.Schema, staged: Staged
+    ) -> FileSet:
+        """The dataset as it would become."""
+        gone = effect.removed_names
+        kept = [one for one in state.files if one.name not in gone]
+        again = () if effect.rewritten is None else effect.rewritten.files
+        new = [one.as_held for one in (*again, *staged.files)]
+        aside = self._tables.staged_paths(dataset.location, staged.write_id, [one.name for one in new])
+        return file_set(schema, (*self._tables.paths(dataset.location, kept), *aside), (*kept, *new))
+
+    def _check(
+        self, dataset: store.DatasetRow, request: WriteRequest, batch: FileSet, whole: FileSet
+    ) -> list[CheckResult]:
+        """The results of all checks over the batch and the dataset as it would become."""
+        columns = columns_of(batch.schema)
         checks = [*implied_by_key(dataset.noun.key, {one.name: one.type for one in columns}), *request.checks]
-        with self._open_session(tables) as session:
-            results = [structure, *run_checks(session, checks, columns, now)]
-        passed = all(one.status == "passed" or one.severity == "warn" for one in results)
-        report = CheckReport(passed=passed, rows=staged.rows, results=results)
-        merged = self._merged(base, profile, whole) if passed and keep else profile
-        return Audited(report, merged if passed else None, batch=profile)
+        with self._open_session({BATCH: batch, DATASET: whole}) as session:
+            return run_checks(session, checks, columns, self._database.clock.now())
 
-    def _merged(self, base: Base, batch: Profile, whole: FileSet) -> Profile:
-        """The profile of the dataset with the batch in it, from what both say of themselves."""
-        before = None if base.version is None else base.version.noun.profile
+    def _profile(self, state: State, effect: Effect, batch: Profile, whole: FileSet) -> Profile:
+        """The profile of the dataset as it would become, from what both say of themselves where rows only come."""
+        if not state.files or len(effect.removed) == len(state.files) and effect.rewritten is None and batch.rows:
+            return batch
+        before = None if state.version is None or effect.removed else state.version.noun.profile
         merged = None if before is None else merge_profiles(before, batch)
         return merged or profile_of(whole.schema, scan(whole, whole.schema.names))
-
-    def _base(self, scope: Scope, dataset: store.DatasetRow) -> Base:
-        with self._database.reading(scope) as tx:
-            row = store.dataset_named(tx, dataset.noun.name)
-            newest = None if row is None or row.noun.latest == 0 else store.version_row(tx, row, row.noun.latest)
-        if newest is None:
-            return Base()
-        return Base(newest, self._tables.snapshot(dataset.location, newest.table_version))
 
     def _earlier(self, scope: Scope, dataset: store.DatasetRow, request: WriteRequest) -> WriteResult | None:
         """The result of the write that had this idempotency key before."""
@@ -216,3 +281,50 @@ class Writer:
     def _is_recorded(self, scope: Scope, write_id: str) -> bool:
         with self._database.reading(scope) as tx:
             return store.write_row(tx, write_id) is not None
+
+
+def require_writable(dataset: store.DatasetRow, branch: str) -> None:
+    """Raise Conflict for a dataset that is read from a folder of somebody else's, NotFound for a missing branch."""
+    if dataset.noun.origin:
+        raise Conflict(
+            f"dataset '{dataset.noun.name}' is read in place from {dataset.noun.origin}, whose owner writes it",
+            code="dataset.read_in_place",
+            hint="take new versions over with `modelyard dataset sync`, or import the table to write to a copy",
+        )
+    if branch != store.MAIN and branch not in dataset.noun.branches:
+        raise NotFound(
+            f"dataset '{dataset.noun.name}' has no branch {branch[:128]!a}",
+            code="dataset.branch_not_found",
+            hint=f"make it with `modelyard dataset branch {dataset.noun.name} BRANCH`",
+        )
+
+
+def require_own_head(tables: TableStore, dataset: store.DatasetRow, newest: State) -> None:
+    """Raise Conflict where something else added to the table's log after the newest version."""
+    found = tables.head(dataset.location, newest.table_version)
+    if found != newest.table_version:
+        raise Conflict(
+            f"the table of dataset '{dataset.noun.name}' was written to by something else: its log is at {found}",
+            code="dataset.foreign_commits",
+            hint=f"check and take over what was written with `modelyard dataset sync {dataset.noun.name}`",
+        )
+
+
+def _result(
+    dataset: store.DatasetRow,
+    status: WriteStatus,
+    rows: int,
+    judged: Judged,
+    *,
+    version: int | None = None,
+    quarantine_id: str | None = None,
+) -> WriteResult:
+    report = judged.audited.report
+    return WriteResult(
+        dataset=dataset.noun.name,
+        status=status,
+        rows=rows,
+        report=report,
+        version=version,
+        quarantine_id=quarantine_id,
+    )
