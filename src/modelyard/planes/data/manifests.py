@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Sequence
+from datetime import datetime
 from typing import NamedTuple
 
 import msgspec
-from sqlalchemy import Column, String, Table, Text, select
+from sqlalchemy import Column, String, Table, Text, or_, select
 
 from modelyard.engines.tables.base import DataFile
-from modelyard.kernel.database import Transaction, insert_missing, metadata
+from modelyard.kernel.database import Instant, Transaction, insert_missing, metadata
 from modelyard.kernel.ids import new_id
 
 FILES_MAX = 1_000
@@ -28,6 +29,8 @@ manifests = Table(
     Column("dataset_id", String(32), nullable=False, index=True),
     # A JSON list of files, decoded by the type that it is wanted in.
     Column("files", Text, nullable=False),
+    # Since when no version names it; its files go a while after that.
+    Column("unneeded_since", Instant),
 )
 schemas = Table(
     "dataset_schemas",
@@ -129,13 +132,27 @@ def schema_of(tx: Transaction, dataset_id: str, digest: str) -> str:
     return found
 
 
-def ids_of(tx: Transaction, dataset_id: str) -> set[str]:
-    """All manifests of a dataset."""
-    return {row.id for row in tx.all(select(manifests.c.id).where(manifests.c.dataset_id == dataset_id))}
+def mark_unneeded(tx: Transaction, dataset_id: str, needed: Collection[str]) -> None:
+    """Note since when manifests that no version names are not named."""
+    rows = tx.all(select(manifests.c.id, manifests.c.unneeded_since).where(manifests.c.dataset_id == dataset_id))
+    _mark(tx, [row.id for row in rows if row.id not in needed and row.unneeded_since is None], tx.now)
+    _mark(tx, [row.id for row in rows if row.id in needed and row.unneeded_since is not None], None)
 
 
-def delete(tx: Transaction, ids: Collection[str]) -> None:
-    """Remove manifests that no version names."""
-    listed = sorted(ids)
-    for at in range(0, len(listed), _IDS_AT_ONCE):
-        tx.execute(manifests.delete().where(manifests.c.id.in_(listed[at : at + _IDS_AT_ONCE])))
+def _mark(tx: Transaction, ids: Sequence[str], since: datetime | None) -> None:
+    for at in range(0, len(ids), _IDS_AT_ONCE):
+        chosen = manifests.c.id.in_(ids[at : at + _IDS_AT_ONCE])
+        tx.execute(manifests.update().where(chosen).values(unneeded_since=since))
+
+
+def names_live(tx: Transaction, dataset_id: str, before: datetime) -> set[str]:
+    """The files of all manifests that some version named after the instant."""
+    recent = or_(manifests.c.unneeded_since.is_(None), manifests.c.unneeded_since > before)
+    rows = tx.all(select(manifests.c.files).where(manifests.c.dataset_id == dataset_id, recent))
+    return {one.name for row in rows for one in _DECODER.decode(row.files)}
+
+
+def delete_unneeded(tx: Transaction, dataset_id: str, before: datetime) -> None:
+    """Remove manifests that no version named since the instant."""
+    old = manifests.c.unneeded_since <= before
+    tx.execute(manifests.delete().where(manifests.c.dataset_id == dataset_id, old))

@@ -7,8 +7,8 @@ from alembic import op
 
 import modelyard.kernel.schema
 
-revision = "0002"
-down_revision = "0001"
+revision = "0003"
+down_revision = "0002"
 branch_labels = None
 depends_on = None
 
@@ -31,6 +31,7 @@ def upgrade() -> None:
         sa.Column("id", sa.String(length=32), nullable=False),
         sa.Column("dataset_id", sa.String(length=32), nullable=False),
         sa.Column("files", sa.Text(), nullable=False),
+        sa.Column("unneeded_since", modelyard.kernel.schema.Instant(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_dataset_manifests")),
     )
     with op.batch_alter_table("dataset_manifests", schema=None) as batch_op:
