@@ -222,6 +222,8 @@ def scan(table: FileSet, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     import pyarrow as pa  # heavy: imported late
     import pyarrow.dataset as ds  # heavy: imported late
 
+    if not table.files:
+        return
     options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
     kind = ds.ParquetFileFormat(default_fragment_scan_options=options)
     try:

@@ -254,7 +254,7 @@ class Writer:
 
     def _profile(self, state: State, effect: Effect, batch: Profile, whole: FileSet) -> Profile:
         """The profile of the dataset as it would become, from what both say of themselves where rows only come."""
-        if not state.files or len(effect.removed) == len(state.files) and effect.rewritten is None and batch.rows:
+        if not state.files or (len(effect.removed) == len(state.files) and effect.rewritten is None and batch.rows):
             return batch
         before = None if state.version is None or effect.removed else state.version.noun.profile
         merged = None if before is None else merge_profiles(before, batch)
