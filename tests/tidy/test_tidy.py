@@ -32,7 +32,7 @@ LAZY_HEAVY = {
     "cryptography",
     "model_signing",
     "alembic", "cloudpickle", "deltalake", "duckdb", "mlflow", "numpy", "onnx", "onnxruntime", "pandas", "polars",
-    "psutil", "pyarrow", "sklearn", "sqlglot", "rich", "scipy", "yaml", "jinja2", "uvicorn",
+    "psutil", "pyarrow", "markdown_it", "sklearn", "sqlglot", "rich", "scipy", "yaml", "jinja2", "uvicorn",
 }  # fmt: skip
 LAZY_OWN_ALLOWED = {
     ("sdk/client.py", "modelyard.sdk.embedded"),

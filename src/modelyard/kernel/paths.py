@@ -25,6 +25,11 @@ DEPTH_MAX = 64
 
 _DRIVE = re.compile(r"^[A-Za-z]:")
 _ENCODED = re.compile(r"%([0-9A-Fa-f]{2})")
+# `mlflow.log_image` names its files so. What follows the signs are digits of a number or a UUID; whoever decodes them
+# once more gets an odd name below the same directory, never a way out of it.
+_IMAGE_END = re.compile(
+    r"%step%-?\d{1,19}%timestamp%\d{1,19}%[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?:%compressed)?\.[a-z]{3,5}\Z"
+)
 _ENCODED_FORBIDDEN = frozenset(b"./\\%;~:")
 _INVISIBLE = frozenset("\u061c\u200b\u200e\u200f\u2028\u2029\ufeff") | {
     chr(code) for start, end in ((0x202A, 0x202E), (0x2060, 0x2069)) for code in range(start, end + 1)
@@ -52,7 +57,7 @@ def safe_relative(text: str) -> PurePosixPath:
         _refuse(text, "it starts with '~'")
     if _DRIVE.match(text):
         _refuse(text, "it starts with a drive letter")
-    for match in _ENCODED.finditer(text):
+    for match in _ENCODED.finditer(_IMAGE_END.sub("", text)):
         byte = int(match[1], 16)
         if byte < 0x20 or byte >= 0x7F or byte in _ENCODED_FORBIDDEN:
             _refuse(text, f"it is still encoded: '{match[0]}'")

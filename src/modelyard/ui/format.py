@@ -138,6 +138,14 @@ def cell(value: object) -> str:
     return str(value)
 
 
+def numeric(text: str) -> bool:
+    """Whether a text is a plain number, so that a column of such lines up on the right."""
+    try:
+        return len(text) < 32 and math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
 def percent(share: float | None, digits: int = 1) -> str:
     """A share of one as per cent: `12.5 %`."""
     if share is None or not math.isfinite(share):

@@ -22,6 +22,7 @@ from modelyard.ui.assets import asset_url
 from modelyard.ui.events import sentence
 from modelyard.ui.frame import Screen
 from modelyard.ui.graph import draw
+from modelyard.ui.markdown import markdown
 from modelyard.ui.series import sparkline
 
 _ID = re.compile(r"\b[0-9a-f]{32}\b")
@@ -89,11 +90,17 @@ class Visit(Struct, frozen=True, kw_only=True):
         """The address of a path in this visit's project."""
         return project_path(self.project, path)
 
-    def with_query(self, **changes: str | int | None) -> str:
-        """This address with some query parameters changed; None or empty takes one away."""
+    def with_query(self, **changes: str | int | Sequence[str] | None) -> str:
+        """This address with some query parameters changed; None or empty takes one away, a list gives several."""
         kept = [(key, value) for key, value in self.query if key not in changes]
-        kept += [(key, str(value)) for key, value in changes.items() if value not in (None, "")]
+        for key, value in changes.items():
+            several = [str(value)] if isinstance(value, str | int) else value or ()
+            kept += [(key, one) for one in several if one]
         return self.to(self.path) + (f"?{urlencode(kept)}" if kept else "")
+
+    def all(self, key: str) -> list[str]:
+        """The values of a query parameter of this address."""
+        return [value for name, value in self.query if name == key]
 
     def may(self, action: str) -> bool:
         """Whether the visitor may do the action; buttons that would be refused are not shown."""
@@ -140,6 +147,7 @@ def environment() -> Environment:
         number=formats.number,
         measure=formats.measure,
         actor=formats.actor,
+        numeric=formats.numeric,
         percent=formats.percent,
         money=formats.money,
         cell=formats.cell,
@@ -149,6 +157,7 @@ def environment() -> Environment:
         tone=formats.tone,
         words=formats.words,
         prose=_prose,
+        markdown=markdown,
         urn_href=urns.address_of,
         urn_label=urns.label_of,
         urn_kind=urns.kind_of,

@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from modelyard.kernel.auth import Action
-from modelyard.kernel.errors import Problem
 from modelyard.kernel.events import Event
 from modelyard.kernel.lineage import TimedEdge
 from modelyard.types import data, jobs, monitoring, registry, serving, tracking
@@ -25,7 +24,6 @@ from modelyard.ui.views import jobs as job_views
 from modelyard.ui.views import lineage as lineage_views
 from modelyard.ui.views import models as model_views
 from modelyard.ui.views import monitors as monitor_views
-from modelyard.ui.views import runs as run_views
 
 DROP = "AUC 0.671 in June 2013 is below 0.705 (baseline 0.735 less 0.03), surely: at most 0.682 with 95 % confidence"
 NOW = datetime(2026, 11, 24, 9, 30, tzinfo=UTC)
@@ -149,19 +147,6 @@ EXPERIMENT = tracking.Experiment(
 )
 
 
-def curve(number: int, key: str) -> tracking.Series:
-    noise = random.Random(f"{number}{key}")
-    steps = list(range(0, 120, 2))
-    floor, start = (0.47 - 0.01 * number, 0.69) if "loss" in key else (0.68 + 0.015 * number, 0.5)
-    values = [floor + (start - floor) * math.exp(-step / (18 + 4 * number)) + noise.gauss(0, 0.003) for step in steps]
-    return tracking.Series(
-        run_id=RUN_IDS[number], key=key, steps=steps, timestamps_ms=steps, values=list(values), total=len(steps)
-    )
-
-
-HISTORIES = {(RUN_IDS[n], key): curve(n, key) for n in range(5) for key in ("train_loss", "valid_loss", "valid_auc")}
-
-
 def home_screen() -> Screen:
     needs = home_views.ordered(
         [
@@ -208,60 +193,6 @@ def home_screen() -> Screen:
     )
     return home_views.Home(
         frame=Frame(title="Home", section="home"), needs=needs, tallies=tallies, events=EVENTS, fresh=False
-    )
-
-
-def runs_screen() -> Screen:
-    offered = run_views.choices(RUNS, None)
-    chosen = [choice for choice in offered if choice.chosen]
-    return run_views.Runs(
-        frame=Frame(title="Runs", section="runs"),
-        rows=tuple(run_views.row(one, "flight-delays", chosen) for one in RUNS),
-        head=run_views.heads(chosen),
-        choices=offered,
-        order="metrics.auc DESC",
-        filter="",
-        url="http://127.0.0.1:5800",
-    )
-
-
-def run_screen(tab: str = "overview") -> Screen:
-    one = run(4)
-    path = f"/runs/{one.id}"
-    artifacts = (
-        tracking.Artifact(path="model", is_dir=True),
-        tracking.Artifact(path="importance.png", size_bytes=48_213, digest=DIGEST),
-    )
-    return run_views.RunPage(
-        frame=Frame(
-            title=one.name,
-            section="runs",
-            kind="run",
-            state=one.status,
-            owner="anna",
-            at=one.started_at,
-            crumbs=(Crumb("Runs", "/runs"), Crumb("flight-delays", "/runs?experiment=1")),
-            tabs=tabs(
-                path, tab, [("overview", "Overview", None), ("artifacts", "Artifacts", None), ("tags", "Tags", 3)]
-            ),
-            rail=rail("run:" + one.id, f"modelyard run show {one.id}"),
-        ),
-        run=one,
-        tab=tab,
-        duration_s=run_views.duration_of(one),
-        charts=run_views.metric_charts([one], {k: v for k, v in HISTORIES.items() if k[0] == one.id}, linked=False),
-        artifacts=artifacts,
-        download=f"/api/runs/{one.id}/artifacts/",
-    )
-
-
-def compare_screen() -> Screen:
-    chosen = [run(4), run(3), run(1), run(0)]
-    return run_views.Compare(
-        frame=Frame(title="Compare 4 runs", section="runs", crumbs=(Crumb("Runs", "/runs"),)),
-        runs=tuple(chosen),
-        groups=run_views.groups(chosen, everything=False),
-        charts=run_views.metric_charts(chosen, HISTORIES, linked=True),
     )
 
 
@@ -1128,24 +1059,9 @@ def experiments_screen() -> Screen:
     )
 
 
-def wrong_filter_screen() -> Screen:
-    problem = Problem(
-        status=400, title="InvalidInput", detail="'>>>' is no comparison", code="filter.invalid", hint="use `>`"
-    )
-    return run_views.Runs(
-        frame=Frame(title="Runs", section="runs"), rows=(), filter="metrics.auc >>> 1", problem=problem
-    )
-
-
 SCREENS: dict[str, tuple[str, str, Screen]] = {
     "home": ("/", "home.html", home_screen()),
     "experiments": ("/experiments", "experiments.html", experiments_screen()),
-    "runs": ("/runs", "runs.html", runs_screen()),
-    "runs-wrong-filter": ("/runs", "runs.html", wrong_filter_screen()),
-    "run": ("/runs/x", "run.html", run_screen()),
-    "run-artifacts": ("/runs/x", "run.html", run_screen("artifacts")),
-    "run-tags": ("/runs/x", "run.html", run_screen("tags")),
-    "compare": ("/compare", "compare.html", compare_screen()),
     "datasets": ("/datasets", "datasets.html", datasets_screen()),
     **{f"dataset-{tab}": ("/datasets/flights", "dataset.html", dataset_screen(tab)) for tab in dataset_views.TABS},
     "quarantine": ("/datasets/flights/quarantine/x", "quarantine.html", quarantine_screen()),

@@ -11,6 +11,7 @@ from modelyard.ui.views import automation as automation_views
 from modelyard.ui.views import cost as cost_views
 from modelyard.ui.views import features as feature_views
 from modelyard.ui.views import pipelines as pipeline_views
+from unit.ui import samples_runs
 from unit.ui.samples import JOB_ID, NOW, RUN_IDS, SCREENS, ago, decision, rail
 
 VIEW = features.FeatureView(
@@ -299,6 +300,7 @@ def cost_screen() -> Screen:
 
 ALL_SCREENS: dict[str, tuple[str, str, Screen]] = {
     **SCREENS,
+    **samples_runs.SCREENS,
     "features": (
         "/features",
         "feature_views.html",

@@ -9,10 +9,15 @@ import msgspec
 import pytest
 
 from modelyard.kernel.errors import Problem
+from modelyard.types import tracking
 from modelyard.ui.frame import Frame
+from modelyard.ui.previews import Preview
 from modelyard.ui.problems import problem_page, wants_page
 from modelyard.ui.render import TEMPLATES, render, render_alone
-from modelyard.ui.views import home, runs
+from modelyard.ui.views import columns, home, runs
+from modelyard.ui.views.compare import Compare, Compared, DiffLine, Group, TextDiff
+from modelyard.ui.views.run import RunPage
+from modelyard.ui.views.run_query import Query
 from unit.ui import samples
 from unit.ui.samples_build import ALL_SCREENS
 
@@ -25,6 +30,7 @@ class Page(HTMLParser):
     def __init__(self, text: str) -> None:
         super().__init__()
         self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.in_labels: list[dict[str, str | None]] = []
         self.problems: list[str] = []
         self._open: list[str] = []
         self.feed(text)
@@ -33,6 +39,8 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, dict(attrs)))
+        if "label" in self._open:
+            self.in_labels.append(self.elements[-1][1])
         if tag not in VOID:
             self._open.append(tag)
 
@@ -67,8 +75,12 @@ def test_nothing_inline_that_the_content_security_policy_forbids(name: str) -> N
     assert all(not key.startswith("on") for _, attributes in page.elements for key in attributes)
     assert page.all("style") == []
     assert all(attributes.get("src") for attributes in page.all("script"))
-    for tag, key in (("script", "src"), ("link", "href"), ("use", "href"), ("img", "src")):
+    for tag, key in (("script", "src"), ("link", "href"), ("use", "href")):
         assert all((attributes.get(key) or "").startswith("/static/") for attributes in page.all(tag)), tag
+    for tag in ("img", "iframe", "audio", "video"):
+        assert all((attributes.get("src") or "").startswith("/runs/") for attributes in page.all(tag)), tag
+    # What a run wrote may run scripts only where it has no origin.
+    assert all(attributes.get("sandbox") == "allow-scripts" for attributes in page.all("iframe"))
 
 
 @every_page
@@ -85,12 +97,11 @@ def test_ids_are_unique_and_fields_have_labels(name: str) -> None:
     ids = [attributes["id"] for _, attributes in page.elements if attributes.get("id")]
     assert len(ids) == len(set(ids))
     labelled = {attributes.get("for") for attributes in page.all("label")}
-    wrapped = re.findall(r"<label>\s*<input[^>]*>", PAGES[name])
     for tag in ("input", "select", "textarea"):
         for attributes in page.all(tag):
             named = attributes.get("id") in labelled or attributes.get("aria-label")
             hidden = attributes.get("type") == "hidden"
-            in_label = any(f'value="{attributes.get("value")}"' in text for text in wrapped)
+            in_label = any(attributes is one for one in page.in_labels)
             assert named or hidden or in_label, attributes
 
 
@@ -110,7 +121,7 @@ def test_tables_have_captions_and_scopes(name: str) -> None:
 
 @every_page
 def test_no_value_is_left_unformatted(name: str) -> None:
-    visible = re.sub(r'data-chart="[^"]*"', "", PAGES[name])
+    visible = re.sub(r'data-(chart|plot)="[^"]*"', "", PAGES[name])
     visible = re.sub(r"<[^>]+>", " ", visible)
     assert not re.search(r"\bNone\b|\bUndefined\b|\{\{|\}\}|datetime\.", visible)
     assert not re.search(r"\d\.\d{7,}", visible), "a number with needless digits"
@@ -134,17 +145,40 @@ def test_a_screen_travels_as_json(name: str) -> None:
 def test_what_people_named_is_escaped() -> None:
     evil = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
     run = msgspec.structs.replace(samples.run(0), name=evil, params={evil: evil}, tags={evil: evil})
-    choices = runs.choices([run], [f"params.{evil}", f"tags.{evil}"])
+    shown = columns.chosen([f"params.{evil}", f"tags.{evil}", f"metrics.{evil}"], ())
+    query = Query(text=evil, filter=evil, order=evil, metric=evil, group=(f"params.{evil}",))
+    group = tracking.RunGroup(values=(evil,), runs=1)
     table = runs.Runs(
         frame=Frame(title=evil, section="runs", about=evil, owner=evil),
-        rows=(runs.row(run, evil, choices),),
-        head=runs.heads(choices),
-        choices=choices,
-        filter=evil,
-        order=evil,
+        query=query,
+        rows=(runs.row(run, evil, shown),),
+        groups=(runs.GroupRow(group=group, token=evil, filter=evil),),
+        columns=shown,
+        keys=shown,
+        groupable=shown,
     )
-    one = runs.RunPage(frame=Frame(title=evil, section="runs"), run=run, tab="tags", duration_s=1.0)
-    for template, screen in (("runs.html", table), ("run.html", one)):
+    plot = runs.Plot(runs=(runs.dot(run, shown, query.group),), columns=shown)
+    drawn = msgspec.structs.replace(
+        table, query=msgspec.structs.replace(query, view="charts"), plot=plot, charts=runs.sections(
+            [tracking.Key(kind="metric", name=evil, runs=1)]
+        )[0],
+    )  # fmt: skip
+    one = RunPage(
+        frame=Frame(title=evil, section="runs"), run=run, tab="overview", duration_s=1.0, note=evil,
+        tags=((evil, evil),), parent=run, children=(run,), metrics=(tracking.Metric(key=evil, value=1.0),),
+    )  # fmt: skip
+    files = msgspec.structs.replace(
+        one, tab="artifacts", folder=evil, artifacts=(tracking.Artifact(path=evil, size_bytes=1, digest="0" * 64),),
+        shown=Preview(path=evil, kind="table", size_bytes=1, digest=evil, head=(evil,), rows=((evil,),), note=evil),
+    )  # fmt: skip
+    side = Compare(
+        frame=Frame(title=evil, section="runs"), runs=(run, run), plot=plot,
+        groups=(Group(name=evil, rows=(Compared(name=evil, values=(evil, None)),), equal=0),),
+        diffs=(TextDiff(name=evil, before=evil, after=evil, lines=(DiffLine("added", evil),)),),
+    )  # fmt: skip
+    for template, screen in (
+        ("runs.html", table), ("runs.html", drawn), ("run.html", one), ("run.html", files), ("compare.html", side),
+    ):  # fmt: skip
         text = render(template, screen, samples.visit("/runs", ("filter", evil)))
         assert "<script>alert" not in text
         assert "<img" not in text

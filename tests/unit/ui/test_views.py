@@ -9,68 +9,14 @@ import pytest
 
 from modelyard.kernel.lineage import TimedEdge
 from modelyard.types import registry, serving
-from modelyard.types import tracking as tracking_nouns
 from modelyard.ui import urns
 from modelyard.ui.events import sentence
 from modelyard.ui.frame import tabs, ties_of
 from modelyard.ui.render import Visit
-from modelyard.ui.views import datasets, endpoints, home, jobs, lineage, models, monitors, runs
+from modelyard.ui.views import datasets, endpoints, home, jobs, lineage, models, monitors
 from unit.ui import samples
 
 NOW = samples.NOW
-
-
-# --- runs -----------------------------------------------------------------------------------------------------------
-
-
-def test_columns_begin_with_metrics_and_the_params_that_differ() -> None:
-    chosen = [choice.key for choice in runs.choices(samples.RUNS, None) if choice.chosen]
-    assert chosen[0] == "metrics.auc"
-    assert "params.learning_rate" in chosen
-    assert "params.seed" not in chosen
-
-
-def test_chosen_columns_are_those_of_the_address() -> None:
-    offered = runs.choices(samples.RUNS, ["params.seed", "tags.purpose", "metrics.unknown"])
-    assert [choice.key for choice in offered if choice.chosen] == ["params.seed", "tags.purpose"]
-
-
-def test_odd_names_are_quoted_in_the_order_grammar() -> None:
-    odd = runs.Choice(key="metrics.val loss", kind="metric", name="val loss", chosen=True)
-    assert runs.heads([odd])[0].sort == "metrics.`val loss`"
-
-
-def test_comparison_shows_what_differs_and_counts_the_rest() -> None:
-    metrics, params, _ = runs.groups([samples.run(4), samples.run(0)], everything=False)
-    assert [row.name for row in params.rows] == ["learning_rate", "max_leaf_nodes", "model"]
-    assert params.equal == 1
-    best = {row.name: row.best for row in metrics.rows}
-    assert best["auc"] == 0
-    assert best["log_loss"] == 0, "less loss is better, and run 4 has less"
-    runs_of = [tracking_nouns.Metric(key=key, value=value) for key, value in (("f1_score", 0.9), ("fit_s", 0.9))]
-    better = msgspec.structs.replace(samples.run(0), metrics=runs_of)
-    worse = msgspec.structs.replace(better, metrics=[msgspec.structs.replace(one, value=0.1) for one in runs_of])
-    rows = runs.groups([worse, better], everything=False)[0].rows
-    assert {row.name: row.best for row in rows} == {"f1_score": 1, "fit_s": 0}
-
-
-def test_comparison_can_show_everything() -> None:
-    groups = runs.groups([samples.run(4), samples.run(0)], everything=True)
-    assert "seed" in [row.name for row in groups[1].rows]
-
-
-def test_a_metric_logged_once_is_no_line() -> None:
-    once = tracking_nouns.Series(run_id="a", key="auc", steps=[0], timestamps_ms=[0], values=[0.7], total=1)
-    assert runs.metric_charts([samples.run(0)], {(samples.run(0).id, "auc"): once}, linked=False) == ()
-
-
-def test_a_metric_without_steps_is_drawn_in_the_order_of_logging() -> None:
-    flat = tracking_nouns.Series(
-        run_id="a", key="m", steps=[0, 0, 0], timestamps_ms=[1, 2, 3], values=[3.0, 1.0, 2.0], total=3
-    )
-    line = runs.line(flat, "m")
-    assert line.xs == (0, 1, 2)
-    assert line.ys == (3.0, 1.0, 2.0)
 
 
 # --- models ---------------------------------------------------------------------------------------------------------

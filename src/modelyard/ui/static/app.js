@@ -50,21 +50,7 @@
     else if (target.hasAttribute("data-close")) target.closest("dialog")?.close();
   });
 
-  // Rows are chosen by checkbox; the compare link follows the choice.
-  function reflectChoice() {
-    const link = document.querySelector("[data-compare]");
-    if (!link) return;
-    const chosen = [...document.querySelectorAll("input[data-choose]:checked")];
-    for (const box of document.querySelectorAll("input[data-choose]"))
-      box.closest("tr").setAttribute("aria-selected", String(box.checked));
-    const enough = chosen.length >= 2;
-    link.setAttribute("aria-disabled", String(!enough));
-    link.textContent = chosen.length ? `Compare ${chosen.length}` : "Compare";
-    if (enough) link.href = `${link.dataset.compare}?runs=${chosen.map((box) => box.value).join(",")}`;
-    else link.removeAttribute("href");
-  }
   document.addEventListener("change", (event) => {
-    if (event.target.matches("input[data-choose]")) reflectChoice();
     if (event.target.matches("select[data-go]")) location.href = event.target.value;
   });
 
@@ -88,7 +74,6 @@
       String(getSelection()).length > 0;
     if (busy) event.preventDefault();
   });
-  document.addEventListener("htmx:afterSettle", reflectChoice);
 
   // Ages grow while a page stays open.
   const units = [[60, 1, "s"], [3600, 60, "min"], [86400, 3600, "h"], [5184000, 86400, "d"]];
@@ -113,5 +98,4 @@
   document.addEventListener("htmx:afterSettle", centreGraphs);
 
   centreGraphs();
-  reflectChoice();
 })();

@@ -6,7 +6,9 @@ from typing import Any
 
 from modelyard.ui import assets
 from modelyard.ui.views import (
+    artifacts,
     automation,
+    compare,
     cost,
     datasets,
     endpoints,
@@ -19,6 +21,8 @@ from modelyard.ui.views import (
     models,
     monitors,
     pipelines,
+    run,
+    run_actions,
     runs,
     signin,
 )
@@ -31,6 +35,10 @@ ROUTES: list[Any] = [
     *features.ROUTES,
     *experiments.ROUTES,
     *runs.ROUTES,
+    *run.ROUTES,
+    *run_actions.ROUTES,
+    *artifacts.ROUTES,
+    *compare.ROUTES,
     *pipelines.ROUTES,
     *jobs.ROUTES,
     *models.ROUTES,

@@ -1,170 +1,121 @@
-"""Runs: the table with its filter and chosen columns, one run, and several side by side."""
+"""Runs as a table, in groups, as charts, as parallel coordinates and as a scatter plot. The address is the state."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
-from typing import Any
-from urllib.parse import quote
+from collections.abc import Sequence
+from typing import Annotated, Any
 
-from litestar.background_tasks import BackgroundTask
-from litestar.response import Stream
+from litestar.params import Parameter
 from msgspec import Struct
+from msgspec.structs import replace
 
-from modelyard.kernel.auth import Action, Scope
-from modelyard.kernel.database import Database
+from modelyard.kernel.auth import Scope
 from modelyard.kernel.errors import InvalidInput, Problem, to_problem
-from modelyard.kernel.routing import get
 from modelyard.kernel.settings import Settings
-from modelyard.planes.tracking import Owner, Tracking
-from modelyard.types import tracking as nouns
-from modelyard.types.tracking import Artifact, Experiment, Run
-from modelyard.ui.frame import Crumb, Frame, Screen, rail, tabs
+from modelyard.planes.tracking import Tracking, page_offset, page_token
+from modelyard.types.tracking import Experiment, Key, Run, RunGroup
+from modelyard.ui.frame import Crumb, Frame, Screen
 from modelyard.ui.page import page as ui_page
-from modelyard.ui.series import POINTS_MAX, Chart, Series, series
+from modelyard.ui.views import columns
+from modelyard.ui.views.columns import Column, Value
+from modelyard.ui.views.run_query import (
+    DRAWN,
+    PARENT,
+    SIZES,
+    VIEWS,
+    Query,
+    joined,
+    of_group,
+    quoted,
+    token_of,
+    values_of_token,
+)
 
-COLUMNS_DEFAULT = 5
-SHOWN = 50
-CHARTS_MAX = 24
-PIECE_BYTES = 256 * 1024
-COMPARED_MAX = 8
-_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
-_LOWER_IS_BETTER = ("loss", "error", "mse", "mae", "brier", "latency", "_time")
-_DURATIONS = ("_ms", "_s")
-Value = float | str | None
-
-
-class Choice(Struct, frozen=True, kw_only=True):
-    """A column that the table can show: `metrics.auc`, `params.depth`, `tags.team`."""
-
-    key: str
-    kind: str
-    name: str
-    chosen: bool
-
-
-class Head(Struct, frozen=True, kw_only=True):
-    """The head of a chosen column, with what orders by it in MLflow's grammar."""
-
-    label: str
-    kind: str
-    sort: str
+GROUPS_SHOWN = 100
+OPENED_SHOWN = 50
+OPENED_MAX = 20
+CHARTS_SHOWN = 36
+PLOTTED_MAX = 1_000
+PICKER_SHOWN = 60
+COUNTED_MAX = 10_000
 
 
 class RunRow(Struct, frozen=True, kw_only=True):
-    """A run with the values of the chosen columns."""
+    """A run with the values of the chosen columns. `children` counts the runs nested in it, `depth` how deep it is."""
 
     run: Run
     experiment: str
     duration_s: float | None
     values: tuple[Value, ...]
+    children: int = 0
+    depth: int = 0
+    open: bool = False
+
+
+class GroupRow(Struct, frozen=True, kw_only=True):
+    """A group of runs, with its first runs where it is open. `token` names it in the address."""
+
+    group: RunGroup
+    token: str
+    open: bool = False
+    rows: tuple[RunRow, ...] = ()
+    filter: str = ""
+    experiment: str = ""
+
+
+class ChartKey(Struct, frozen=True, kw_only=True):
+    """The charts of one section: the part of their names before the first slash."""
+
+    section: str
+    keys: tuple[str, ...]
+    open: bool = True
+
+
+class Dot(Struct, frozen=True, kw_only=True):
+    """A run as a line or point of a plot."""
+
+    id: str
+    name: str
+    state: str
+    values: tuple[Value, ...] = ()
+    group: str = ""
+
+
+class Plot(Struct, frozen=True, kw_only=True):
+    """What the plots draw: runs, with the values of some columns."""
+
+    runs: tuple[Dot, ...]
+    columns: tuple[Column, ...] = ()
+    colour: str = ""
 
 
 class Runs(Screen, frozen=True, kw_only=True):
-    """The table. `problem` says what is wrong with the filter or the order."""
+    """The page of runs. `problem` says what is wrong with the filter or the order; `total` is counted up to 10,000."""
 
-    rows: tuple[RunRow, ...]
-    head: tuple[Head, ...] = ()
-    choices: tuple[Choice, ...] = ()
+    query: Query
+    rows: tuple[RunRow, ...] = ()
+    groups: tuple[GroupRow, ...] = ()
+    columns: tuple[Column, ...] = ()
+    keys: tuple[Column, ...] = ()
+    groupable: tuple[Column, ...] = ()
+    charts: tuple[ChartKey, ...] = ()
+    charts_left_out: int = 0
+    plot: Plot | None = None
     experiment: Experiment | None = None
-    filter: str = ""
-    order: str = ""
+    total: int = 0
+    first: int = 1
     next: str | None = None
+    previous: str | None = None
     problem: Problem | None = None
     url: str = ""
 
 
-class RunPage(Screen, frozen=True, kw_only=True):
-    """One run, in its part `tab`. `download` is the path that an artifact's own path is added to."""
+class KeyChoice(Screen, frozen=True, kw_only=True):
+    """Columns whose name contains a text, to choose from. `left_out` were found but are not listed."""
 
-    run: Run
-    tab: str
-    duration_s: float | None
-    charts: tuple[Chart, ...] = ()
-    artifacts: tuple[Artifact, ...] = ()
-    folder: str = ""
-    download: str = ""
-
-
-class Compared(Struct, frozen=True, kw_only=True):
-    """A metric, param or tag over the compared runs; `best` is the place of the best value, -1 where none is."""
-
-    name: str
-    values: tuple[Value, ...]
-    best: int = -1
-
-
-class Group(Struct, frozen=True, kw_only=True):
-    """The rows of one kind. `equal` counts those that do not differ."""
-
-    name: str
-    rows: tuple[Compared, ...]
-    equal: int
-
-
-class Compare(Screen, frozen=True, kw_only=True):
-    """Several runs side by side. Unless `all`, only what differs."""
-
-    runs: tuple[Run, ...]
-    groups: tuple[Group, ...] = ()
-    charts: tuple[Chart, ...] = ()
-    all: bool = False
-
-
-def choices(runs: Sequence[Run], chosen: Sequence[str] | None) -> tuple[Choice, ...]:
-    """The columns that these runs could fill. Unless chosen: first the metrics, then the params that differ."""
-    metrics = _frequent(run.latest for run in runs)
-    params = _frequent(run.params for run in runs)
-    tags = [name for name in _frequent(run.tags for run in runs) if not name.startswith("mlflow.")]
-    if chosen is None:
-        distinct = {name: len({run.params.get(name) for run in runs}) for name in params}
-        differing = sorted((name for name in params if distinct[name] > 1), key=lambda name: -distinct[name])
-        room = COLUMNS_DEFAULT - min(len(differing), 2)
-        chosen = [f"metrics.{name}" for name in metrics[:room]]
-        chosen += [f"params.{name}" for name in differing[: COLUMNS_DEFAULT - len(chosen)]]
-    return tuple(
-        Choice(key=f"{kind}s.{name}", kind=kind, name=name, chosen=f"{kind}s.{name}" in chosen)
-        for kind, names in (("metric", metrics), ("param", params), ("tag", tags))
-        for name in names
-    )
-
-
-def _frequent(dictionaries: Iterable[Mapping[str, object]]) -> list[str]:
-    counts: dict[str, int] = {}
-    for dictionary in dictionaries:
-        for name in dictionary:
-            counts[name] = counts.get(name, 0) + 1
-    return sorted(counts, key=lambda name: (-counts[name], name))
-
-
-def heads(chosen: Sequence[Choice]) -> tuple[Head, ...]:
-    """The heads of the chosen columns."""
-    return tuple(
-        Head(
-            label=choice.name,
-            kind="num" if choice.kind == "metric" else "",
-            sort=f"{choice.kind}s.{choice.name if _PLAIN.fullmatch(choice.name) else f'`{choice.name}`'}",
-        )
-        for choice in chosen
-    )
-
-
-def value_of(run: Run, key: str) -> Value:
-    """The value of a column for a run, None where it has none."""
-    kind, _, name = key.partition(".")
-    source: Mapping[str, Value] = {"metrics": run.latest, "params": run.params, "tags": run.tags}.get(kind, {})  # type: ignore[assignment]
-    return source.get(name)
-
-
-def row(run: Run, experiment: str, chosen: Sequence[Choice]) -> RunRow:
-    """A run as a row of the table."""
-    return RunRow(
-        run=run,
-        experiment=experiment,
-        duration_s=duration_of(run),
-        values=tuple(value_of(run, choice.key) for choice in chosen),
-    )
+    keys: tuple[Column, ...]
+    find: str = ""
+    left_out: int = 0
 
 
 def duration_of(run: Run) -> float | None:
@@ -172,59 +123,45 @@ def duration_of(run: Run) -> float | None:
     return None if run.ended_at is None else (run.ended_at - run.started_at).total_seconds()
 
 
-def line(history: nouns.Series, name: str, href: str = "") -> Series:
-    """A metric's history as a line over steps, or over the order of logging where all steps are equal."""
-    steps = history.steps if len(set(history.steps)) > 1 else range(len(history.values))
-    return series(name, list(zip(steps, history.values, strict=True)), href=href)
-
-
-def metric_charts(
-    runs: Sequence[Run], histories: Mapping[tuple[str, str], nouns.Series], *, linked: bool
-) -> tuple[Chart, ...]:
-    """A chart for each metric with more than one point, with a line per run. `histories` by run id and key."""
-    keys = sorted({key for (_, key), history in histories.items() if len(history.values) > 1})
-    charts = []
-    for key in keys:
-        lines = tuple(
-            line(history, run.name or run.id[-8:], f"/runs/{run.id}" if linked else "")
-            for run in runs
-            if (history := histories.get((run.id, key))) is not None
-        )
-        thinned = [h for (_, k), h in histories.items() if k == key and h.total > len(h.values)]
-        note = f"{max(h.total for h in thinned):,} points, thinned with their peaks kept" if thinned else ""
-        charts.append(Chart(title=key, series=lines, note=note))
-    return tuple(charts)
-
-
-def groups(runs: Sequence[Run], *, everything: bool) -> tuple[Group, ...]:
-    """Metrics, params and tags of the runs, side by side."""
-    sources: tuple[tuple[str, list[Mapping[str, Value]]], ...] = (
-        ("Metrics", [run.latest for run in runs]),
-        ("Params", [dict(run.params) for run in runs]),
-        ("Tags", [{k: v for k, v in run.tags.items() if not k.startswith("mlflow.")} for run in runs]),
+def row(
+    run: Run, experiment: str, shown: Sequence[Column], children: int = 0, depth: int = 0, open: bool = False
+) -> RunRow:
+    """A run as a row of the table."""
+    return RunRow(
+        run=run,
+        experiment=experiment,
+        duration_s=duration_of(run),
+        values=columns.values_of(run, shown),
+        children=children,
+        depth=depth,
+        open=open,
     )
-    result = []
-    for name, values in sources:
-        rows = []
-        equal = 0
-        for key in sorted({key for one in values for key in one}):
-            found = tuple(one.get(key) for one in values)
-            if len(set(found)) == 1:
-                equal += 1
-                if not everything:
-                    continue
-            rows.append(Compared(name=key, values=found, best=_best(key, found) if name == "Metrics" else -1))
-        if rows or equal:
-            result.append(Group(name=name, rows=tuple(rows), equal=equal))
-    return tuple(result)
 
 
-def _best(name: str, values: Sequence[Value]) -> int:
-    known = [(value, place) for place, value in enumerate(values) if isinstance(value, int | float)]
-    if len({value for value, _ in known}) < 2:
-        return -1
-    lower = any(word in name.lower() for word in _LOWER_IS_BETTER) or name.endswith(_DURATIONS)
-    return (min(known) if lower else max(known))[1]
+def sections(keys: Sequence[Key], wanted: str = "") -> tuple[tuple[ChartKey, ...], int]:
+    """The metrics to draw, by the part of their name before the first slash, and how many found no room."""
+    names = [key.name for key in keys if key.kind == "metric" and wanted.strip().lower() in key.name.lower()]
+    names.sort(key=lambda name: (name.startswith(columns.SYSTEM), "/" in name, name))
+    found: dict[str, list[str]] = {}
+    for name in names[:CHARTS_SHOWN]:
+        head, slash, _ = name.partition("/")
+        found.setdefault(head if slash else "", []).append(name)
+    made = tuple(
+        ChartKey(section=section, keys=tuple(of_it), open=section != columns.SYSTEM.rstrip("/"))
+        for section, of_it in found.items()
+    )
+    return made, max(len(names) - CHARTS_SHOWN, 0)
+
+
+def dot(run: Run, shown: Sequence[Column], group: Sequence[str]) -> Dot:
+    """A run for a plot."""
+    by = [one for key in group if (one := columns.column(key)) is not None]
+    label = ", ".join("–" if value is None else str(value) for value in columns.values_of(run, by))
+    if not by and group:
+        label = run.status.lower() if group[0] == "attributes.status" else run.user
+    return Dot(
+        id=run.id, name=run.name or run.id[-8:], state=run.status, values=columns.values_of(run, shown), group=label
+    )
 
 
 @ui_page("/runs", template="runs.html")
@@ -233,130 +170,200 @@ def runs(
     tracking: Tracking,
     settings: Settings,
     experiment: str = "",
+    text: str = "",
     filter: str = "",
     order: str = "",
     page: str = "",
     column: list[str] | None = None,
+    group: list[str] | None = None,
+    opened: Annotated[list[str] | None, Parameter(query="open")] = None,
+    view: str = "table",
+    nest: str = "",
+    archived: str = "",
+    size: int = 50,
+    drawn: int = 100,
+    metric: str = "",
 ) -> Runs:
-    """The runs that a filter in MLflow's grammar picks, of one experiment or of all."""
-    within = tracking.experiments.get(caller, experiment) if experiment else None
-    title = within.name if within else "Runs"
-    crumbs = (Crumb("Experiments", "/experiments"),) if within else ()
-    frame = Frame(title=title, section="experiments" if within else "runs", crumbs=crumbs)
-    try:
-        found = tracking.runs.search(
-            caller,
-            [experiment] if experiment else None,
-            filter,
-            [order] if order else [],
-            limit=SHOWN,
-            page=page or None,
-        )
-    except InvalidInput as error:
-        return Runs(frame=frame, rows=(), experiment=within, filter=filter, order=order, problem=to_problem(error))
-    names = {within.id: within.name} if within else _names(caller, tracking, found.items)
-    offered = choices(found.items, column)
-    chosen = [choice for choice in offered if choice.chosen]
-    return Runs(
-        frame=frame,
-        rows=tuple(row(run, names.get(run.experiment_id, run.experiment_id), chosen) for run in found.items),
-        head=heads(chosen),
-        choices=offered,
-        experiment=within,
+    """The runs of one experiment or of all: filtered by MLflow's grammar or by name, ordered, grouped, drawn."""
+    query = Query(
+        experiment=experiment,
+        text=text,
         filter=filter,
         order=order,
+        page=page,
+        view=view if view in VIEWS else VIEWS[0],
+        group=tuple(one for one in group or () if one),
+        nest=bool(nest),
+        archived=bool(archived),
+        size=size if size in SIZES else 50,
+        drawn=drawn if drawn in DRAWN else 100,
+        metric=metric,
+    )
+    within = tracking.experiments.get(caller, experiment) if experiment else None
+    frame = Frame(
+        title=within.name if within else "Runs",
+        section="experiments" if within else "runs",
+        crumbs=(Crumb("Experiments", "/experiments"),) if within else (),
+    )
+    screen = Runs(frame=frame, query=query, experiment=within, url=settings.public_url)
+    try:
+        return _filled(caller, tracking, screen, column, opened or ())
+    except InvalidInput as error:
+        return replace(screen, problem=to_problem(error), columns=columns.chosen(column, ()))
+
+
+def _filled(
+    caller: Scope, tracking: Tracking, screen: Runs, asked: Sequence[str] | None, opened: Sequence[str]
+) -> Runs:
+    query = screen.query
+    keys = tracking.overview.keys(caller, query.experiments, query.whole_filter, view=query.stage)
+    shown = columns.chosen(asked, keys)
+    offered = columns.offered(keys)
+    screen = replace(
+        screen,
+        columns=shown,
+        keys=tuple(one for one in offered if one.key not in {column.key for column in shown})[:PICKER_SHOWN],
+        groupable=_groupable(keys),
+    )
+    total = tracking.overview.count(caller, query.experiments, query.whole_filter, query.stage, COUNTED_MAX)
+    screen = replace(screen, total=total)
+    if query.view == "table":
+        if query.group:
+            return _grouped(caller, tracking, screen, opened)
+        return _listed(caller, tracking, screen, opened)
+    return _plotted(caller, tracking, screen, keys)
+
+
+def _groupable(keys: Sequence[Key]) -> tuple[Column, ...]:
+    wanted = [key for key in keys if key.kind != "metric" and not key.name.startswith("mlflow.")]
+    return tuple(_column(key) for key in wanted[:PICKER_SHOWN])
+
+
+def _column(key: Key) -> Column:
+    made = columns.column(f"{key.kind}s.{key.name}", key.runs)
+    assert made is not None
+    return made
+
+
+def _listed(caller: Scope, tracking: Tracking, screen: Runs, opened: Sequence[str]) -> Runs:
+    query = screen.query
+    found = tracking.runs.search(
+        caller, query.experiments, query.whole_filter, [query.order] if query.order else [], query.stage,
+        limit=query.size, page=query.page or None, metric_keys=columns.metric_names(screen.columns),
+    )  # fmt: skip
+    names = _names(caller, tracking, screen, found.items)
+    children = tracking.overview.children(caller, [run.id for run in found.items]) if query.nest else {}
+    rows: list[RunRow] = []
+    for run in found.items:
+        below = children.get(run.id, 0)
+        open = bool(below) and run.id in opened
+        rows.append(row(run, names.get(run.experiment_id, run.experiment_id), screen.columns, below, 0, open))
+        if open and len(opened) <= OPENED_MAX:
+            inner = _some(caller, tracking, screen, None, f"{PARENT} = {quoted(run.id)}")
+            rows += [row(one, names.get(one.experiment_id, ""), screen.columns, depth=1) for one in inner]
+    offset = page_offset(query.page or None)
+    return replace(
+        screen,
+        rows=tuple(rows),
+        first=offset + 1,
         next=found.next,
-        url=settings.public_url,
+        previous=page_token(max(offset - query.size, 0)) if offset else None,
     )
 
 
-def _names(caller: Scope, tracking: Tracking, found: Sequence[Run]) -> dict[str, str]:
+def _some(
+    caller: Scope, tracking: Tracking, screen: Runs, experiments: Sequence[str] | None, filter: str
+) -> Sequence[Run]:
+    order = screen.query.order
+    return tracking.runs.search(
+        caller, experiments, filter, [order] if order and not screen.query.group else [], screen.query.stage,
+        limit=OPENED_SHOWN, metric_keys=columns.metric_names(screen.columns),
+    ).items  # fmt: skip
+
+
+def _grouped(caller: Scope, tracking: Tracking, screen: Runs, opened: Sequence[str]) -> Runs:
+    query = screen.query
+    found = tracking.overview.groups(
+        caller, query.group, columns.metric_names(screen.columns), experiment_ids=query.experiments,
+        filter=query.whole_filter, view=query.stage, order=query.order, limit=GROUPS_SHOWN, page=query.page or None,
+    )  # fmt: skip
+    open = {values for one in opened[:OPENED_MAX] if (values := values_of_token(one)) is not None}
+    groups = []
+    for group in found.items:
+        narrowed, experiment = of_group(query.group, group.values)
+        rows: tuple[RunRow, ...] = ()
+        if group.values in open:
+            within = [experiment] if experiment else query.experiments
+            inner = _some(caller, tracking, screen, within, joined(query.whole_filter, narrowed))
+            names = _names(caller, tracking, screen, inner)
+            rows = tuple(row(run, names.get(run.experiment_id, ""), screen.columns, depth=1) for run in inner)
+        groups.append(
+            GroupRow(
+                group=group,
+                token=token_of(group.values),
+                open=group.values in open,
+                rows=rows,
+                filter=joined(query.filter, narrowed),
+                experiment=experiment,
+            )
+        )
+    offset = page_offset(query.page or None)
+    return replace(
+        screen,
+        groups=tuple(groups),
+        first=offset + 1,
+        next=found.next,
+        previous=page_token(max(offset - GROUPS_SHOWN, 0)) if offset else None,
+    )
+
+
+def _plotted(caller: Scope, tracking: Tracking, screen: Runs, keys: Sequence[Key]) -> Runs:
+    query = screen.query
+    drawing = query.view == "charts"
+    shown = screen.columns
+    found = tracking.runs.search(
+        caller, query.experiments, query.whole_filter, [query.order] if query.order else [], query.stage,
+        limit=query.drawn if drawing else PLOTTED_MAX, metric_keys=columns.metric_names(shown),
+    )  # fmt: skip
+    made, left_out = sections(keys, query.metric) if drawing else ((), 0)
+    if drawing and query.metric.strip():
+        exact = tracking.overview.keys(caller, query.experiments, query.whole_filter, query.metric, query.stage)
+        made, left_out = sections(exact, query.metric)
+    plot = Plot(
+        runs=tuple(dot(run, () if drawing else shown, query.group) for run in found.items),
+        columns=() if drawing else shown,
+        colour=next((one.key for one in shown if one.kind == "metric"), ""),
+    )
+    names = _names(caller, tracking, screen, found.items)
+    rows = tuple(row(run, names.get(run.experiment_id, run.experiment_id), shown) for run in found.items)
+    return replace(screen, rows=rows, plot=plot, charts=made, charts_left_out=left_out)
+
+
+def _names(caller: Scope, tracking: Tracking, screen: Runs, found: Sequence[Run]) -> dict[str, str]:
+    if screen.experiment is not None:
+        return {screen.experiment.id: screen.experiment.name}
     return {one: tracking.experiments.get(caller, one).name for one in {run.experiment_id for run in found}}
 
 
-@ui_page("/runs/{run_id:str}", template="run.html")
-def run(
-    caller: Scope, database: Database, tracking: Tracking, run_id: str, tab: str = "overview", folder: str = ""
-) -> RunPage:
-    """One run."""
-    found = tracking.runs.get(caller, run_id)
-    group = tracking.experiments.get(caller, found.experiment_id)
-    shown = [("overview", "Overview", None), ("artifacts", "Artifacts", None), ("tags", "Tags", len(found.tags))]
-    parts = tabs(f"/runs/{run_id}", tab, shown)
-    current = next(key for (key, _, _), part in zip(shown, parts, strict=True) if part.current)
-    histories = {}
-    if current == "overview":
-        for metric in found.metrics[:CHARTS_MAX]:
-            history = tracking.metrics.history(caller, run_id, metric.key, points_max=POINTS_MAX)
-            histories[(run_id, metric.key)] = history
-    return RunPage(
-        frame=Frame(
-            title=found.name or f"Run {run_id[-8:]}",
-            section="runs",
-            kind="run",
-            state=found.status,
-            owner=found.user,
-            at=found.started_at,
-            crumbs=(Crumb("Experiments", "/experiments"), Crumb(group.name, f"/runs?experiment={group.id}")),
-            tabs=parts,
-            rail=rail(database, caller, f"run:{run_id}", f"modelyard run get {run_id}"),
-            refresh_s=5 if found.status == "RUNNING" else 0,
-        ),
-        run=found,
-        tab=current,
-        duration_s=duration_of(found),
-        charts=metric_charts([found], histories, linked=False),
-        artifacts=tuple(
-            tracking.artifacts.list(caller, Owner("run", run_id), folder) if current == "artifacts" else ()
-        ),
-        folder=folder,
-        download=f"/runs/{run_id}/artifacts/",
+@ui_page("/run-keys", template="run_keys.html")
+def run_keys(
+    caller: Scope,
+    tracking: Tracking,
+    experiment: str = "",
+    find: str = "",
+    column: list[str] | None = None,
+    kinds: str = "",
+) -> KeyChoice:
+    """The columns to choose from whose name contains a text, without those that are shown already."""
+    found = tracking.overview.keys(caller, [experiment] if experiment else None, find=find)
+    left = [one for one in columns.offered(found) if one.key not in (column or ())]
+    wanted = [one for one in left if not kinds or one.kind in kinds.split(",")]
+    return KeyChoice(
+        frame=Frame(title="Columns", section="runs"),
+        keys=tuple(wanted[:PICKER_SHOWN]),
+        find=find,
+        left_out=max(len(wanted) - PICKER_SHOWN, 0),
     )
 
 
-@ui_page("/compare", template="compare.html")
-def compare(caller: Scope, tracking: Tracking, runs: str = "", all: bool = False) -> Compare:
-    """Several runs side by side: `runs` are their ids, with commas."""
-    asked = list(dict.fromkeys(one for one in runs.split(",") if one))
-    if len(asked) > COMPARED_MAX:
-        raise InvalidInput(
-            f"{len(asked)} runs do not fit side by side",
-            code="compare.too_many",
-            hint=f"choose at most {COMPARED_MAX}",
-        )
-    found = [tracking.runs.get(caller, one) for one in asked]
-    histories: dict[tuple[str, str], nouns.Series] = {}
-    if len(found) > 1:
-        for key in sorted({metric.key for one in found for metric in one.metrics})[:CHARTS_MAX]:
-            for one in found:
-                if key in one.latest:
-                    history = tracking.metrics.history(caller, one.id, key, points_max=POINTS_MAX)
-                    histories[(one.id, key)] = history
-    title = f"Compare {len(found)} runs" if found else "Compare runs"
-    return Compare(
-        frame=Frame(title=title, section="runs", crumbs=(Crumb("Runs", "/runs"),)),
-        runs=tuple(found),
-        groups=groups(found, everything=all) if found else (),
-        charts=metric_charts(found, histories, linked=True),
-        all=all,
-    )
-
-
-@get("/runs/{run_id:str}/artifacts/{path:path}", requires=Action.READ)
-def artifact(caller: Scope, tracking: Tracking, run_id: str, path: str) -> Stream:
-    """A file of a run, to be saved and never shown: what a run wrote is not to be trusted in this origin."""
-    found, content = tracking.artifacts.open(caller, Owner("run", run_id), path.lstrip("/"))
-    name = quote(found.path.rsplit("/", 1)[-1], safe="")
-    return Stream(
-        iter(partial(content.read, PIECE_BYTES), b""),
-        media_type="application/octet-stream",
-        headers={
-            "Content-Disposition": f"attachment; filename*=UTF-8''{name}",
-            "Content-Length": str(found.size_bytes),
-            "Content-Security-Policy": "sandbox",
-        },
-        background=BackgroundTask(content.close),
-    )
-
-
-ROUTES: list[Any] = [runs, run, compare, artifact]
+ROUTES: list[Any] = [runs, run_keys]
