@@ -181,6 +181,56 @@ def test_a_version_stays_what_it_was(server: Server, client) -> None:
             assert refused.status_code in (400, 404), path
 
 
+def test_what_is_loaded_is_what_was_registered(server: Server, client, tmp_path: Path) -> None:
+    """Whoever overwrites the logged model after it was registered changes nothing that its version loads."""
+    made = logged("delay")
+    client.set_registered_model_alias("delay", "champion", "1")
+    before = mlflow.artifacts.download_artifacts("models:/delay@champion", dst_path=str(tmp_path / "before"))
+    here = sorted(file.relative_to(before) for file in Path(before).rglob("*") if file.is_file())
+    data = next(str(file) for file in here if file.name.startswith("model."))
+    evil = tmp_path / data
+    evil.write_bytes(b"not a model any more")
+    client.log_model_artifact(made.uri.removeprefix("models:/"), str(evil))
+    kept = mlflow.artifacts.download_artifacts("models:/delay@champion", dst_path=str(tmp_path / "after"))
+    assert sorted(file.relative_to(kept) for file in Path(kept).rglob("*") if file.is_file()) == here
+    assert (Path(kept) / data).read_bytes() == (Path(before) / data).read_bytes() != evil.read_bytes()
+    assert list(mlflow.sklearn.load_model("models:/delay@champion").predict(ROWS)) == list(trained().predict(ROWS))
+    place = client.get_model_version_download_uri("delay", "1").removeprefix("mlflow-artifacts:/")
+    with http(server, "ann", Role.ADMIN) as admin:
+        address = f"/api/2.0/mlflow-artifacts/artifacts/{place}/{data}"
+        assert admin.put(address, content=b"evil").json()["error_code"] == "PERMISSION_DENIED"
+        assert admin.delete(address).status_code == 403
+        assert admin.get(address + "/../../../../secret").status_code in (400, 404)
+    client.delete_model_version("delay", "1")
+    with http(server, "vera", Role.VIEWER) as viewer:
+        assert viewer.get(address).status_code == 404
+
+
+def test_unsigned_files_are_not_loaded_where_signatures_are_wanted(server: Server, client, tmp_path: Path) -> None:
+    signing = pytest.importorskip("modelyard.sdk.signing")
+    pytest.importorskip("model_signing")
+    from cryptography.hazmat.primitives import serialization as out
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    logged("delay")
+    key = ec.generate_private_key(ec.SECP256R1())
+    private = tmp_path / "private.pem"
+    private.write_bytes(key.private_bytes(out.Encoding.PEM, out.PrivateFormat.PKCS8, out.NoEncryption()))
+    public = key.public_key().public_bytes(out.Encoding.PEM, out.PublicFormat.SubjectPublicKeyInfo).decode()
+    with http(server, "admin", Role.ADMIN) as admin:
+        policy = {"policy": {"require_signature": {"keys": [public]}}}
+        assert admin.put("/api/models/delay/policy", json=policy).status_code == 200
+        with pytest.raises(mlflow.exceptions.MlflowException, match="nobody has signed") as caught:
+            mlflow.sklearn.load_model("models:/delay/1")
+        assert caught.value.error_code == "PERMISSION_DENIED"
+        files = tmp_path / "files"
+        server.yard.registry.versions.materialize(system_scope("default"), "delay", 1, files)
+        bundle, _ = signing.sign_directory(files, private)
+        sent = admin.post("/api/models/delay/versions/1/signatures", json={"bundle": bundle, "public_key": public})
+        assert sent.status_code == 201, sent.text
+    assert list(mlflow.sklearn.load_model("models:/delay/1").predict(ROWS)) == list(trained().predict(ROWS))
+
+
 def test_prompts_are_kept_apart(server: Server, client) -> None:
     prompt = mlflow.genai.register_prompt("greeting", "Hello {{name}}") if hasattr(mlflow, "genai") else None
     if prompt is None:

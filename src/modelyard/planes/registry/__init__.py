@@ -28,7 +28,7 @@ from modelyard.planes.registry.services.models import Models
 from modelyard.planes.registry.services.promotions import Promotions
 from modelyard.planes.registry.services.retention import Retentions
 from modelyard.planes.registry.services.statements import Statements
-from modelyard.planes.registry.services.versions import Versions
+from modelyard.planes.registry.services.versions import VERSION_ROOT, StoredVersion, Versions
 from modelyard.planes.registry.services.webhooks import Webhooks
 from modelyard.planes.registry.snapshot import Sources
 from modelyard.planes.registry.sources import check_not_climbing
@@ -38,10 +38,12 @@ from modelyard.types.registry import AliasMove, Approval, Decision, ModelVersion
 
 __all__ = [
     "CALIBRATION_BINS",
+    "VERSION_ROOT",
     "Evidence",
     "Models",
     "Promotions",
     "Registry",
+    "StoredVersion",
     "Versions",
     "check_not_climbing",
     "measure",

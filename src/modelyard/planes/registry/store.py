@@ -221,6 +221,12 @@ def live_model(tx: Transaction, name: str) -> Any | None:
     return tx.one(select(models).where(models.c.project == tx.project, models.c.live_name == name))
 
 
+def model_by_id(tx: Transaction, model_id: str) -> Any | None:
+    """The row of a model of the project that is not deleted."""
+    same = (models.c.id == model_id, models.c.project == tx.project, models.c.live_name.is_not(None))
+    return tx.one(select(models).where(*same))
+
+
 def last_model(tx: Transaction, name: str) -> Any | None:
     """The row of the model that has this name, or had it last: deleted, or called otherwise now."""
     owner = select(names.c.model_id).where(names.c.project == tx.project, names.c.name == name)

@@ -11,13 +11,14 @@ from modelyard.planes.tracking.filters import ModelOrder, order_model, page_offs
 from modelyard.planes.tracking.plane import Tracking
 from modelyard.planes.tracking.rules import check_batch_sizes, check_params_unique, check_run_id, check_time_ms
 from modelyard.planes.tracking.services.artifacts import Artifacts, Owner, below_uri, locate
-from modelyard.planes.tracking.services.experiments import Experiments
+from modelyard.planes.tracking.services.experiments import ARTIFACT_ROOT, Experiments
 from modelyard.planes.tracking.services.metrics import Metrics, OfModel
 from modelyard.planes.tracking.services.models import LoggedModels
 from modelyard.planes.tracking.services.overview import Overview
 from modelyard.planes.tracking.services.runs import Runs
 
 __all__ = [
+    "ARTIFACT_ROOT",
     "Artifacts",
     "Experiments",
     "LoggedModels",

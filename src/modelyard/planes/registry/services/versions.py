@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import msgspec
 from sqlalchemy import select
@@ -49,9 +50,37 @@ from modelyard.planes.registry.search import (
 from modelyard.planes.registry.services.models import announce_move
 from modelyard.planes.registry.snapshot import Inspected, Snapshot, Sources, inspect
 from modelyard.planes.registry.sources import Source, parse_source
-from modelyard.planes.tracking import page_offset, page_token
+from modelyard.planes.tracking import ARTIFACT_ROOT, page_offset, page_token
 from modelyard.types.page import Page
 from modelyard.types.registry import PROTECTED_TAG, AliasMove, ModelFile, ModelVersion
+
+VERSION_ROOT = "model-versions"
+VERSION_PATH = re.compile(rf"{VERSION_ROOT}/([0-9a-f]{{32}})/([0-9]+)(?:/(.*))?", re.DOTALL)
+
+
+class StoredVersion(NamedTuple):
+    """A version as a part of the artifact tree: its files, and the path below it that was asked for."""
+
+    model: str
+    version: int
+    files: Sequence[ModelFile]
+    below: str
+
+    def listing(self) -> list[tuple[str, int | None]]:
+        """What lies directly below the path, by name: a file with its size, a folder without."""
+        start = f"{self.below}/" if self.below else ""
+        found: dict[str, int | None] = {}
+        for one in self.files:
+            if one.path.startswith(start):
+                name, deeper, _ = one.path[len(start) :].partition("/")
+                found[name] = None if deeper else one.size_bytes
+        return sorted(found.items())
+
+
+def version_location(model_id: str, number: int) -> str:
+    """Where MLflow's clients find the files of a version."""
+    return f"{ARTIFACT_ROOT}/{VERSION_ROOT}/{model_id}/{number}"
+
 
 _ORDER_COLUMNS = {
     "name": store.models.c.name,
@@ -115,8 +144,10 @@ class Versions:
         with self._database.transaction(scope) as tx:
             model = locked_model(tx, name)
             number = _next_number(tx, name) if elsewhere is None else _taken_number(tx, model, elsewhere.number)
+            # MLflow's clients load from the version's own files, not from where the run may still change its own.
+            location = version_location(model.id, number) if inspected.digest else snapshot.location
             row = {
-                "source": source, "location": snapshot.location, "run_id": run, "logged_model_id": logged_model,
+                "source": source, "location": location, "run_id": run, "logged_model_id": logged_model,
                 "description": description, "run_link": run_link,
             }  # fmt: skip
             data, code, environment = data_behind(tx, proven)
@@ -312,6 +343,29 @@ class Versions:
             if one.path == wanted:
                 return one, self._blobs.open(one.digest, verify=True)
         raise NotFound(f"{name}@{version} has no file '{wanted}'", code="version.no_such_file")
+
+    def stored(self, scope: Scope, path: str) -> StoredVersion | None:
+        """The files of the version that a path of the artifact tree lies in; None where it lies in none.
+
+        Raises NotFound for a version that is not there, or not there any more.
+        """
+        found = VERSION_PATH.fullmatch(path)
+        if found is None:
+            return None
+        with self._database.reading(scope) as tx:
+            row = store.version_row(tx, found[1], check_version(found[2]))
+            model = None if row is None else store.model_by_id(tx, found[1])
+            if row is None or model is None:
+                raise NotFound(f"No such artifact: '{path[:200]}'", code="version.not_found")
+            files = store.files_of(tx, model.id, row.version)
+        return StoredVersion(model.name, row.version, files, found[3] or "")
+
+    def open_stored(self, place: StoredVersion) -> tuple[ModelFile, BinaryIO]:
+        """The file that a path leads to, its digest checked. Raises NotFound."""
+        for one in place.files:
+            if one.path == place.below:
+                return one, self._blobs.open(one.digest, verify=True)
+        raise NotFound(f"No such artifact: '{place.below[:200]}'", code="version.no_such_file")
 
     @staticmethod
     def pieces(content: BinaryIO) -> Iterator[bytes]:

@@ -9,9 +9,10 @@ from litestar import Request, Response
 from litestar.response import Stream
 
 from modelyard.kernel.auth import Action, Scope
-from modelyard.kernel.errors import InvalidInput, NotFound
+from modelyard.kernel.errors import Forbidden, InvalidInput, NotFound
 from modelyard.kernel.paths import safe_relative
 from modelyard.kernel.routing import delete, get, post, put
+from modelyard.planes.registry import VERSION_ROOT, Registry
 from modelyard.planes.tracking import Owner, Tracking, below_uri, locate, transfer
 from modelyard.server.dialects.mlflow import wire
 from modelyard.server.dialects.mlflow.wire import Message, mirrored
@@ -36,29 +37,41 @@ class Listed(Message):
 
 
 @get(PROXY, requires=Action.READ)
-def list_proxied(caller: Scope, tracking: Tracking, request: Request[Any, Any, Any]) -> Response[bytes]:
+def list_proxied(
+    caller: Scope, tracking: Tracking, registry: Registry, request: Request[Any, Any, Any]
+) -> Response[bytes]:
     path = _safe(request.query_params.get("path", ""))
+    version = registry.versions.stored(caller, path)
+    if version is not None:
+        listed = [Artifact(path=name, is_dir=size is None, size_bytes=size) for name, size in version.listing()]
+        return _files([_view(one, one.path) for one in listed])
     owner, below = locate(path)
     found = tracking.artifacts.list(caller, owner, below)
     return _files([_view(one, basename(one.path)) for one in found])
 
 
 @get(_FILES, requires=Action.READ)
-def download_proxied(caller: Scope, tracking: Tracking, request: Request[Any, Any, Any]) -> Stream:
-    owner, below = locate(_safe(_path_of(request)))
+def download_proxied(caller: Scope, tracking: Tracking, registry: Registry, request: Request[Any, Any, Any]) -> Stream:
+    path = _safe(_path_of(request))
+    version = registry.versions.stored(caller, path)
+    if version is not None:
+        file, content = registry.versions.open_stored(version)
+        known = Artifact(path=file.path, is_dir=False, size_bytes=file.size_bytes, digest=file.digest)
+        return transfer.attachment(known, content)
+    owner, below = locate(path)
     return transfer.attachment(*tracking.artifacts.open(caller, owner, below))
 
 
 @put(_FILES, requires=Action.WRITE, request_max_body_size=None)
 async def upload_proxied(caller: Scope, tracking: Tracking, request: Request[Any, Any, Any]) -> Response[bytes]:
-    owner, below = locate(_safe(_path_of(request)))
+    owner, below = locate(_changeable(_path_of(request)))
     await transfer.receive(request, lambda pieces: tracking.artifacts.put(caller, owner, below, pieces))
     return wire.reply()
 
 
 @delete(_FILES, requires=Action.WRITE)
 def delete_proxied(caller: Scope, tracking: Tracking, request: Request[Any, Any, Any]) -> Response[bytes]:
-    owner, below = locate(_safe(_path_of(request)))
+    owner, below = locate(_changeable(_path_of(request)))
     tracking.artifacts.delete(caller, owner, below)
     return wire.reply()
 
@@ -146,6 +159,18 @@ def _not_offered(what: str) -> NotFound:
 def _path_of(request: Request[Any, Any, Any]) -> str:
     # From the path as the server decoded it, once. Decoding again is how guards like `_safe` were bypassed elsewhere.
     return str(request.scope["path"]).partition("/mlflow-artifacts/artifacts/")[2]
+
+
+def _changeable(path: str) -> str:
+    """The path, if files may be put there: the files of model versions never change. Raises Forbidden."""
+    safe = _safe(path)
+    if safe.partition("/")[0] == VERSION_ROOT:
+        raise Forbidden(
+            "the files of a model version never change",
+            code="version.immutable",
+            hint="log a new model, and register it as a new version",
+        )
+    return safe
 
 
 def _safe(path: str) -> str:

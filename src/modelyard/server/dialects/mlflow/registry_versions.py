@@ -162,6 +162,8 @@ def get_model_version_download_uri(
 ) -> Response[bytes]:
     asked = wire.decode_query(request, Version)
     found = registry.versions.get(caller, asked.name, asked.version)
+    # What is asked for here is loaded next: where a policy wants signed files, this is the place to refuse.
+    registry.statements.check_loadable(caller, asked.name, found.version)
     return wire.reply({"artifact_uri": found.location or found.source})
 
 
