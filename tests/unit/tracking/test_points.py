@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelyard.kernel.errors import EngineError, InvalidInput
-from modelyard.planes.tracking import points, series
+from modelyard.planes.tracking import packing, points, series
+from modelyard.planes.tracking.history import History
 from modelyard.planes.tracking.points import Batch
 
 INT64 = st.integers(min_value=-(2**63), max_value=2**63 - 1)
@@ -23,8 +24,12 @@ POINTS = st.lists(
 )
 
 
-def _history(logged: list[tuple[str, float, int, int]], key: str) -> series.History:
-    return series.assemble([Batch.of(logged).body], key)
+def _merged(bodies: list[bytes], key: str) -> History:
+    return series.merge(packing.unpack(body, key) for body in bodies)
+
+
+def _history(logged: list[tuple[str, float, int, int]], key: str) -> History:
+    return _merged([Batch.of(logged).body], key)
 
 
 def _kept(value: float) -> float:
@@ -59,7 +64,7 @@ def test_exact_duplicates_are_one_point(logged: list[tuple[str, float, int, int]
 @given(POINTS)
 def test_two_segments_of_the_same_points_are_one_history(logged: list[tuple[str, float, int, int]]) -> None:
     body = Batch.of(logged).body
-    assert len(series.assemble([body, body], "a")) == len(series.assemble([body], "a"))
+    assert len(_merged([body, body], "a")) == len(_merged([body], "a"))
 
 
 @given(POINTS)
@@ -100,7 +105,8 @@ def test_the_packed_form_gives_back_the_same_history(logged: list[tuple[str, flo
     history = _history(logged, "a")
     if not len(history):
         return
-    again = series.assemble([body for _, body in series.pack_long(history)], "a")
+    again = packing.unpack(packing.pack(history), "a")
+    assert again is not None
     assert np.array_equal(again.steps, history.steps)
     assert np.array_equal(again.times, history.times)
     assert np.array_equal(again.values, history.values, equal_nan=True)
@@ -142,10 +148,10 @@ def test_a_flipped_bit_in_a_segment_is_found_out(
 def test_the_form_of_earlier_catalogs_is_still_read() -> None:
     head = msgspec.msgpack.encode([("a", 2)])
     body = struct.pack("<I", len(head)) + head + struct.pack("<2d2q2q", 0.5, 1.5, 1, 2, 10, 20)
-    assert _read(series.assemble([body], "a")) == [(10, 1, 0.5), (20, 2, 1.5)]
+    assert _read(_merged([body], "a")) == [(10, 1, 0.5), (20, 2, 1.5)]
 
 
-def _read(found: series.History) -> list[tuple[int, int, float]]:
+def _read(found: History) -> list[tuple[int, int, float]]:
     return list(zip(found.times.tolist(), found.steps.tolist(), found.values.tolist(), strict=True))
 
 
@@ -159,7 +165,7 @@ def test_bytes_that_are_no_segment_are_found_out(body: bytes) -> None:
 
 
 def test_a_flipped_bit_in_a_packed_segment_is_found_out() -> None:
-    _, body = series.pack_long(_history([("a", 0.5, step, step) for step in range(500)], "a"))[0]
+    body = packing.pack(_history([("a", 0.5, step, step) for step in range(500)], "a"))
     damaged = body[:-3] + bytes([body[-3] ^ 0xFF]) + body[-2:]
     with pytest.raises(EngineError):
-        series.assemble([damaged], "a")
+        _merged([damaged], "a")

@@ -134,12 +134,12 @@ def pack_columns(directory: list[tuple[str, int]], values: array[float], steps: 
 
 def directory(segment: bytes) -> list[tuple[str, int]]:
     """The keys of a segment and how many points each has. Raises EngineError for bytes that are no segment."""
-    return _directory(segment)[0]
+    return opened(segment)[0]
 
 
 def unpack(segment: bytes, key: str) -> Columns | None:
     """The points of a key in a segment, None where it has none. Raises EngineError for bytes that are no segment."""
-    found, offset = _directory(segment)
+    found, offset = opened(segment)
     total = sum(count for _, count in found)
     before = 0
     for name, count in found:
@@ -153,7 +153,8 @@ def unpack(segment: bytes, key: str) -> Columns | None:
     return None
 
 
-def _directory(segment: bytes) -> tuple[list[tuple[str, int]], int]:
+def opened(segment: bytes) -> tuple[list[tuple[str, int]], int]:
+    """The directory of a segment, and where its columns begin. Raises EngineError for bytes that are no segment."""
     try:
         if segment[:4] == _MAGIC:
             _, crc, length = _HEAD.unpack_from(segment)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from sqlalchemy import bindparam, select
 
 from modelyard.kernel.database import Transaction
-from modelyard.kernel.errors import InvalidInput, NotFound
+from modelyard.kernel.errors import EngineError, InvalidInput, NotFound
 from modelyard.kernel.prepared import Prepared
 from modelyard.planes.tracking.store import runs
 
@@ -55,3 +57,16 @@ def active_run_row(tx: Transaction, run_id: str) -> RunRow:
             hint=f"restore it first: `modelyard run restore {run_id}`",
         )
     return row
+
+
+@contextmanager
+def naming_segment(number: int) -> Iterator[None]:
+    """Let damage that is found in a segment say in which one."""
+    try:
+        yield
+    except EngineError as error:
+        raise EngineError(
+            f"segment {number} of the metric points is damaged",
+            code=error.code,
+            hint="restore the row of this number in `metric_segments` from a backup; all other segments can be read",
+        ) from error

@@ -1,55 +1,36 @@
-"""Histories of metrics as numpy columns: put together from segments, ordered, thinned for charts, packed for keeping.
+"""Histories of metrics as numpy columns: put together, ordered, thinned for charts.
 
 numpy is imported late: writing metrics never needs it, and a server that nobody asks for a chart should stay small.
 """
 
 from __future__ import annotations
 
-import struct
-import zlib
-from array import array
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
-from modelyard.kernel.errors import EngineError
-from modelyard.planes.tracking import points
+from modelyard.planes.tracking.history import History
 from modelyard.planes.tracking.rules import FLOAT_MAX
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    Floats = np.ndarray[Any, np.dtype[np.float64]]
-    Integers = np.ndarray[Any, np.dtype[np.int64]]
-
-_PACKED = b"MYS2"
-_COUNT = struct.Struct("<4sI")
-PACKED_POINTS_MAX = 65_536
+    from modelyard.planes.tracking.history import Floats, Integers
 
 
-class History(NamedTuple):
-    """The points of one metric of one run, ordered by time, step and value, without exact duplicates."""
-
-    values: Floats
-    steps: Integers
-    times: Integers
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def at(self, index: Any) -> History:
-        """The points that a slice or an index array picks."""
-        return History(self.values[index], self.steps[index], self.times[index])
-
-
-def assemble(bodies: Iterable[bytes], key: str) -> History:
-    """The history of a key from all segments of its run, whichever form they have. Raises EngineError for damage."""
+def merge(parts: Iterable[History | None]) -> History:
+    """One history of the parts that there are, in order, without exact duplicates."""
     import numpy as np  # heavy: imported late
 
-    parts = [part for body in bodies if (part := _part(body, key)) is not None]
-    if not parts:
+    found = [part for part in parts if part is not None]
+    if not found:
         return History(np.empty(0, np.float64), np.empty(0, np.int64), np.empty(0, np.int64))
-    columns = [np.concatenate(column) if len(parts) > 1 else column[0] for column in zip(*parts, strict=True)]
-    return _ordered(History(*columns))
+    if len(found) > 1:
+        weights = None
+        if any(part.weights is not None for part in found):
+            weights = np.concatenate(
+                [np.ones(len(part), np.int64) if part.weights is None else part.weights for part in found]
+            )
+        values, steps, times = (np.concatenate([part[place] for part in found]) for place in range(3))
+        return _ordered(History(values, steps, times, weights))
+    return _ordered(found[0])
 
 
 def by_step(history: History) -> History:
@@ -64,21 +45,42 @@ def thin(history: History, points_max: int) -> History:
 
     A spike of a single point stays. Points that are not a number are kept only where a stretch has no other.
     """
+    if len(history) <= points_max:
+        return history
+    return history.at(_chosen(history, max(1, points_max // 4))).weighing(None)
+
+
+def sketch(history: History, points_max: int) -> History:
+    """A history thinned so that it can be thinned again: each point kept knows for how many it stands."""
     import numpy as np  # heavy: imported late
 
-    total = len(history)
-    if total <= points_max:
-        return history
-    stretches = max(1, points_max // 4)
-    edges = np.linspace(0, total, stretches + 1).astype(np.int64)
-    chosen: list[int] = []
-    for start, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
-        part = history.values[start:end]
-        if np.isnan(part).all():
-            chosen += (start, end - 1)
-        else:
-            chosen += (start, start + int(np.nanargmin(part)), start + int(np.nanargmax(part)), end - 1)
-    return history.at(np.unique(np.asarray(chosen, np.int64)))
+    chosen = _chosen(history, max(1, points_max // 4))
+    return history.at(chosen).weighing(np.diff(np.append(chosen, len(history))))
+
+
+def _chosen(history: History, stretches: int) -> Integers:
+    import numpy as np  # heavy: imported late
+
+    total, values = len(history), history.values
+    if history.weights is None:
+        starts = np.arange(stretches) * total // stretches
+    else:
+        # The stretches are of the points that were, of which these were chosen.
+        places = np.cumsum(history.weights)
+        starts = np.searchsorted(places, np.arange(stretches) * int(places[-1]) // stretches, side="right")
+    starts = np.unique(starts)
+    stretch = np.zeros(total, np.int64)
+    stretch[starts[1:]] = 1
+    stretch = np.cumsum(stretch)
+    extremes = []
+    for reduced in (np.fmin, np.fmax):
+        here = np.flatnonzero(values == reduced.reduceat(values, starts)[stretch])
+        # Written backwards, so that the first of each stretch is what stays.
+        first = np.full(len(starts), -1)
+        first[stretch[here[::-1]]] = here[::-1]
+        extremes.append(first[first >= 0])
+    ends = np.append(starts[1:], total) - 1
+    return np.unique(np.concatenate([starts, ends, *extremes]))
 
 
 def drawn(history: History, points_max: int, x: str, started_ms: int) -> tuple[list[float], list[float | None]]:
@@ -90,7 +92,7 @@ def drawn(history: History, points_max: int, x: str, started_ms: int) -> tuple[l
 
     total = len(history)
     if x == "step" and total > 1 and (history.steps == history.steps[0]).all():
-        history = History(history.values, np.arange(total, dtype=np.int64), history.times)
+        history = _counted(history)
     elif x == "step":
         history = by_step(history)
     kept = thin(history, points_max)
@@ -106,6 +108,16 @@ def drawn(history: History, points_max: int, x: str, started_ms: int) -> tuple[l
     # What is too small or too large to be scaled stays as it is.
     ys: list[float] = np.where(np.isfinite(rounded), rounded, kept.values).tolist()
     return xs, [y if ok else None for y, ok in zip(ys, shown.tolist(), strict=True)]
+
+
+def _counted(history: History) -> History:
+    import numpy as np  # heavy: imported late
+
+    if history.weights is None:
+        steps = np.arange(len(history), dtype=np.int64)
+    else:
+        steps = np.cumsum(history.weights) - history.weights
+    return History(history.values, steps, history.times, history.weights)
 
 
 def sampled_steps(histories: Sequence[History], count: int, start: int | None, end: int | None) -> Integers:
@@ -133,73 +145,6 @@ def at_steps(history: History, steps: Integers) -> History:
     import numpy as np  # heavy: imported late
 
     return by_step(history.at(np.isin(history.steps, steps)))
-
-
-def pack_long(history: History) -> list[tuple[int, bytes]]:
-    """A long history of one key as segments of the small form (deltas, deflated), each with its count."""
-    import numpy as np  # heavy: imported late
-
-    packed = []
-    for start in range(0, len(history), PACKED_POINTS_MAX):
-        part = history.at(slice(start, start + PACKED_POINTS_MAX))
-        columns = (
-            part.values.astype("<f8").tobytes()
-            + np.diff(part.steps, prepend=0).astype("<i8").tobytes()
-            + np.diff(part.times, prepend=0).astype("<i8").tobytes()
-        )
-        packed.append((len(part), _COUNT.pack(_PACKED, len(part)) + zlib.compress(columns, 1)))
-    return packed
-
-
-def keys_of(body: bytes) -> list[str]:
-    """The keys in a segment of the batch form."""
-    return [key for key, _ in points.directory(body)]
-
-
-def pack_short(histories: dict[str, History]) -> bytes:
-    """Several short histories as one segment of the batch form."""
-    columns: tuple[Any, Any, Any] = (array("d"), array("q"), array("q"))
-    for history in histories.values():
-        for column, source in zip(columns, history, strict=True):
-            column.frombytes(source.tobytes())
-    directory = [(key, len(history)) for key, history in histories.items()]
-    return points.pack_columns(directory, *columns)
-
-
-def _part(body: bytes, key: str) -> tuple[Floats, Integers, Integers] | None:
-    import numpy as np  # heavy: imported late
-
-    if body[:4] == _PACKED:
-        return _unpack_long(body)
-    found = points.unpack(body, key)
-    if found is None:
-        return None
-    return (
-        np.frombuffer(found.values, np.float64),
-        np.frombuffer(found.steps, np.int64),
-        np.frombuffer(found.times, np.int64),
-    )
-
-
-def _unpack_long(body: bytes) -> tuple[Floats, Integers, Integers]:
-    import numpy as np  # heavy: imported late
-
-    try:
-        _, count = _COUNT.unpack_from(body)
-        columns = zlib.decompress(body[_COUNT.size :])
-        if len(columns) != 24 * count:
-            raise ValueError("wrong length")
-    except (zlib.error, struct.error, ValueError) as error:
-        raise EngineError(
-            "a packed segment of metric points is damaged",
-            code="metric.segment_damaged",
-            hint="restore it from a backup",
-        ) from error
-    return (
-        np.frombuffer(columns, "<f8", count, 0).astype(np.float64, copy=False),
-        np.cumsum(np.frombuffer(columns, "<i8", count, 8 * count)),
-        np.cumsum(np.frombuffer(columns, "<i8", count, 16 * count)),
-    )
 
 
 def _ordered(history: History) -> History:

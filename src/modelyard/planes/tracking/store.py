@@ -18,6 +18,7 @@ from sqlalchemy import (
     Index,
     Integer,
     LargeBinary,
+    SmallInteger,
     String,
     Table,
     Text,
@@ -31,6 +32,8 @@ from modelyard.kernel.database import Transaction
 from modelyard.kernel.prepared import Prepared
 from modelyard.kernel.schema import Instant, Json, metadata
 
+LAST_KEY = "\U0010ffff"
+"""Orders behind every key."""
 # SQLite counts rows only in a column that is INTEGER PRIMARY KEY.
 _Number = BigInteger().with_variant(Integer, "sqlite")
 
@@ -111,17 +114,31 @@ latest_metrics = Table(
     Index("latest_metrics_by_value", "project", "key", "is_nan", "value", "run"),
     sqlite_with_rowid=False,
 )
+# By bytes, as Python orders texts: PostgreSQL would ask the language of its cluster.
+_Bytewise = String(250).with_variant(String(250, collation="C"), "postgresql")
 metric_segments = Table(
     "metric_segments",
     metadata,
     Column("number", _Number, primary_key=True, autoincrement=True),
     Column("project", String(64), nullable=False),
     Column("run", BigInteger, nullable=False),
-    # Null: a batch as it came, or several put together, of any keys. Else: a packed part of one key's history.
-    Column("key", String(250)),
+    # Reading one key of a run touches only the segments whose range it is in.
+    Column("first_key", _Bytewise, nullable=False, server_default=""),
+    Column("last_key", _Bytewise, nullable=False, server_default=LAST_KEY),
+    # How often its points were put together; see `compaction.py`.
+    Column("level", SmallInteger, nullable=False, server_default="0"),
     Column("points", Integer, nullable=False),
     Column("body", LargeBinary, nullable=False),
-    Index("metric_segments_by_run", "run", "key"),
+    Index("metric_segments_by_run", "run", "first_key", "last_key", "level", "points"),
+)
+# A settled segment thinned beforehand, so that a chart of a million points reads some thousands. In a table of its own,
+# since SQLite would have to walk over the body to come to a column behind it.
+metric_sketches = Table(
+    "metric_sketches",
+    metadata,
+    Column("segment", BigInteger, primary_key=True, autoincrement=False),
+    Column("project", String(64), nullable=False),
+    Column("body", LargeBinary, nullable=False),
 )
 # Runs whose segments are worth a look by the compactor.
 compactions = Table(

@@ -6,13 +6,14 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import bindparam, insert, or_, select, tuple_
+from sqlalchemy import bindparam, insert, select, tuple_
 
 from modelyard.kernel.auth import Scope
 from modelyard.kernel.database import Database, Transaction
 from modelyard.kernel.errors import InvalidInput, NotFound
 from modelyard.kernel.prepared import Prepared
-from modelyard.planes.tracking import points, series, store
+from modelyard.planes.tracking import points, reading, series, store
+from modelyard.planes.tracking.history import History
 from modelyard.planes.tracking.rows import run_row
 from modelyard.types.tracking import AskCurves, Curve, Metric, ModelMetric, Series
 
@@ -25,13 +26,8 @@ DRAWN_RUNS_MAX, DRAWN_KEYS_MAX, DRAWN_POINTS_MAX = 1_000, 50, 2_000
 _MIX = 2_654_435_761
 _INSERT_SEGMENT = Prepared(
     insert(_SEGMENTS)
-    .values({name: bindparam(name) for name in ("project", "run", "key", "points", "body")})
+    .values({name: bindparam(name) for name in ("project", "run", "first_key", "last_key", "level", "points", "body")})
     .returning(_SEGMENTS.c.number)
-)
-_OF_KEY = (
-    select(_SEGMENTS.c.body)
-    .where(_SEGMENTS.c.run == bindparam("run"), or_(_SEGMENTS.c.key == bindparam("key"), _SEGMENTS.c.key.is_(None)))
-    .order_by(_SEGMENTS.c.number)
 )
 
 
@@ -65,10 +61,11 @@ class Metrics:
     ) -> Series:
         """The points of a metric by time, from `offset` on, at most `limit`; or all, thinned to `points_max` with
         their extremes kept. No points for a metric that the run does not have. Raises NotFound."""
+        thinned = points_max is not None and not offset and limit is None
         with self._database.reading(scope) as tx:
-            bodies = _bodies(tx, run_row(tx, run_id).number, key)
-        found = series.assemble(bodies, key)
-        total = len(found)
+            bodies = reading.bodies_of(tx, run_row(tx, run_id).number, key, thinned=thinned)
+        found = reading.assemble(bodies, key)
+        total = found.total
         if offset or limit is not None:
             found = found.at(slice(offset, None if limit is None else offset + limit))
         if points_max is not None:
@@ -99,10 +96,11 @@ class Metrics:
         limit: int = 25_000,
     ) -> list[Series]:
         """The points of a metric of several runs at the same, about `steps_max` steps, each run's by step."""
-        histories = self._assemble(scope, run_ids, key)
+        # All of long histories can be sampled from their sketches; a window needs what lies between.
+        histories = self._assemble(scope, run_ids, key, thinned=start_step is None and end_step is None)
         steps = series.sampled_steps(list(histories.values()), steps_max, start_step, end_step)
         return [
-            _noun(run_id, key, series.at_steps(histories[run_id], steps).at(slice(limit)), len(histories[run_id]))
+            _noun(run_id, key, series.at_steps(histories[run_id], steps).at(slice(limit)), histories[run_id].total)
             for run_id in run_ids
             if run_id in histories
         ]
@@ -125,30 +123,34 @@ class Metrics:
         for run in [known[one] for one in dict.fromkeys(asked.runs) if one in known]:
             # Run by run: the whole histories of hundreds at once would not be small.
             with self._database.reading(scope) as tx:
-                bodies = _bodies_of_keys(tx, run.number, asked.keys)
-            for key in dict.fromkeys(asked.keys):
-                history = series.assemble(bodies, key)
+                parts = reading.drawn_of(tx, run.number, asked.keys)
+            for key, of_key in parts.items():
+                history = series.merge(of_key)
                 if len(history):
                     xs, ys = series.drawn(history, points_max, asked.x, run.start_ms)
-                    found.append(Curve(run_id=run.id, key=key, xs=xs, ys=ys, total=len(history)))
+                    found.append(Curve(run_id=run.id, key=key, xs=xs, ys=ys, total=history.total))
         return found
 
-    def _assemble(self, scope: Scope, run_ids: Iterable[str], key: str) -> dict[str, series.History]:
+    def _assemble(self, scope: Scope, run_ids: Iterable[str], key: str, *, thinned: bool = False) -> dict[str, History]:
         runs = store.runs
         with self._database.reading(scope) as tx:
             known = tx.all(
                 select(runs.c.id, runs.c.number).where(runs.c.project == tx.project, runs.c.id.in_(list(run_ids)))
             )
-            bodies = {row.id: _bodies(tx, row.number, key) for row in known}
-        return {run_id: series.assemble(found, key) for run_id, found in bodies.items()}
+            bodies = {row.id: reading.bodies_of(tx, row.number, key, thinned=thinned) for row in known}
+        return {run_id: reading.assemble(found, key) for run_id, found in bodies.items()}
 
 
 def append(tx: Transaction, run: int, batch: points.Batch) -> None:
     """Add a batch to a run: one segment, and the latest value of each key where it is later."""
+    keys = list(batch.latest)
     ((number,),) = tx.run(
         _INSERT_SEGMENT,
-        {"project": tx.project, "run": run, "key": None, "points": batch.points, "body": batch.body},
-    )
+        {
+            "project": tx.project, "run": run, "first_key": keys[0], "last_key": keys[-1], "level": 0,
+            "points": batch.points, "body": batch.body,
+        },
+    )  # fmt: skip
     # Mixed, so that runs which write in turn do not always hit, or always miss.
     if number * _MIX % 2**32 < 2**32 // _COMPACTION_ODDS:
         tx.execute(
@@ -230,17 +232,7 @@ def _upsert(tx_dialect: str) -> Any:
 _UPSERT = Prepared(_upsert)
 
 
-def _bodies(tx: Transaction, run: int, key: str) -> list[bytes]:
-    return [row.body for row in tx.execute(_OF_KEY, {"run": run, "key": key})]
-
-
-def _bodies_of_keys(tx: Transaction, run: int, keys: Sequence[str]) -> list[bytes]:
-    of_keys = or_(_SEGMENTS.c.key.is_(None), _SEGMENTS.c.key.in_(list(keys)))
-    statement = select(_SEGMENTS.c.body).where(_SEGMENTS.c.run == run, of_keys).order_by(_SEGMENTS.c.number)
-    return [row.body for row in tx.all(statement)]
-
-
-def _noun(run_id: str, key: str, history: series.History, total: int) -> Series:
+def _noun(run_id: str, key: str, history: History, total: int) -> Series:
     values: list[float | None] = history.values.tolist()
     return Series(
         run_id=run_id,
