@@ -20,12 +20,12 @@ from typing import Any, Generic, TypeVar
 import sqlalchemy as sa
 from sqlalchemy import Connection, CursorResult, Executable, Row, create_engine, event
 from sqlalchemy.engine import Engine, make_url
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import DataError, IntegrityError, OperationalError
 
 from modelyard.kernel import events, lineage
 from modelyard.kernel.auth import Scope, system_scope
 from modelyard.kernel.clock import Clock, SystemClock
-from modelyard.kernel.errors import Conflict, Unavailable
+from modelyard.kernel.errors import Conflict, InvalidInput, Unavailable
 from modelyard.kernel.leases import Lease, check_lease
 from modelyard.kernel.prepared import Prepared
 from modelyard.kernel.schema import Instant, Json, metadata, on_conflict_do_nothing
@@ -71,11 +71,13 @@ class Transaction:
     def execute(
         self, statement: Executable, parameters: Sequence[Mapping[str, Any]] | Mapping[str, Any] | None = None
     ) -> CursorResult[Any]:
-        """Run a statement. A broken uniqueness rule raises Conflict."""
+        """Run a statement. A broken uniqueness rule raises Conflict, a value that no column holds InvalidInput."""
         try:
             return self.connection.execute(statement, parameters)
         except IntegrityError as error:
             raise _broken_rule(error.orig) from error
+        except _UNFIT as error:
+            raise _unfit() from error
 
     def run(self, prepared: Prepared, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         """Run a prepared statement. Returns its rows as the driver has them. A broken rule raises Conflict."""
@@ -99,6 +101,8 @@ class Transaction:
             yield cursor
         except driver.IntegrityError as error:
             raise _broken_rule(error) from error
+        except (driver.DataError, UnicodeEncodeError, OverflowError) as error:
+            raise _unfit() from error
         except driver.OperationalError as error:
             raise _unavailable(error) from error
         finally:
@@ -289,6 +293,18 @@ def _broken_rule(error: object) -> Conflict:
         f"this would break a rule of the catalog: {error}",
         code="catalog.integrity",
         hint="it exists already, or something else changed it at the same time: read it again",
+    )
+
+
+_UNFIT = (DataError, UnicodeEncodeError, OverflowError)
+
+
+def _unfit() -> InvalidInput:
+    return InvalidInput(
+        "the catalog cannot hold one of these values: a text with a NUL or half a surrogate pair, or a number beyond "
+        "64 bits",
+        code="catalog.value_invalid",
+        hint="take such characters out",
     )
 
 

@@ -14,7 +14,7 @@ from modelyard.planes.pipelines import routes as pipelines
 from modelyard.planes.registry import routes as registry
 from modelyard.planes.serving import routes as serving
 from modelyard.planes.tracking import routes as tracking
-from modelyard.server.dialects import mlflow
+from modelyard.server.dialects import mlflow, otlp
 from modelyard.ui import views
 
 _PLANES = (tracking, data, jobs, registry, features, pipelines, serving, monitoring, automation, cost)
@@ -22,4 +22,4 @@ _PLANES = (tracking, data, jobs, registry, features, pipelines, serving, monitor
 
 def all_routes() -> list[Any]:
     """The route handlers of all planes, dialects and pages."""
-    return [handler for room in (*_PLANES, mlflow, views) for handler in room.ROUTES]
+    return [handler for room in (*_PLANES, mlflow, otlp, views) for handler in room.ROUTES]

@@ -39,7 +39,7 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-_WORDS = frozenset({"AND", "OR", "IN", "NOT", "LIKE", "ILIKE", "RLIKE", "BETWEEN", "IS", "NULL"})
+_WORDS = frozenset({"AND", "OR", "IN", "NOT", "LIKE", "ILIKE", "RLIKE", "BETWEEN", "IS", "NULL", "TRUE", "FALSE"})
 
 
 class Clause(NamedTuple):
@@ -211,7 +211,9 @@ def _number(token: _Token) -> int | float:
         raise InvalidInput(
             f"Expected a number for 'version_number'. Got value {token.text[:100]}", code="filter.invalid"
         )
-    return float(token.text) if "." in token.text else int(token.text)
+    # Beyond 64 bits no column holds a whole number, and no database binds one.
+    whole = "." not in token.text and len(token.text) <= 18
+    return int(token.text) if whole else float(token.text)
 
 
 def _text(token: _Token, what: str) -> str:

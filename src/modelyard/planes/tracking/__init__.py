@@ -1,7 +1,7 @@
 """Tracking: experiments, runs, metrics, logged models and artifacts, on a store made to stay fast.
 
-`Tracking` is the face: `.experiments`, `.runs`, `.metrics`, `.overview`, `.models`, `.artifacts`, `.imports`. `Owner`
-says whose an artifact is.
+`Tracking` is the face: `.experiments`, `.runs`, `.metrics`, `.overview`, `.models`, `.artifacts`, `.imports`,
+`.traces`, `.spans`, `.assessments`. `Owner` says whose an artifact is.
 """
 
 from __future__ import annotations
@@ -11,15 +11,22 @@ from modelyard.planes.tracking.filters import ModelOrder, order_model, page_offs
 from modelyard.planes.tracking.plane import Tracking
 from modelyard.planes.tracking.rules import check_batch_sizes, check_params_unique, check_run_id, check_time_ms
 from modelyard.planes.tracking.services.artifacts import Artifacts, Owner, below_uri, locate
+from modelyard.planes.tracking.services.assessments import Assessments
 from modelyard.planes.tracking.services.experiments import ARTIFACT_ROOT, Experiments
 from modelyard.planes.tracking.services.metrics import Metrics, OfModel
 from modelyard.planes.tracking.services.models import LoggedModels
 from modelyard.planes.tracking.services.overview import Overview
 from modelyard.planes.tracking.services.runs import Runs
+from modelyard.planes.tracking.services.spans import HERE, STATS_KEY, WHERE_TAG, Spans, expected
+from modelyard.planes.tracking.services.traces import Traces
 
 __all__ = [
     "ARTIFACT_ROOT",
+    "HERE",
+    "STATS_KEY",
+    "WHERE_TAG",
     "Artifacts",
+    "Assessments",
     "Experiments",
     "LoggedModels",
     "Metrics",
@@ -28,12 +35,15 @@ __all__ = [
     "Overview",
     "Owner",
     "Runs",
+    "Spans",
+    "Traces",
     "Tracking",
     "below_uri",
     "check_batch_sizes",
     "check_params_unique",
     "check_run_id",
     "check_time_ms",
+    "expected",
     "locate",
     "order_model",
     "page_offset",

@@ -13,7 +13,16 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from modelyard.kernel.errors import InvalidInput
-from modelyard.planes.tracking.grammar import Comparison, Kind, Stray, Token, comparisons, list_items, tokens
+from modelyard.planes.tracking.grammar import Comparison, Kind, Stray, Token, comparisons, tokens
+from modelyard.planes.tracking.operands import (
+    check_left,
+    check_operator,
+    number_of,
+    text_of,
+    texts_of,
+    trimmed,
+    unquoted,
+)
 
 Field = Literal["attribute", "metric", "parameter", "tag", "dataset"]
 
@@ -80,12 +89,12 @@ class ModelOrder(NamedTuple):
 
 def parse_runs(text: str) -> list[Clause]:
     """The clauses of a filter over runs. Raises InvalidInput."""
-    return [_run_clause(one) for one in _valid(text, quoted=True)]
+    return [_run_clause(one) for one in valid_comparisons(text, quoted=True)]
 
 
 def parse_experiments(text: str) -> list[Clause]:
     """The clauses of a filter over experiments. Raises InvalidInput."""
-    return [_experiment_clause(one) for one in _valid(text, quoted=False)]
+    return [_experiment_clause(one) for one in valid_comparisons(text, quoted=False)]
 
 
 def parse_models(text: str) -> list[Clause]:
@@ -178,7 +187,8 @@ def page_offset(token: str | None) -> int:
     return offset
 
 
-def _valid(text: str, *, quoted: bool) -> list[Comparison]:
+def valid_comparisons(text: str, *, quoted: bool) -> list[Comparison]:
+    """The comparisons of a filter that has nothing else in it. Raises InvalidInput; `quoted`: how it shows the rest."""
     body, semicolon, more = _split_statements(text)
     if semicolon and more.strip():
         raise InvalidInput(
@@ -211,7 +221,7 @@ def _split_statements(text: str) -> tuple[str, str, str]:
 
 
 def _run_clause(one: Comparison) -> Clause:
-    _check_left(one)
+    check_left(one)
     field, key = _identifier(one.left.text, _RUN_SEARCHABLE)
     if one.right is None:
         if field not in ("tag", "parameter"):
@@ -224,7 +234,7 @@ def _run_clause(one: Comparison) -> Clause:
     value = _run_value(field, key, one.right, numeric)
     if field == "attribute":
         key = _RUN_ALIASES.get(key, key)
-    _check_operator(one.operator, _run_operators(field, numeric))
+    check_operator(one.operator, _run_operators(field, numeric))
     return Clause(field, key, one.operator, value)
 
 
@@ -237,25 +247,25 @@ def _run_operators(field: Field, numeric: bool) -> frozenset[str]:
 def _run_value(field: Field, key: str, right: Token, numeric: bool) -> str | float | list[str]:
     if numeric:
         what = "metric" if field == "metric" else f"numeric attribute: {key}"
-        return _number(right, f"Expected numeric value type for {what}")
+        return number_of(right, f"Expected numeric value type for {what}")
     if field == "attribute" and right.kind is Kind.LIST:
         if key != "run_id":
             raise InvalidInput(
                 "Only the 'run_id' attribute supports comparison with a list of quoted string values.",
                 code="filter.invalid",
             )
-        return _texts(right)
+        return texts_of(right)
     if field == "dataset" and right.kind is Kind.LIST:
-        return _texts(right)
+        return texts_of(right)
     expected = {
         "attribute": "Expected a quoted string value for attributes.",
         "dataset": "Expected a quoted string value for dataset attributes.",
     }.get(field, f"Expected a quoted string value for {field} (e.g. 'my-value').")
-    return _text(right, expected)
+    return text_of(right, expected)
 
 
 def _experiment_clause(one: Comparison) -> Clause:
-    _check_left(one)
+    check_left(one)
     field, key = _experiment_identifier(one.left.text, _EXPERIMENT_SEARCHABLE)
     if one.right is None:
         if field != "tag":
@@ -265,16 +275,16 @@ def _experiment_clause(one: Comparison) -> Clause:
             )
         return Clause(field, key, one.operator, None)
     if field == "tag":
-        value: str | float = _text(one.right, "Expected a quoted string value for tag (e.g. 'my-value').")
-        _check_operator(one.operator, TEXTUAL, "Invalid comparator for tag: {}")
+        value: str | float = text_of(one.right, "Expected a quoted string value for tag (e.g. 'my-value').")
+        check_operator(one.operator, TEXTUAL, "Invalid comparator for tag: {}")
     elif key in _EXPERIMENT_TIMES:
-        value = _number(one.right, f"Expected numeric value type for numeric attribute: {key}")
-        _check_operator(one.operator, NUMERIC, "Invalid comparator for numeric attribute: {}")
+        value = number_of(one.right, f"Expected numeric value type for numeric attribute: {key}")
+        check_operator(one.operator, NUMERIC, "Invalid comparator for numeric attribute: {}")
     else:
         if one.right.kind is Kind.LIST:
             raise InvalidInput(f"Invalid comparator for string attribute: {one.operator}", code="filter.invalid")
-        value = _text(one.right, "Expected a quoted string value for attributes.")
-        _check_operator(one.operator, TEXTUAL, "Invalid comparator for string attribute: {}")
+        value = text_of(one.right, "Expected a quoted string value for attributes.")
+        check_operator(one.operator, TEXTUAL, "Invalid comparator for string attribute: {}")
     return Clause(field, key, one.operator, value)
 
 
@@ -289,11 +299,11 @@ def _model_clause(one: Comparison) -> Clause:
         )
     assert one.right is not None
     if numeric:
-        return Clause(field, key, one.operator, _number(one.right, f"Expected a number for {one.left.text}"))
+        return Clause(field, key, one.operator, number_of(one.right, f"Expected a number for {one.left.text}"))
     if one.right.kind is Kind.LIST:
-        return Clause(field, key, one.operator, _texts(one.right))
+        return Clause(field, key, one.operator, texts_of(one.right))
     value = one.right.text
-    return Clause(field, key, one.operator, value.strip("'") if one.right.kind is Kind.TEXT else _strip_quotes(value))
+    return Clause(field, key, one.operator, value.strip("'") if one.right.kind is Kind.TEXT else unquoted(value))
 
 
 def _model_identifier(left: Token) -> tuple[Field, str]:
@@ -301,7 +311,7 @@ def _model_identifier(left: Token) -> tuple[Field, str]:
     if not dot:
         field, key = "attribute", left.text.strip("`")
     elif entity in _MODEL_FIELDS:
-        field, key = _MODEL_FIELDS[entity], _strip_quotes(key.strip("`"))
+        field, key = _MODEL_FIELDS[entity], unquoted(key.strip("`"))
     else:
         raise InvalidInput(
             f"Invalid entity type: {entity!r}. Expected one of {list(_MODEL_FIELDS)}.", code="filter.invalid"
@@ -321,12 +331,12 @@ def _identifier(text: str, attributes: frozenset[str]) -> tuple[Field, str]:
     entity, dot, key = text.partition(".")
     if not dot:
         entity, key = "attribute", text
-    field = _ALIASES.get(_trim(entity, "`"))
+    field = _ALIASES.get(trimmed(entity, "`"))
     if field is None:
         raise InvalidInput(
-            f"Invalid entity type '{_trim(entity, '`')}'. Valid values are {list(_FIELDS)}", code="filter.invalid"
+            f"Invalid entity type '{trimmed(entity, '`')}'. Valid values are {list(_FIELDS)}", code="filter.invalid"
         )
-    key = _trim(_strip_quotes(key), "`")
+    key = trimmed(unquoted(key), "`")
     if field == "attribute" and key not in attributes:
         raise InvalidInput(
             f"Invalid attribute key '{key}' specified. Valid keys are '{sorted(attributes)}'", code="filter.invalid"
@@ -344,66 +354,3 @@ def _experiment_identifier(text: str, attributes: frozenset[str]) -> tuple[Field
     if dot and entity not in allowed:
         raise InvalidInput(f"Invalid entity type '{entity}'. Valid entity types are {allowed}", code="filter.invalid")
     return _identifier(text, attributes)
-
-
-def _check_left(one: Comparison) -> None:
-    if one.left.kind is not Kind.NAME:
-        raise InvalidInput(
-            f"Invalid comparison clause. Expected 'Identifier' found '{one.left.text}'", code="filter.invalid"
-        )
-
-
-def _check_operator(operator: str, allowed: frozenset[str], text: str = "") -> None:
-    if operator not in allowed:
-        raise InvalidInput(
-            text.format(operator) if text else f"Invalid comparator '{operator}' not one of '{sorted(allowed)}'",
-            code="filter.invalid",
-        )
-
-
-def _number(token: Token, expected: str) -> float:
-    if token.kind is not Kind.NUMBER:
-        raise InvalidInput(f"{expected}. Found {token.text}", code="filter.invalid")
-    return float(token.text) if set(token.text) & set(".eE") else int(token.text)
-
-
-def _text(token: Token, expected: str) -> str:
-    if token.kind is Kind.TEXT:
-        return token.text[1:-1]
-    if token.kind is not Kind.NAME:
-        raise InvalidInput(f"{expected} Got value {token.text}", code="filter.invalid")
-    if not _quoted(token.text, '"'):
-        raise InvalidInput(
-            "Parameter value is either not quoted or unidentified quote types used for string value "
-            f"{token.text}. Use either single or double quotes.",
-            code="filter.invalid",
-        )
-    return token.text[1:-1]
-
-
-def _texts(token: Token) -> list[str]:
-    items = list_items(token)
-    if not items:
-        raise InvalidInput(
-            "While parsing a list in the query, expected a non-empty list of string values, but got empty list",
-            code="filter.invalid",
-        )
-    if any(item.kind is not Kind.TEXT and not _quoted(item.text, '"') for item in items):
-        raise InvalidInput(
-            "While parsing a list in the query, expected string value, punctuation, or whitespace, but got "
-            "different type in list",
-            code="filter.invalid",
-        )
-    return [item.text[1:-1] for item in items]
-
-
-def _quoted(text: str, quote: str) -> bool:
-    return len(text) >= 2 and text[0] == quote == text[-1]
-
-
-def _trim(text: str, quote: str) -> str:
-    return text[1:-1] if _quoted(text, quote) else text
-
-
-def _strip_quotes(text: str) -> str:
-    return _trim(text, "'") if _quoted(text, "'") else _trim(text, '"')

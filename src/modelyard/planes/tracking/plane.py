@@ -9,12 +9,15 @@ from modelyard.kernel.database import Database
 from modelyard.kernel.reconcile import Reconciler
 from modelyard.planes.tracking.reconcile import Compactor
 from modelyard.planes.tracking.services.artifacts import Artifacts
+from modelyard.planes.tracking.services.assessments import Assessments
 from modelyard.planes.tracking.services.experiments import Experiments
 from modelyard.planes.tracking.services.imports import Imports
 from modelyard.planes.tracking.services.metrics import Metrics
 from modelyard.planes.tracking.services.models import LoggedModels
 from modelyard.planes.tracking.services.overview import Overview
 from modelyard.planes.tracking.services.runs import Runs
+from modelyard.planes.tracking.services.spans import Spans
+from modelyard.planes.tracking.services.traces import Traces
 
 
 class Tracking:
@@ -28,6 +31,9 @@ class Tracking:
         self.models = LoggedModels(database, self.experiments)
         self.artifacts = Artifacts(database, blobs)
         self.imports = Imports(database, self.experiments, self.runs)
+        self.traces = Traces(database, self.experiments)
+        self.spans = Spans(database, self.experiments)
+        self.assessments = Assessments(database)
         self._compactor = Compactor(database)
 
     def reconcilers(self) -> Sequence[Reconciler]:

@@ -54,8 +54,17 @@ MADE_WITH = {"mlflow.source.git.commit": "code", "modelyard.env": "env"}
 SEARCH_MAX = 50_000
 _CHUNK = 5_000
 _DIGEST = re.compile(r"[0-9a-f]{7,64}")
-_ADJECTIVES = ("amber", "brisk", "calm", "deft", "eager", "fair", "glad", "hardy", "keen", "lucid", "merry", "nimble")
-_NOUNS = ("alder", "birch", "cedar", "delta", "ember", "fjord", "grove", "heron", "isle", "lark", "mesa", "wren")
+# Words that MLflow makes names of too: programs look for them.
+_ADJECTIVES = (
+    "able", "bold", "bright", "calm", "capable", "charming", "dapper", "fearless", "gentle", "gifted", "inquisitive",
+    "kindly", "learned", "luminous", "lyrical", "nimble", "orderly", "peaceful", "polite", "resilient", "sincere",
+    "skillful", "thoughtful", "upbeat", "useful", "welcoming", "wise", "zealous",
+)  # fmt: skip
+_NOUNS = (
+    "bear", "bee", "crane", "deer", "dolphin", "dove", "elk", "finch", "fox", "grouse", "gull", "hare", "hawk", "jay",
+    "kite", "lark", "lynx", "mole", "moth", "newt", "owl", "quail", "robin", "seal", "stoat", "swan", "tern",
+    "vole", "wren",
+)  # fmt: skip
 _RUNS = store.runs
 _INSERT = Prepared(
     _RUNS.insert()

@@ -5,12 +5,14 @@ from __future__ import annotations
 from modelyard.server.dialects.mlflow import (
     about,
     artifacts,
+    assessments,
     experiments,
     logged_models,
     logging,
     metrics,
     registry,
     runs,
+    traces,
     wire,
 )
 
@@ -24,6 +26,8 @@ ROUTES = [
             *logged_models.HANDLERS,
             *artifacts.HANDLERS,
             *registry.HANDLERS,
+            *traces.HANDLERS,
+            *assessments.HANDLERS,
             *about.HANDLERS,
         ]
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import suppress
 from typing import Any, ClassVar
 
@@ -120,7 +121,7 @@ def _note_on_logged_model(caller: Scope, tracking: Tracking, made: ModelVersion)
         with suppress(msgspec.DecodeError, msgspec.ValidationError):
             noted = msgspec.json.decode(model.tags.get(MODEL_VERSIONS_TAG, "[]"), type=list[Any])
         noted.append({"name": made.model, "version": made.version})
-        tracking.models.set_tags(caller, model.id, {MODEL_VERSIONS_TAG: msgspec.json.encode(noted).decode()})
+        tracking.models.set_tags(caller, model.id, {MODEL_VERSIONS_TAG: json.dumps(noted)})
 
 
 @get(mirrored("/model-versions/get"), requires=Action.READ)
