@@ -107,6 +107,7 @@ FINE = [
     ".hidden",
     "a~b",
     "日本/語",
+    "images/loss%step%25%timestamp%1795695628504%g3b01a2c-0a1b-4c3d-8e5f-0123456789ab%compressed.webp",
 ]
 
 
@@ -128,6 +129,7 @@ def test_plain_names_are_kept_as_they_are(text: str, tmp_path: Path) -> None:
 
 alphabet = st.sampled_from(
     ["..", ".", "/", "\\", "%2e", "%2f", "%25", "%", ";", "=", "a", "~", "C:", "\x00", "．", "／", "é"]
+    + ["%step%25%timestamp%25%", "%step%2", "%timestamp%25", "2e", "e", "f"]
 )
 
 
