@@ -31,6 +31,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     allowed_hosts: str = ""
     anonymous_role: str = ""
     outbound_allow: str = ""
+    mlflow_pages: str = ""
     cpus: float = 0.0
     memory_bytes: int = 0
     reconcile_interval_s: float = 0.5
@@ -53,6 +54,7 @@ DOCS: dict[str, str] = {
     "allowed_hosts": "Comma-separated further Host header values that the server answers to.",
     "anonymous_role": "Role of requests without a token, on loopback only. Empty: they are refused.",
     "outbound_allow": "Comma-separated host:port that the server may call although they are private addresses.",
+    "mlflow_pages": "Folder of MLflow's built web pages (mlflow/server/js/build). Empty: those of an installed mlflow.",
     "cpus": "CPUs that jobs on this machine may use together. 0: all of them.",
     "memory_bytes": "Memory in bytes that jobs on this machine may use together. 0: 80 % of the machine's.",
     "reconcile_interval_s": "Seconds between two looks of the reconcile loop when nothing wakes it.",

@@ -33,6 +33,9 @@ COOKIE = "modelyard_session"
 TRUSTED_FOR_S = 1.0
 """How long a token that was good is taken for good without asking the catalog: so long a revocation may take."""
 KNOWN_MAX = 10_000
+# MLflow's pages, which stand at /mlflow/, ask relative to where they stand.
+_MLFLOW_CALLS = ("/mlflow/ajax-api/", "/mlflow/graphql", "/mlflow/get-artifact", "/mlflow/model-versions/get-artifact",
+                 "/mlflow/version", "/mlflow/health")  # fmt: skip
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -160,6 +163,8 @@ def _enter_project(scope: Scope) -> Scope:
     if path.startswith("/p/"):
         name, _, rest = path[3:].partition("/")
         project, path = check_project_name(name), "/" + rest
+    if path.startswith(_MLFLOW_CALLS):
+        path = path.removeprefix("/mlflow")
     inner: Scope = {**scope, "path": path, "raw_path": path.encode()}  # type: ignore[assignment]
     inner[PROJECT] = project  # type: ignore[literal-required]
     return inner

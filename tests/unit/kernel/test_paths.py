@@ -128,8 +128,31 @@ def test_plain_names_are_kept_as_they_are(text: str, tmp_path: Path) -> None:
 
 
 alphabet = st.sampled_from(
-    ["..", ".", "/", "\\", "%2e", "%2f", "%25", "%", ";", "=", "a", "~", "C:", "\x00", "．", "／", "é"]
-    + ["%step%25%timestamp%25%", "%step%2", "%timestamp%25", "2e", "e", "f"]
+    [
+        "..",
+        ".",
+        "/",
+        "\\",
+        "%2e",
+        "%2f",
+        "%25",
+        "%",
+        ";",
+        "=",
+        "a",
+        "~",
+        "C:",
+        "\x00",
+        "．",
+        "／",
+        "é",
+        "%step%25%timestamp%25%",
+        "%step%2",
+        "%timestamp%25",
+        "2e",
+        "e",
+        "f",
+    ]
 )
 
 

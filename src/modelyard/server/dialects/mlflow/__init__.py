@@ -7,9 +7,11 @@ from modelyard.server.dialects.mlflow import (
     artifacts,
     assessments,
     experiments,
+    graphql,
     logged_models,
     logging,
     metrics,
+    pages,
     registry,
     runs,
     traces,
@@ -29,6 +31,8 @@ ROUTES = [
             *traces.HANDLERS,
             *assessments.HANDLERS,
             *about.HANDLERS,
+            *graphql.HANDLERS,
         ]
-    )
+    ),
+    *pages.ROUTES,
 ]

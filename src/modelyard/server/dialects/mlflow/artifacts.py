@@ -78,12 +78,16 @@ def delete_proxied(caller: Scope, tracking: Tracking, request: Request[Any, Any,
 
 @get(mirrored("/artifacts/list"), requires=Action.READ)
 def list_of_run(caller: Scope, tracking: Tracking, request: Request[Any, Any, Any]) -> Response[bytes]:
-    asked = wire.decode_query(request, Listed)
+    return wire.reply(listing(caller, tracking, wire.decode_query(request, Listed)))
+
+
+def listing(caller: Scope, tracking: Tracking, asked: Listed) -> dict[str, Any]:
+    """What is in a directory of a run, as MLflow writes it."""
     path = _safe(asked.path)
     uri = tracking.runs.get(caller, asked.run_id).artifact_uri
     below_uri(uri)
     found = tracking.artifacts.list(caller, Owner("run", asked.run_id), path)
-    return _files([_view(one, one.path) for one in found], root_uri=uri)
+    return _content([_view(one, one.path) for one in found], root_uri=uri)
 
 
 @get("/get-artifact", requires=Action.READ)
@@ -179,7 +183,11 @@ def _safe(path: str) -> str:
 
 
 def _files(files: list[dict[str, Any]], **more: str) -> Response[bytes]:
-    return wire.reply({**more, **({"files": files} if files else {})})
+    return wire.reply(_content(files, **more))
+
+
+def _content(files: list[dict[str, Any]], **more: str) -> dict[str, Any]:
+    return {**more, **({"files": files} if files else {})}
 
 
 def _view(artifact: Artifact, path: str) -> dict[str, Any]:

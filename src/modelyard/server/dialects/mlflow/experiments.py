@@ -137,7 +137,13 @@ def delete_experiment_tag(caller: Scope, tracking: Tracking, body: bytes) -> Res
 
 @post(mirrored("/experiments/search-datasets"), requires=Action.READ)
 def search_datasets(caller: Scope, tracking: Tracking, body: bytes) -> Response[bytes]:
-    experiment_ids = wire.decode(body, SearchDatasets).experiment_ids
+    summaries = datasets(caller, tracking, wire.decode(body, SearchDatasets))
+    return wire.reply({"dataset_summaries": summaries} if summaries else None)
+
+
+def datasets(caller: Scope, tracking: Tracking, asked: SearchDatasets) -> list[dict[str, Any]]:
+    """The datasets that runs of some experiments read, as MLflow writes them."""
+    experiment_ids = asked.experiment_ids
     if not experiment_ids:
         raise InvalidInput("SearchDatasets request must specify at least one experiment_id.")
     if len(experiment_ids) > DATASETS_EXPERIMENTS_MAX:
@@ -146,12 +152,11 @@ def search_datasets(caller: Scope, tracking: Tracking, body: bytes) -> Response[
             f"Received {len(experiment_ids)} experiment_ids."
         )
     found = tracking.runs.datasets(caller, experiment_ids)
-    summaries = [
+    return [
         {"experiment_id": one.experiment_id, "name": one.name, "digest": one.digest}
         | ({} if one.context is None else {"context": one.context})
         for one in found
     ]
-    return wire.reply({"dataset_summaries": summaries} if summaries else None)
 
 
 def _search(caller: Scope, tracking: Tracking, asked: Search) -> Response[bytes]:

@@ -45,7 +45,9 @@ class _Point(msgspec.Struct):
     step: int
 
 
-class _PointOfRun(msgspec.Struct):
+class PointOfRun(msgspec.Struct):
+    """A point with whose it is."""
+
     key: str
     value: float | str
     timestamp: int
@@ -91,7 +93,12 @@ def get_history_bulk(caller: Scope, tracking: Tracking, request: Request[Any, An
 
 @get(mirrored("/metrics/get-history-bulk-interval"), requires=Action.READ)
 def get_history_bulk_interval(caller: Scope, tracking: Tracking, request: Request[Any, Any, Any]) -> Response[bytes]:
-    asked = wire.decode_query(request, Interval)
+    points = interval(caller, tracking, wire.decode_query(request, Interval))
+    return wire.reply({"metrics": points} if points else None)
+
+
+def interval(caller: Scope, tracking: Tracking, asked: Interval) -> list[PointOfRun]:
+    """Points of a metric of several runs, at the same steps."""
     if len(asked.run_ids) > RUNS_MAX:
         raise InvalidInput(
             f"GetMetricHistoryBulkInterval request must specify at most {RUNS_MAX} run_ids. "
@@ -109,8 +116,7 @@ def get_history_bulk_interval(caller: Scope, tracking: Tracking, request: Reques
     found = tracking.metrics.sampled(
         caller, asked.run_ids, asked.metric_key, asked.max_results, asked.start_step, asked.end_step, PAGE_MAX
     )
-    points = [point for one in found for point in _points_of_run(one)]
-    return wire.reply({"metrics": points} if points else None)
+    return [point for one in found for point in _points_of_run(one)]
 
 
 def _points(found: Series) -> list[_Point]:
@@ -118,10 +124,10 @@ def _points(found: Series) -> list[_Point]:
     return [_Point(found.key, "NaN" if value is None else value, timestamp, step) for value, timestamp, step in columns]
 
 
-def _points_of_run(found: Series) -> list[_PointOfRun]:
+def _points_of_run(found: Series) -> list[PointOfRun]:
     columns = zip(found.values, found.timestamps_ms, found.steps, strict=True)
     return [
-        _PointOfRun(found.key, "NaN" if value is None else value, timestamp, step, found.run_id)
+        PointOfRun(found.key, "NaN" if value is None else value, timestamp, step, found.run_id)
         for value, timestamp, step in columns
     ]
 

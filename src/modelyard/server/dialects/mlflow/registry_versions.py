@@ -170,7 +170,11 @@ def get_model_version_download_uri(
 
 @get(mirrored("/model-versions/search"), requires=Action.READ)
 def search_model_versions(caller: Scope, registry: Registry, request: Request[Any, Any, Any]) -> Response[bytes]:
-    asked = wire.decode_query(request, Search)
+    return wire.reply(search(caller, registry, wire.decode_query(request, Search)))
+
+
+def search(caller: Scope, registry: Registry, asked: Search) -> dict[str, Any]:
+    """The versions that are asked for, as MLflow writes them."""
     check_max_results(asked.max_results, SEARCH_MAX)
     found = registry.versions.search(
         caller, asked.filter, asked.order_by, limit=asked.max_results, page=asked.page_token
@@ -181,7 +185,7 @@ def search_model_versions(caller: Scope, registry: Registry, request: Request[An
         content["model_versions"] = [version_view(version, with_aliases=False) for version in found.items]
     if found.next:
         content["next_page_token"] = found.next
-    return wire.reply(content)
+    return content
 
 
 @post(mirrored("/model-versions/set-tag"), requires=Action.WRITE)

@@ -114,7 +114,11 @@ def restore_run(caller: Scope, tracking: Tracking, body: bytes) -> Response[byte
 
 @post(mirrored("/runs/search"), requires=Action.READ, direct=True)
 def search_runs(caller: Scope, tracking: Tracking, body: bytes) -> Response[bytes]:
-    asked = wire.decode(body, Search)
+    return wire.reply(search(caller, tracking, wire.decode(body, Search)))
+
+
+def search(caller: Scope, tracking: Tracking, asked: Search) -> dict[str, Any]:
+    """The runs that are asked for, as MLflow writes them."""
     if asked.max_results > SEARCH_MAX:
         shown = msgspec.json.encode(asked.max_results).decode()
         raise InvalidInput(f"Invalid value {shown} for parameter 'max_results' supplied.{wire.SEE_DOCS}")
@@ -132,7 +136,7 @@ def search_runs(caller: Scope, tracking: Tracking, body: bytes) -> Response[byte
         content["runs"] = [view(one) for one in found.items]
     if found.next:
         content["next_page_token"] = found.next
-    return wire.reply(content)
+    return content
 
 
 def view(run: Run) -> dict[str, Any]:

@@ -1,0 +1,114 @@
+"""MLflow's own web interface, as the wheel of 3.17 ships it, in a real browser over our API."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from foreign_python import foreign_python
+from modelyard.sdk.client import Client
+from modelyard.server.run import Server
+from running import client_of, running_server
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+from selenium.webdriver.chrome.service import Service  # noqa: E402
+from selenium.webdriver.remote.webdriver import WebDriver  # noqa: E402
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.slow,
+    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs Debian's chromium and chromium-driver"),
+]
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-dev-shm-usage",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--window-size=1400,1000",
+)  # fmt: skip
+PROJECT = "flights"
+# What MLflow's pages ask for and do not need: parts of it that are not served here.
+NOT_SERVED = ("users/current", "assistant/", "gateway-proxy", "ui-telemetry")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    packages = next((foreign_python("mlflow3").parent.parent / "lib").glob("python*/site-packages"))
+    home = tmp_path_factory.mktemp("home") / "home"
+    with running_server(home, mlflow_pages=str(packages / "mlflow/server/js/build")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def run_id(server: Server) -> str:
+    return fill(client_of(server, PROJECT))
+
+
+@pytest.fixture(scope="module")
+def browser(server: Server) -> Iterator[WebDriver]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in FLAGS:
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    driver.get(server.sign_in_link())
+    yield driver
+    driver.quit()
+
+
+def fill(client: Client) -> str:
+    experiment = client.post("/api/experiments", {"name": "delays"})["id"]
+    runs = [client.post("/api/runs", {"name": name, "experiment_id": experiment})["id"] for name in ("base", "best")]
+    for at, run in enumerate(runs):
+        points = [["loss", 1 / (step + 1 + at), step, 1_000 + step] for step in range(50)]
+        client.post(f"/api/runs/{run}/log", {"metrics": points, "params": {"depth": str(at)}})
+        client.send_bytes("PUT", f"/api/runs/{run}/artifacts/model/MLmodel", b"flavors:\n  python_function: {}\n")
+        client.send_bytes("PUT", f"/api/runs/{run}/artifacts/hello.txt", b"hello from the run")
+        client.patch(f"/api/runs/{run}", {"status": "FINISHED"})
+    client.post("/api/models", {"name": "delay", "description": "How late"})
+    client.post("/api/models/delay/versions", {"source": f"runs:/{runs[1]}/model", "run": runs[1]})
+    return str(runs[1])
+
+
+def see(browser: WebDriver, server: Server, place: str, *words: str) -> str:
+    """Open a place and wait until the page shows the words; returns its text."""
+    browser.get(f"{server.url}/p/{PROJECT}/mlflow/#{place}")
+    browser.refresh()
+    give_up = time.monotonic() + 40
+    text = ""
+    while time.monotonic() < give_up:
+        text = str(browser.execute_script("return document.body.innerText"))
+        if all(word in text for word in words):
+            return text
+        time.sleep(0.2)
+    pytest.fail(f"{place} does not show {words}, but: {text[:2000]}")
+
+
+def test_experiments_runs_and_the_run_page_with_its_chart(browser: WebDriver, server: Server, run_id: str) -> None:
+    see(browser, server, "/experiments", "delays", "Default")
+    see(browser, server, "/experiments/1/runs", "base", "best", "matching runs")
+    see(browser, server, f"/experiments/1/runs/{run_id}", "best", "Finished", "depth", "delay")
+    see(browser, server, f"/experiments/1/runs/{run_id}/model-metrics", "loss")
+    give_up = time.monotonic() + 30
+    while not browser.execute_script("return document.querySelectorAll('.js-plotly-plot .scatterlayer path').length"):
+        assert time.monotonic() < give_up, "the curve is drawn"
+        time.sleep(0.2)
+    see(browser, server, f"/experiments/1/runs/{run_id}/artifacts", "hello.txt", "model")
+
+
+def test_the_model_registry(browser: WebDriver, server: Server, run_id: str) -> None:
+    see(browser, server, "/models", "delay")
+    see(browser, server, "/models/delay", "How late", "Version 1")
+    see(browser, server, "/models/delay/versions/1", "Version 1", "best")
+
+
+def test_nothing_is_refused_by_the_policy_and_nothing_it_needs_is_missing(
+    browser: WebDriver, server: Server, run_id: str
+) -> None:
+    browser.get_log("browser")
+    see(browser, server, f"/experiments/1/runs/{run_id}", "best")
+    see(browser, server, "/experiments/1/runs", "best")
+    severe = [one["message"] for one in browser.get_log("browser") if one["level"] == "SEVERE"]
+    assert [one for one in severe if not any(part in one for part in NOT_SERVED)] == []
