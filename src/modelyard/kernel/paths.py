@@ -28,7 +28,8 @@ _ENCODED = re.compile(r"%([0-9A-Fa-f]{2})")
 # `mlflow.log_image` names its files so. What follows the signs are digits of a number or a UUID; whoever decodes them
 # once more gets an odd name below the same directory, never a way out of it.
 _IMAGE_END = re.compile(
-    r"%step%-?\d{1,19}%timestamp%\d{1,19}%[0-9a-z][0-9a-f]{7}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?:%compressed)?\.[a-z]{3,5}\Z"
+    r"%step%-?\d{1,19}%timestamp%\d{1,19}"
+    r"%[0-9a-z][0-9a-f]{7}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?:%compressed)?\.[a-z]{3,5}\Z"
 )
 _ENCODED_FORBIDDEN = frozenset(b"./\\%;~:")
 _INVISIBLE = frozenset("\u061c\u200b\u200e\u200f\u2028\u2029\ufeff") | {
