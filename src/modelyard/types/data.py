@@ -7,116 +7,81 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct, field
 
+# isort: off
+from modelyard.types.checks import (
+    AllEqual as AllEqual,
+    Check as Check,
+    ColumnCount as ColumnCount,
+    ColumnExists as ColumnExists,
+    Columns as Columns,
+    ColumnType as ColumnType,
+    Compare as Compare,
+    DistinctValues as DistinctValues,
+    DistinctWithinRow as DistinctWithinRow,
+    Distribution as Distribution,
+    Divergence as Divergence,
+    Finite as Finite,
+    Freshness as Freshness,
+    InSet as InSet,
+    IsNull as IsNull,
+    Length as Length,
+    Like as Like,
+    Monotonic as Monotonic,
+    MostCommon as MostCommon,
+    NotInSet as NotInSet,
+    NotNull as NotNull,
+    Outliers as Outliers,
+    Parses as Parses,
+    Quantiles as Quantiles,
+    Range as Range,
+    Reference as Reference,
+    References as References,
+    Regex as Regex,
+    RowCount as RowCount,
+    RowCountMatches as RowCountMatches,
+    Satisfies as Satisfies,
+    Scalar as Scalar,
+    Severity as Severity,
+    Sql as Sql,
+    Statistic as Statistic,
+    SumEquals as SumEquals,
+    Thresholds as Thresholds,
+    TuplesInSet as TuplesInSet,
+    Unique as Unique,
+    Unsupported as Unsupported,
+    ZScore as ZScore,
+)
+# isort: on
+
 WriteMode = Literal["append", "overwrite", "merge"]
 VersionMode = Literal["append", "overwrite", "merge", "delete", "revert", "adopt"]
 WriteStatus = Literal["published", "quarantined", "unchanged"]
-Severity = Literal["block", "warn"]
 CheckStatus = Literal["passed", "failed", "error"]
-Scalar = str | int | float | bool
-Share = Annotated[float, Meta(ge=0.0, le=1.0)]
-Count = Annotated[int, Meta(ge=0)]
 
 
-# --- checks -----------------------------------------------------------------------------------------------------
+# --- what checks found -------------------------------------------------------------------------------------------
 
 
-class Rule(Struct, frozen=True, kw_only=True, tag_field="check", omit_defaults=True, forbid_unknown_fields=True):
-    """What all checks share.
+class SliceResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a check found of the rows that have one value in its `by` column."""
 
-    `where`: an SQL condition on the rows that the check looks at. `mostly`: the share of them that must pass.
-    `severity`: whether a failure blocks the write or only warns.
-    """
-
-    name: str = ""
-    where: str = ""
-    mostly: Share = 1.0
-    severity: Severity = "block"
-
-
-class ColumnType(Rule, tag="column_type", frozen=True, kw_only=True):
-    """The column is there with this type, written as Arrow writes it: `int64`, `string`, `timestamp[us, tz=UTC]`."""
-
-    column: str
-    type: str
-
-
-class NotNull(Rule, tag="not_null", frozen=True, kw_only=True):
-    """No row of the batch has null here."""
-
-    column: str
-
-
-class Unique(Rule, tag="unique", frozen=True, kw_only=True):
-    """No two rows of the resulting dataset agree in all these columns; rows with a null in one of them are left out."""
-
-    columns: Annotated[list[str], Meta(min_length=1)]
-
-
-class InSet(Rule, tag="in_set", frozen=True, kw_only=True):
-    """Every value of the batch that is not null is one of these."""
-
-    column: str
-    values: Annotated[list[Scalar], Meta(min_length=1)]
-
-
-class Range(Rule, tag="range", frozen=True, kw_only=True):
-    """Every value that is not null lies between these bounds, which belong to it unless `strict`. NaN lies nowhere."""
-
-    column: str
-    min: Scalar | None = None
-    max: Scalar | None = None
-    strict: bool = False
-
-
-class Regex(Rule, tag="regex", frozen=True, kw_only=True):
-    """Every value that is not null matches somewhere; anchor with ^ and $. The syntax is RE2: linear in time."""
-
-    column: str
-    pattern: str
-
-
-class Length(Rule, tag="length", frozen=True, kw_only=True):
-    """Every text that is not null has so many characters."""
-
-    column: str
-    min: Count = 0
-    max: Count | None = None
-
-
-class Finite(Rule, tag="finite", frozen=True, kw_only=True):
-    """No value is NaN or infinite."""
-
-    column: str
-
-
-class RowCount(Rule, tag="row_count", frozen=True, kw_only=True):
-    """The batch (`of: batch`) or the resulting dataset has so many rows."""
-
-    of: Literal["batch", "dataset"] = "batch"
-    min: Count = 0
-    max: Count | None = None
-
-
-class Freshness(Rule, tag="freshness", frozen=True, kw_only=True):
-    """The latest instant in the resulting dataset is at most so many seconds ago, and not in the future."""
-
-    column: str
-    max_age_s: Annotated[float, Meta(gt=0)]
-
-
-class Sql(Rule, tag="sql", frozen=True, kw_only=True):
-    """A SELECT that returns the failing rows. It sees the tables `batch` and `dataset`, that as it would become."""
-
-    query: str
-
-
-Check = ColumnType | NotNull | Unique | InSet | Range | Regex | Length | Finite | RowCount | Freshness | Sql
+    value: Any
+    status: CheckStatus
+    evaluated: int = 0
+    failing: int = 0
+    missing: int = 0
+    observed: Any = None
+    message: str = ""
 
 
 class CheckResult(Struct, frozen=True, kw_only=True):
-    """What one check found. `evaluated` and `failing` count rows; `sample` holds some of the failing ones.
+    """What one check found. `evaluated`, `failing` and `missing` (left out for a null) count rows; `sample` holds some
+    of the failing ones, and `query` selects all of them from the table `dataset`.
 
-    `error`: the check itself could not run, as where its column is missing; that counts as a failure.
+    `error`: the check itself could not run, as where its column is missing; that counts as a failure. `slices`: of a
+    check with `by`, the first that fail. `merge`: how the verdict came about and can go on: `merged` from that over
+    the rows before and the new ones, `scanned` whole (the next append will be merged), `rescans` whole every time.
+    `key` and `state` are what the platform merges; they are not sent.
     """
 
     name: str
@@ -126,9 +91,18 @@ class CheckResult(Struct, frozen=True, kw_only=True):
     columns: list[str] = []
     evaluated: int = 0
     failing: int = 0
+    missing: int = 0
     observed: Any = None
     message: str = ""
     sample: list[dict[str, Any]] = []
+    query: str = ""
+    origin: str = ""
+    merge: Literal["", "merged", "scanned", "rescans"] = ""
+    slices: list[SliceResult] = []
+    slices_total: int = 0
+    details: dict[str, Any] = {}
+    key: str = ""
+    state: str = ""
 
 
 class CheckReport(Struct, frozen=True, kw_only=True):

@@ -21,7 +21,7 @@ from modelyard.kernel.limits import PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX
 from modelyard.kernel.reconcile import Reconciler
 from modelyard.planes.data import store
 from modelyard.planes.data.audit import columns_of
-from modelyard.planes.data.checks import DATASET
+from modelyard.planes.data.checks import DATASET, report_sent
 from modelyard.planes.data.diff import Diffs
 from modelyard.planes.data.profile import wire_row
 from modelyard.planes.data.publish import JOB_PREFIX
@@ -64,7 +64,7 @@ class Data:
         self._spill = spill
         self._limits = limits or SqlLimits()
         self._states = States(database, tables)
-        self._writer = Writer(database, tables, self._states, self._session)
+        self._writer = Writer(database, tables, self._states, self._session, self.snapshot)
         self.diffs = Diffs(self.snapshot, self._session)
         self.upkeep = Upkeep(database, tables, self._writer.publisher, spill)
         self.spool: Callable[[], Path] = self.upkeep.spool
@@ -188,7 +188,7 @@ class Data:
             where=where,
             on=tuple(on),
         )
-        return self._writer.write(scope, row, request, batches)
+        return _result_sent(self._writer.write(scope, row, request, batches))
 
     def delete_rows(
         self,
@@ -209,7 +209,7 @@ class Data:
             mode="delete", checks=tuple(row.noun.checks), source=source, where=where, branch=branch,
             idempotency_key=idempotency_key,
         )  # fmt: skip
-        return self._writer.write(scope, row, request, None)
+        return _result_sent(self._writer.write(scope, row, request, None))
 
     def append(self, scope: Scope, name: str, batches: Any, *, source: str = "", **options: Any) -> DatasetVersion:
         """Append and return the new version. Raises Conflict (`dataset.quarantined`) where a check turned it down."""
@@ -438,12 +438,18 @@ def _quarantined(write: store.WriteRow) -> Quarantined:
         created_at=write.created_at,
         created_by=write.created_by,
         source=write.source,
-        report=write.report,
+        report=report_sent(write.report),
     )
 
 
+def _result_sent(written: WriteResult) -> WriteResult:
+    return replace(written, report=report_sent(written.report))
+
+
 def _as_sent(version: DatasetVersion) -> DatasetVersion:
-    """The version without the sketches, which only this plane can use."""
+    """The version without the sketches and states, which only this plane can use."""
+    if version.report is not None:
+        version = replace(version, report=report_sent(version.report))
     if version.profile is None:
         return version
     columns = [replace(column, sketch="") for column in version.profile.columns]

@@ -13,11 +13,13 @@ from modelyard.kernel.database import Database
 from modelyard.kernel.errors import Conflict, InvalidInput, NotFound
 from modelyard.kernel.ids import new_id
 from modelyard.planes.data import store
-from modelyard.planes.data.audit import Audited, columns_of, run_checks
-from modelyard.planes.data.checks import BATCH, DATASET, implied_by_key
+from modelyard.planes.data.audit import Audited, columns_of
+from modelyard.planes.data.checks import BASE, BATCH, DATASET, implied_by_key, states_of
+from modelyard.planes.data.checks.running import Before, run_suite
 from modelyard.planes.data.profile import merge_profiles
 from modelyard.planes.data.profiling import Profiler, profile_of
 from modelyard.planes.data.publish import Publisher, make_plan
+from modelyard.planes.data.references import TakeSnapshot, referenced
 from modelyard.planes.data.rewriting import REWRITTEN, Effect, OpenSession, Rewriter, check_key_columns
 from modelyard.planes.data.schemas import resulting_schema, schema_result
 from modelyard.planes.data.states import State, States
@@ -66,8 +68,16 @@ class Judged:
 class Writer:
     """Carries writes through. `publisher` ends those that a crash cut off."""
 
-    def __init__(self, database: Database, tables: TableStore, states: States, open_session: OpenSession) -> None:
+    def __init__(
+        self,
+        database: Database,
+        tables: TableStore,
+        states: States,
+        open_session: OpenSession,
+        snapshot: TakeSnapshot,
+    ) -> None:
         self._database = database
+        self._snapshot = snapshot
         self._tables = tables
         self._states = states
         self._open_session = open_session
@@ -84,7 +94,7 @@ class Writer:
         state = self._states.head(scope, dataset.noun.name, request.branch)
         staged, profile = self._stage(dataset, request, write_id, state, batches)
         try:
-            judged = self._judge(dataset, request, state, staged, profile)
+            judged = self._judge(scope, dataset, request, state, staged, profile)
             return self._settle(scope, dataset, request, staged, judged)
         finally:
             if not self._is_recorded(scope, write_id):
@@ -130,7 +140,7 @@ class Writer:
             if request.branch == store.MAIN:
                 require_own_head(self._tables, dataset, newest)
             if newest.number != judged.state.number or newest.files != judged.state.files:
-                judged = self._judge(dataset, request, newest, staged, judged.audited.batch)
+                judged = self._judge(scope, dataset, request, newest, staged, judged.audited.batch)
             if request.mode == "delete" and not judged.effect.rows_gone:
                 return _result(dataset, "unchanged", 0, judged, version=newest.number)
             if judged.audited.report.passed:
@@ -183,7 +193,13 @@ class Writer:
     # --- the verdict ------------------------------------------------------------------------------------------
 
     def _judge(
-        self, dataset: store.DatasetRow, request: WriteRequest, state: State, staged: Staged, profile: Profile
+        self,
+        scope: Scope,
+        dataset: store.DatasetRow,
+        request: WriteRequest,
+        state: State,
+        staged: Staged,
+        profile: Profile,
     ) -> Judged:
         structure = schema_result(staged.schema, state.schema, request.mode, evolve=request.evolve)
         schema = resulting_schema(staged.schema, state.schema, request.mode, whole=request.where is None)
@@ -196,7 +212,9 @@ class Writer:
             effect, whole = Effect(), batch
         if not staged.files:
             batch = whole
-        results = [structure, *self._check(dataset, request, batch, whole)]
+        only_more = structure.status == "passed" and bool(staged.files) and not effect.removed
+        found = self._check(scope, dataset, request, batch, whole, state if only_more else State())
+        results = [structure, *found]
         report = CheckReport(
             passed=all(one.status == "passed" or one.severity == "warn" for one in results),
             rows=staged.rows if staged.files else state.rows - effect.rows_gone,
@@ -244,13 +262,35 @@ class Writer:
         return file_set(schema, (*self._tables.paths(dataset.location, kept), *aside), (*kept, *new))
 
     def _check(
-        self, dataset: store.DatasetRow, request: WriteRequest, batch: FileSet, whole: FileSet
+        self,
+        scope: Scope,
+        dataset: store.DatasetRow,
+        request: WriteRequest,
+        batch: FileSet,
+        whole: FileSet,
+        state: State,
     ) -> list[CheckResult]:
-        """The results of all checks over the batch and the dataset as it would become."""
+        """The results of all checks over the batch and the dataset as it would become: `state` with the batch after it,
+        where it has rows; then what was found of them is gone on from."""
         columns = columns_of(batch.schema)
         checks = [*implied_by_key(dataset.noun.key, {one.name: one.type for one in columns}), *request.checks]
-        with self._open_session({BATCH: batch, DATASET: whole}) as session:
-            return run_checks(session, checks, columns, self._database.clock.now())
+        others = referenced(self._snapshot, scope, dataset.noun.name, checks)
+        tables = {BATCH: batch, DATASET: whole, **others.files}
+        before = None
+        if state.version is not None and state.schema is not None and state.files:
+            tables[BASE] = file_set(state.schema, self._tables.paths(dataset.location, state.files), state.files)
+            report = state.version.noun.report
+            before = Before(states_of(report.results if report else []), appended=True)
+        with self._open_session(tables) as session:
+            return run_suite(
+                session,
+                checks,
+                columns,
+                self._database.clock.now(),
+                provided=others.provided,
+                profiles=others.profiles,
+                before=before,
+            )
 
     def _profile(self, state: State, effect: Effect, batch: Profile, whole: FileSet) -> Profile:
         """The profile of the dataset as it would become, from what both say of themselves where rows only come."""

@@ -1,0 +1,216 @@
+"""Checks of rows against other rows: of the same table, in their order, or of another dataset. Pure."""
+
+from __future__ import annotations
+
+from modelyard.engines.tables.sql import quoted
+from modelyard.planes.data.checks.question import (
+    BATCH,
+    DATASET,
+    Append,
+    Context,
+    Measure,
+    Question,
+    condition,
+    counted,
+    every,
+    filtered,
+    present,
+    regarded,
+)
+from modelyard.planes.data.checks.values import Unfit, is_float, is_number, is_ordered
+from modelyard.types.checks import Monotonic, Outliers, References, Sql, Unique, ZScore
+
+
+def unique(check: Unique, context: Context) -> Question:
+    """Groups of rows that agree, counted. Of an append only the groups of its own keys are looked at before it."""
+    has_value = [present(column, context.kind(column), check) for column in check.columns]
+    names = [quoted(column) for column in check.columns]
+    looked_at = regarded(check.ignore_row_if, has_value)
+    all_names = [*names, *([quoted(check.by)] if check.by and check.by not in check.columns else [])]
+    keys = ", ".join(all_names)
+    where = every(condition(check), looked_at)
+    filter_only = condition(check) or "true"
+    kept = f"coalesce({looked_at}, false)" if looked_at else "true"
+
+    def source(table: str) -> str:
+        return f"(SELECT {keys}, {kept} AS kept, count(*) AS n FROM {table} WHERE {filter_only} GROUP BY ALL)"
+
+    def rows(table: str) -> str:
+        groups = f"SELECT {keys} FROM {table} WHERE {where} GROUP BY ALL HAVING count(*) > 1"
+        alike = " AND ".join(f"t.{name} IS NOT DISTINCT FROM g.{name}" for name in all_names)
+        return f"SELECT t.* FROM (SELECT * FROM {table} WHERE {where}) t SEMI JOIN ({groups}) g ON {alike}"
+
+    counts = {
+        "elements": Measure("coalesce(sum(n), 0)::BIGINT"),
+        "present": Measure("coalesce(sum(n) FILTER (WHERE kept), 0)::BIGINT"),
+    }
+    whole = {
+        **counts,
+        "failing": Measure("coalesce(sum(n) FILTER (WHERE kept AND n > 1), 0)::BIGINT"),
+        "groups": Measure("count(*) FILTER (WHERE kept AND n > 1)"),
+    }
+    added = "sum(CASE WHEN m = 0 AND n = 1 THEN 0 WHEN m = 1 THEN n + 1 ELSE n END) FILTER (WHERE kept)"
+
+    def appended(batch: str, base: str) -> str:
+        alike = " AND ".join(f"a.{name} IS NOT DISTINCT FROM b.{name}" for name in all_names)
+        mine = ", ".join(f"a.{name}" for name in all_names)
+        before = f"(SELECT {keys} FROM {base} WHERE {where}) b"
+        met = f"(SELECT {mine}, count(*) AS m FROM {source(batch)} a JOIN {before} ON {alike} GROUP BY ALL)"
+        return (
+            f"(SELECT a.*, coalesce(b.m, 0) AS m FROM {source(batch)} a LEFT JOIN {met} b ON {alike} "
+            f"{'AND a.kept' if looked_at else ''})"
+        )
+
+    delta = {
+        **counts,
+        "failing": Measure(f"coalesce({added}, 0)::BIGINT"),
+        "groups": Measure("count(*) FILTER (WHERE kept AND (m = 1 OR (m = 0 AND n > 1)))"),
+    }
+    return Question(check, DATASET, source, whole, {}, True, rows, Append(appended, delta))
+
+
+def references(check: References, context: Context) -> Question:
+    """Rows of the batch for which the other dataset has none."""
+    other = context.table(check.dataset, check.ref)
+    to = check.to or check.columns
+    if len(to) != len(check.columns):
+        raise Unfit(f"{len(check.columns)} columns refer to {len(to)}")
+    for column, wanted in zip(check.columns, to, strict=True):
+        if wanted not in other.columns:
+            raise Unfit(f"dataset '{check.dataset}' has no column '{wanted}'")
+        _need_comparable(column, context.kind(column), wanted, other.columns[wanted])
+    has_value = every(*(f"t.{present(column, context.kind(column), check)}" for column in check.columns))
+    keys = ", ".join(f"{quoted(one)} AS k{place}" for place, one in enumerate(to))
+    alike = " AND ".join(f"t.{quoted(one)} = r.k{place}" for place, one in enumerate(check.columns))
+    only = f" WHERE ({check.to_where}\n)" if check.to_where else ""
+
+    def source(table: str) -> str:
+        known = f"(SELECT DISTINCT {keys}, true AS known FROM {other.table}{only}) r"
+        where = condition(check) or "true"
+        return (
+            f"(SELECT t.*, {has_value} AS present_, r.known AS known_ FROM (SELECT * FROM {table} WHERE {where}) t "
+            f"LEFT JOIN {known} ON {alike})"
+        )
+
+    def rows(table: str) -> str:
+        return f"SELECT * EXCLUDE (present_, known_) FROM {source(table)} WHERE present_ AND known_ IS NULL"
+
+    measures = {
+        "elements": Measure("count(*)"),
+        "present": Measure("count_if(present_)"),
+        "failing": Measure("count_if(present_ AND known_ IS NULL)"),
+    }
+    return Question(check, BATCH, source, measures, {}, True, rows)
+
+
+def _need_comparable(column: str, kind: str, wanted: str, other: str) -> None:
+    if kind != other and not (is_number(kind) and is_number(other)):
+        raise Unfit(f"column '{column}' is {kind} and '{wanted}' of the other dataset is {other}")
+
+
+def monotonic(check: Monotonic, context: Context) -> Question:
+    """Neighbours in the wrong order. What an append adds at its seam is known from the last value before it."""
+    kind, name = context.kind(check.column), quoted(check.column)
+    if not is_ordered(kind) and kind != "bool":
+        raise Unfit(f"column '{check.column}' is {kind}, which has no order")
+    if check.order_by and not is_ordered(context.kind(check.order_by)):
+        raise Unfit(f"column '{check.order_by}' is {context.kind(check.order_by)}, which has no order")
+    has_value = present(check.column, kind, check)
+    order = f"ORDER BY {quoted(check.order_by)}" if check.order_by else ""
+    slices = f"PARTITION BY {quoted(check.by)}" if check.by else ""
+    wrong = {"increasing": "<", "decreasing": ">"}[check.direction] + ("=" if check.strictly else "")
+    out_of_order = f"{name} {wrong} previous_"
+    where = every(condition(check), f"({has_value})")
+
+    def source(table: str) -> str:
+        if not (order or slices):
+            return f"(SELECT *, lag({name}) OVER () AS previous_ FROM {table} WHERE {where})"
+        # Rows of a slice keep the order in which they are stored.
+        numbered = f"(SELECT *, row_number() OVER () AS at_ FROM {table} WHERE {where})"
+        ordered = f"{order}, at_" if order else "ORDER BY at_"
+        return f"(SELECT *, lag({name}) OVER ({slices} {ordered}) AS previous_ FROM {numbered})"
+
+    measures = {"failing": Measure(f"count_if({out_of_order})"), "present": Measure("count(*)")}
+    # Which row is first and last is only known where rows come as they are stored.
+    mergeable = not check.by and not check.order_by
+    measures["first"] = Measure(f"first({name})", "first" if mergeable else "rescan")
+    measures["last"] = Measure(f"last({name})", "last" if mergeable else "rescan")
+    return Question(
+        check,
+        DATASET,
+        source,
+        measures,
+        {"elements": Measure(counted(check, ""))},
+        True,
+        lambda table: f"SELECT * FROM {source(table)} WHERE {out_of_order}",
+    )
+
+
+def spread(check: ZScore | Outliers, context: Context) -> Question:
+    """Values far from the middle of all: the middle is found first, then each is held against it."""
+    kind, name = context.kind(check.column), quoted(check.column)
+    if not is_number(kind):
+        raise Unfit(f"column '{check.column}' is {kind}, not a number")
+    has_value = present(check.column, kind, check)
+    where = every(condition(check), f"({has_value})")
+    by = quoted(check.by) if check.by else ""
+    finite = filtered(f"isfinite({name})") if is_float(kind) else ""
+    infinite = f"count_if(isinf({name}))" if is_float(kind) else "0"
+    number = f"{name}::DOUBLE"
+    middle = f"avg({number}){finite} AS mean_, stddev_samp({number}){finite} AS std_, {infinite} AS infinite_"
+    if isinstance(check, Outliers) and check.method == "iqr":
+        middle = f"quantile_cont({number}, 0.25) AS low_, quantile_cont({number}, 0.75) AS high_"
+    sliced = f"{by}, " if by else ""
+
+    def source(table: str) -> str:
+        statistics = f"(SELECT {sliced}{middle} FROM {table} WHERE {where}{f' GROUP BY {by}' if by else ''}) s"
+        joined = f"LEFT JOIN {statistics} ON t.{by} IS NOT DISTINCT FROM s.{by}" if by else f", {statistics}"
+        shown = f"t.*, s.* EXCLUDE ({by})" if by else "t.*, s.*"
+        rows = f"(SELECT * FROM {table} WHERE {condition(check) or 'true'}) t"
+        return f"(SELECT {shown} FROM {rows} {joined})"
+
+    far = f"({has_value}) AND ({_far(check, number)})"
+    measures = {
+        "elements": Measure("count(*)", "rescan"),
+        "present": Measure(f"count_if({has_value})", "rescan"),
+        "failing": Measure(f"count_if({far})", "rescan"),
+    }
+    return Question(
+        check, DATASET, source, measures, {}, True, lambda table: f"SELECT * FROM {source(table)} WHERE {far}"
+    )
+
+
+def _far(check: ZScore | Outliers, number: str) -> str:
+    if isinstance(check, ZScore):
+        score = f"(({number} - mean_) / std_)"
+        threshold = abs(check.threshold) if check.both_sides else check.threshold
+        far = f"{f'abs{score}' if check.both_sides else score} >= {threshold!r}"
+        return f"infinite_ = 0 AND std_ > 0 AND {far}"
+    if check.method == "iqr":
+        step = f"({check.multiplier!r} * (high_ - low_))"
+        return f"{number} < low_ - {step} OR {number} > high_ + {step}"
+    step = f"({check.multiplier!r} * std_)"
+    return (
+        f"infinite_ = 0 AND std_ IS NOT NULL AND "
+        f"CASE WHEN {step} <= 0 THEN {number} <> mean_ ELSE abs({number} - mean_) >= {step} END"
+    )
+
+
+def own_sql(check: Sql, context: Context) -> Question:
+    """The rows that the user's own SELECT returns."""
+    for name, wanted in check.tables.items():
+        if not name.isidentifier() or name in (BATCH, DATASET):
+            raise Unfit(f"{name!r} cannot name a table here")
+        dataset, _, ref = wanted.partition("@")
+        context.table(dataset, ref)
+    named = ", ".join(
+        f"{quoted(name)} AS (FROM {context.table(*_parted(wanted)).table})" for name, wanted in check.tables.items()
+    )
+    query = f"{f'WITH {named} ' if named else ''}SELECT * FROM ({check.query}\n)"
+    measures = {"failing": Measure("count(*)", "rescan")}
+    return Question(check, DATASET, lambda _: f"({query})", measures, {}, True, lambda _: query)
+
+
+def _parted(wanted: str) -> tuple[str, str]:
+    dataset, _, ref = wanted.partition("@")
+    return dataset, ref

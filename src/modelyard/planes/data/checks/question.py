@@ -1,0 +1,180 @@
+"""What a check becomes: SQL over one table, aggregates with the rule by which two parts of a table are put together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from modelyard.engines.tables.sql import quoted
+from modelyard.planes.data.checks.values import Unfit, is_float
+from modelyard.types.checks import Check, IgnoreRow, Rule
+from modelyard.types.data import CheckResult
+
+BATCH = "batch"
+DATASET = "dataset"
+BASE = "base"
+SAMPLE_ROWS_MAX = 20
+SLICES_MAX = 10_000
+VALUES_KEPT_MAX = 200
+
+# How the values of an aggregate over two parts of a table become that over both. `union`: of lists of distinct values,
+# null for more than are kept; then `overflow` says how many. `moments`: of n, mean and variance. `rescan`: not at all,
+# both parts are looked at again.
+Merge = Literal["sum", "min", "max", "union", "overflow", "moments", "first", "last", "rescan"]
+Values = dict[str, Any]
+OfTable = Callable[[str], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """An aggregate over the rows of a source."""
+
+    sql: str
+    merge: Merge = "sum"
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """How a check that looks at pairs of rows is asked of an append: aggregates that are added to those before, from
+    a source over the new rows (the first table) and those before them (the second)."""
+
+    source: Callable[[str, str], str]
+    measures: Mapping[str, Measure]
+
+
+@dataclass(frozen=True, slots=True)
+class TextTest:
+    """A test of a text in Python, asked of each distinct value once."""
+
+    column: str
+    passes: Callable[[str], bool]
+    present: str
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One check as SQL over a table.
+
+    `of`: the table. `source`: what follows FROM. `measures`: aggregates over it, and `plain` ones over the table; both
+    are judged by `verdicts`. `alone`: in a statement of its own, since it would slow the common one down. `rows`:
+    selects all failing rows. `append`, `text`: other ways to the same measures. `verdict`: known without data.
+    """
+
+    check: Check
+    of: str = BATCH
+    source: OfTable = lambda table: table
+    measures: Mapping[str, Measure] = field(default_factory=dict)
+    plain: Mapping[str, Measure] = field(default_factory=dict)
+    alone: bool = False
+    rows: OfTable | None = None
+    append: Append | None = None
+    text: TextTest | None = None
+    facts: Values = field(default_factory=dict)
+    verdict: CheckResult | None = None
+
+    @property
+    def merges(self) -> bool:
+        """Whether answers over two parts of a table can be put together, or the part before be taken into account."""
+        if self.append is not None or self.text is not None:
+            return True
+        return bool(self.measures) and all(one.merge != "rescan" for one in self.measures.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Provided:
+    """A table that a check refers to, under the name that the session knows it by. `version` names what it holds."""
+
+    table: str
+    columns: Mapping[str, str]
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a check is compiled over: columns with Arrow types, and tables of references by `name` or `name@ref`."""
+
+    columns: Mapping[str, str]
+    provided: Mapping[str, Provided] = field(default_factory=dict)
+    facts: Mapping[str, Values] = field(default_factory=dict)
+
+    def kind(self, column: str) -> str:
+        """The type of a column. Raises Unfit where it is missing."""
+        found = self.columns.get(column)
+        if found is None:
+            raise Unfit(f"column '{column}' is missing; the columns are: {', '.join(self.columns)}")
+        return found
+
+    def table(self, dataset: str, ref: str) -> Provided:
+        """The referenced table. Raises Unfit where it is not there."""
+        found = self.provided.get(reference_key(dataset, ref))
+        if found is None:
+            raise Unfit(f"dataset '{reference_key(dataset, ref)}', which the check refers to, is not there")
+        return found
+
+
+def reference_key(dataset: str, ref: str) -> str:
+    """How a reference to a version of a dataset is written."""
+    return f"{dataset}@{ref}" if ref else dataset
+
+
+def condition(check: Rule) -> str:
+    """The check's `where` as a term, empty where there is none."""
+    return f"({check.where}\n)" if check.where else ""
+
+
+def every(*terms: str) -> str:
+    """The terms joined by AND; `true` of none."""
+    return " AND ".join(term for term in terms if term) or "true"
+
+
+def filtered(*terms: str) -> str:
+    """An aggregate's FILTER by these terms, empty where there are none."""
+    whole = every(*terms)
+    return "" if whole == "true" else f" FILTER (WHERE {whole})"
+
+
+def kept_values(name: str, which: str = "") -> str:
+    """The aggregate of distinct values, those that meet a condition, as long as they are few; else null."""
+    count = f"coalesce(count_if({which}), 0)" if which else "count(*)"
+    return (
+        f"CASE WHEN {count} <= {VALUES_KEPT_MAX} THEN coalesce(list({name} ORDER BY {name}){filtered(which)}, []) END"
+    )
+
+
+def values_of(column: str, check: Rule, where: str) -> OfTable:
+    """The source of a column's distinct values `v`, each with its count `n`, by slices where there are any."""
+    by = f", {quoted(check.by)}" if check.by else ""
+
+    def source(table: str) -> str:
+        return f"(SELECT {quoted(column)} AS v{by}, count(*) AS n FROM {table} WHERE {where} GROUP BY ALL)"
+
+    return source
+
+
+def present(column: str, kind: str, check: Rule) -> str:
+    """That a column has a value in a row: under pandas' rules NaN is none."""
+    name = quoted(column)
+    if check.semantics == "pandas" and is_float(kind):
+        return f"{name} IS NOT NULL AND NOT isnan({name})"
+    return f"{name} IS NOT NULL"
+
+
+def present_count(column: str, kind: str, check: Rule) -> str:
+    """The count of the rows that the check looks at and in which a column has a value."""
+    has_value = present(column, kind, check)
+    return counted(check, has_value) if check.where or "isnan" in has_value else f"count({quoted(column)})"
+
+
+def counted(check: Rule, terms: str) -> str:
+    """The count of rows that the check looks at and that meet the terms, which may be empty."""
+    whole = every(condition(check), terms)
+    return "count(*)" if whole == "true" else f"count_if({whole})"
+
+
+def regarded(rule: IgnoreRow, has_value: list[str]) -> str:
+    """That a row is regarded, by which of its columns have a value; empty where every row is."""
+    if rule == "never":
+        return ""
+    joined = (" AND " if rule == "any_null" else " OR ").join(f"({one})" for one in has_value)
+    return f"({joined})"

@@ -1,0 +1,233 @@
+"""Checks of the table as a whole and of one number of a column. Pure."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from modelyard.engines.tables.sql import quoted
+from modelyard.planes.data.checks.question import (
+    DATASET,
+    Context,
+    Measure,
+    OfTable,
+    Question,
+    condition,
+    counted,
+    every,
+    filtered,
+    kept_values,
+    present,
+    present_count,
+    values_of,
+)
+from modelyard.planes.data.checks.values import Unfit, fitting, is_float, is_number, is_ordered, is_time, sql_value
+from modelyard.types.checks import (
+    ColumnCount,
+    ColumnExists,
+    Columns,
+    ColumnType,
+    DistinctValues,
+    Freshness,
+    MostCommon,
+    Quantiles,
+    RowCount,
+    RowCountMatches,
+    Scalar,
+    Statistic,
+)
+
+Structural = ColumnType | Columns | ColumnExists | ColumnCount
+
+
+def broken_structure(check: Structural, columns: dict[str, str]) -> tuple[object, str]:
+    """What was found of the table's structure, and what is wrong with it (empty where nothing is)."""
+    names = list(columns)
+    match check:
+        case ColumnType():
+            wanted = [check.type] if isinstance(check.type, str) else check.type
+            found = columns.get(check.column)
+            if found is None:
+                raise Unfit(f"column '{check.column}' is missing; the columns are: {', '.join(names)}")
+            return found, "" if found in wanted else f"column '{check.column}' is {found}, not {' or '.join(wanted)}"
+        case ColumnExists():
+            if check.column not in columns:
+                return None, f"column '{check.column}' is missing; the columns are: {', '.join(names)}"
+            place = names.index(check.column)
+            wrong = check.index is not None and place != check.index
+            return place, f"column '{check.column}' is at {place}, not {check.index}" if wrong else ""
+        case ColumnCount():
+            fits = check.min <= len(names) and (check.max is None or len(names) <= check.max)
+            return len(names), "" if fits else f"{len(names)} columns, {_wanted(check.min, check.max)} are asked for"
+        case Columns():
+            return names, _unlike(check, names)
+
+
+def _unlike(check: Columns, names: list[str]) -> str:
+    if check.ordered:
+        return "" if names == check.columns else f"the columns are {', '.join(names)}"
+    missing = [one for one in check.columns if one not in names]
+    more = [one for one in names if one not in check.columns] if check.exact else []
+    parts = [f"missing: {', '.join(missing)}"] if missing else []
+    return "; ".join(parts + ([f"not asked for: {', '.join(more)}"] if more else []))
+
+
+def _wanted(low: int, high: int | None) -> str:
+    return f"at least {low}" if high is None else f"{low} to {high}"
+
+
+def row_count(check: RowCount | RowCountMatches, context: Context) -> Question:
+    """How many rows there are, and in the table to compare with."""
+    measures = {"rows": Measure(counted(check, ""))}
+    if isinstance(check, RowCount):
+        return Question(check, check.of, measures=measures)
+    other = context.table(check.dataset, check.ref)
+    facts = {"other": context.facts.get(other.table, {}).get("rows", 0)}
+    return Question(check, DATASET, measures=measures, facts=facts)
+
+
+def freshness(check: Freshness, context: Context) -> Question:
+    """The latest instant."""
+    kind = context.kind(check.column)
+    if not is_time(kind):
+        raise Unfit(f"column '{check.column}' is {kind}, not a time")
+    latest = f"max({quoted(check.column)}){filtered(condition(check))}"
+    measures = {"latest": Measure(f"epoch_us(CAST({latest} AS TIMESTAMP))", "max")}
+    return Question(check, DATASET, measures=measures)
+
+
+def statistic(check: Statistic, context: Context) -> Question:
+    """One number of a column: from sums where they tell, else from all of it."""
+    kind, name = context.kind(check.column), quoted(check.column)
+    for bound in (check.min, check.max):
+        if bound is not None:
+            _need_bound(check, bound, kind)
+    numbers = _not_nan(check.column, kind)
+    only = filtered(condition(check), numbers)
+    values = Measure(f"count({name}){only}")
+    match check.measure:
+        case "min" | "max":
+            if not is_ordered(kind):
+                raise Unfit(f"column '{check.column}' is {kind}, which has no order")
+            extreme = Measure(f"{check.measure}({name}){only}", check.measure)
+            return Question(check, check.of, measures={"value": extreme, "present": values})
+        case "length_min" | "length_max":
+            if kind != "string":
+                raise Unfit(f"column '{check.column}' is {kind}, not text")
+            side: Literal["min", "max"] = "min" if check.measure == "length_min" else "max"
+            extreme = Measure(f"{side}(length({name})){only}", side)
+            return Question(check, check.of, measures={"value": extreme, "present": values})
+        case "distinct" | "distinct_share":
+            return _distinct(check, every(condition(check), f"{name} IS NOT NULL", numbers))
+        case "not_null_share":
+            whole = Measure(counted(check, ""))
+            has_value = Measure(present_count(check.column, kind, check))
+            return Question(check, check.of, measures={"elements": whole, "present": has_value})
+        case _:
+            if not is_number(kind):
+                raise Unfit(f"column '{check.column}' is {kind}, not a number")
+            return _of_numbers(check, name, kind, values)
+
+
+def _not_nan(column: str, kind: str) -> str:
+    return f"NOT isnan({quoted(column)})" if is_float(kind) else ""
+
+
+def _need_bound(check: Statistic, bound: Scalar, kind: str) -> None:
+    if check.measure in ("min", "max"):
+        sql_value(bound, kind, check.column)
+    elif isinstance(bound, (str, bool)):
+        raise Unfit(f"{bound!r} is no number, and {check.measure} is one")
+
+
+def _of_numbers(check: Statistic, name: str, kind: str, values: Measure) -> Question:
+    number = f"{name}::DOUBLE"
+    if check.measure == "median":
+        median = Measure(f"median({number}){filtered(condition(check), _not_nan(check.column, kind))}", "rescan")
+        return Question(check, check.of, measures={"value": median, "present": values}, alone=True)
+    finite = filtered(condition(check), f"isfinite({name})" if is_float(kind) else "")
+    measures = {"present": values}
+    if is_float(kind):
+        measures["above"] = Measure(counted(check, f"{name} = 'inf'::DOUBLE"))
+        measures["below"] = Measure(counted(check, f"{name} = '-inf'::DOUBLE"))
+    if check.measure == "sum":
+        return Question(check, check.of, measures=measures | {"value": Measure(f"sum({name}){finite}")})
+    # The square of a double beyond 1e150 overflows, and DuckDB makes an error of that.
+    squared = f"CASE WHEN abs({name}) < 1e150 THEN {number} END" if kind == "double" else number
+    spread = f"var_pop({squared}){finite}" if check.measure == "std" else "0.0::DOUBLE"
+    moments = f"struct_pack(n := count({name}){finite}, mean := avg({number}){finite}, variance := {spread})"
+    return Question(check, check.of, measures=measures | {"moments": Measure(moments, "moments")})
+
+
+def _distinct(check: Statistic, where: str) -> Question:
+    """Distinct values are kept while they are few, so that those of an append can be added to them."""
+    measures = {
+        "distinct": Measure("count(*)", "overflow"),
+        "values": Measure(kept_values("v"), "union"),
+        "present": Measure("coalesce(sum(n), 0)::BIGINT"),
+    }
+    return Question(check, check.of, values_of(check.column, check, where), measures, alone=True)
+
+
+def quantiles(check: Quantiles, context: Context) -> Question:
+    """Quantiles of a column of numbers: the two values between which each lies, of which the method makes one."""
+    kind, name = context.kind(check.column), quoted(check.column)
+    if not is_number(kind):
+        raise Unfit(f"column '{check.column}' is {kind}, not a number")
+    if len(check.quantiles) != len(check.ranges):
+        raise Unfit(f"{len(check.quantiles)} quantiles and {len(check.ranges)} ranges")
+    where = every(condition(check), f"{name} IS NOT NULL", _not_nan(check.column, kind))
+    if check.method == "linear":
+        shares = ", ".join(repr(float(one)) for one in check.quantiles)
+        found = f"quantile_cont({name}::DOUBLE, [{shares}]){filtered(where)}"
+        return Question(check, check.of, measures={"quantiles": Measure(found, "rescan")}, alone=True)
+    by = f" PARTITION BY {quoted(check.by)}" if check.by else ""
+    sliced = f"{quoted(check.by)}, " if check.by else ""
+
+    def source(table: str) -> str:
+        place = f"row_number() OVER ({by} ORDER BY {name}) - 1 AS i, count(*) OVER ({by}) - 1 AS last"
+        return f"(SELECT {sliced}{name}::DOUBLE AS v, {place} FROM {table} WHERE {where})"
+
+    measures = {"last": Measure("max(last)", "rescan")}
+    for place, share in enumerate(check.quantiles):
+        for side in ("floor", "ceil"):
+            at = f"i = {side}(last * {float(share)!r}::DOUBLE)"
+            measures[f"{side}{place}"] = Measure(f"max(v) FILTER (WHERE {at})", "rescan")
+    return Question(check, check.of, source, measures, alone=True)
+
+
+def distinct_values(check: DistinctValues | MostCommon, context: Context) -> Question:
+    """The distinct values of a column with how often each comes, against a set."""
+    kind = context.kind(check.column)
+    where = every(condition(check), f"({present(check.column, kind, check)})")
+    if check.semantics == "pandas":
+        listed = fitting(check.values, kind, check.column)
+    else:
+        listed = [sql_value(value, kind, check.column) for value in check.values]
+    inside = f"v IN ({', '.join(listed)})" if listed else "false"
+    values = values_of(check.column, check, where)
+    if isinstance(check, MostCommon):
+        by = f"PARTITION BY {quoted(check.by)}" if check.by else ""
+        common = {
+            "common": Measure("list(v ORDER BY v) FILTER (WHERE n = most)", "rescan"),
+            "hits": Measure(f"count_if(n = most AND {inside})", "rescan"),
+        }
+
+        def ranked(table: str) -> str:
+            return f"(SELECT *, max(n) OVER ({by}) AS most FROM {values(table)})"
+
+        return Question(check, check.of, ranked, common, alone=True)
+    measures = {
+        "found": Measure(f"count_if({inside})", "overflow"),
+        "unexpected": Measure(f"count_if(NOT {inside})", "overflow"),
+        "found_values": Measure(kept_values("v", inside), "union"),
+        "unexpected_values": Measure(kept_values("v", f"NOT {inside}"), "union"),
+        "sample": Measure(f"list(v ORDER BY v) FILTER (WHERE NOT {inside})[:20]", "overflow"),
+    }
+    distinct_wanted = len(set(listed)) + len(check.values) - len(listed)
+    rows = None if check.relation == "contain" else _outside_rows(check, where, listed)
+    return Question(check, check.of, values, measures, {}, True, rows, facts={"wanted": distinct_wanted})
+
+
+def _outside_rows(check: DistinctValues, where: str, listed: list[str]) -> OfTable:
+    inside = f"{quoted(check.column)} IN ({', '.join(listed)})" if listed else "false"
+    return lambda table: f"SELECT * FROM {table} WHERE {where} AND NOT {inside}"
