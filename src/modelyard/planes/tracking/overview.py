@@ -151,6 +151,7 @@ def children(tx: Transaction, run_ids: Sequence[str]) -> dict[str, int]:
         select(tags.c.value, func.count().label("runs"))
         .join(runs, runs.c.number == tags.c.run)
         .where(tags.c.project == tx.project, tags.c.key == PARENT_TAG, tags.c.value.in_(run_ids))
+        .where(store.beginning(tags.c.value).in_([store.beginning_of(one) for one in run_ids]))
         .where(runs.c.stage == "active")
         .group_by(tags.c.value)
     )

@@ -24,6 +24,8 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     bindparam,
+    func,
+    literal_column,
     select,
 )
 from sqlalchemy.dialects import postgresql, sqlite
@@ -36,6 +38,20 @@ LAST_KEY = "\U0010ffff"
 """Orders behind every key."""
 # SQLite counts rows only in a column that is INTEGER PRIMARY KEY.
 _Number = BigInteger().with_variant(Integer, "sqlite")
+
+INDEXED_CHARACTERS = 64
+
+
+def beginning(column: Any) -> Any:
+    """As much of a value as is in its index."""
+    # The numbers are part of the text: with parameters no database would take it for the indexed expression.
+    return func.substr(column, literal_column("1"), literal_column(str(INDEXED_CHARACTERS)))
+
+
+def beginning_of(value: str) -> str:
+    """As much of a value as is in its index."""
+    return value[:INDEXED_CHARACTERS]
+
 
 experiments = Table(
     "experiments",
@@ -100,6 +116,9 @@ run_tags = Table(
     Column("value", Text, nullable=False),
     sqlite_with_rowid=False,
 )
+# The beginnings of values, since PostgreSQL indexes no long text. The number of the run makes the index enough.
+for _table in (params, run_tags):
+    Index(f"{_table.name}_by_value", _table.c.project, _table.c.key, beginning(_table.c.value), _table.c.run)
 latest_metrics = Table(
     "latest_metrics",
     metadata,

@@ -1,0 +1,73 @@
+"""Which runs a search has to look at: few, wherever one of its conditions is met by few.
+
+No planner knows how many runs have `params.seed = '4711'` or are in experiment 12, and a wrong guess costs a walk over
+all runs. So the indices are asked, each for at most `PROBED_MAX` numbers: conditions that fewer meet are intersected,
+and the search looks at those only. Where every condition is met by many, a walk in the order asked for is soon over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, select
+
+from modelyard.kernel.database import Transaction
+from modelyard.planes.tracking import store
+from modelyard.planes.tracking.filters import Clause
+
+PROBED_MAX = 20_000
+"""A condition that more runs meet than this says too little."""
+FEW = 200
+"""With so few runs left no further condition is probed."""
+
+
+def candidates(
+    tx: Transaction, experiments: Sequence[int] | None, clauses: Sequence[Clause], stages: Sequence[str]
+) -> list[int] | None:
+    """The numbers of the runs that may be found; a superset of those that are. None: too many to name."""
+    left: set[int] | None = None
+    for probe in _probes(tx, experiments, clauses, stages):
+        found = {row[0] for row in tx.execute(probe.limit(PROBED_MAX + 1))}
+        if len(found) > PROBED_MAX:
+            continue
+        left = found if left is None else left & found
+        if len(left) <= FEW:
+            break
+    return None if left is None else sorted(left)
+
+
+def _probes(
+    tx: Transaction, experiments: Sequence[int] | None, clauses: Sequence[Clause], stages: Sequence[str]
+) -> list[Select[Any]]:
+    """What the indices can be asked, the most telling first."""
+    runs = store.runs
+    ranked: list[tuple[int, Select[Any]]] = []
+    if experiments is not None:
+        of_experiments = select(runs.c.number).where(
+            runs.c.project == tx.project, runs.c.experiment.in_(experiments), runs.c.stage.in_(stages)
+        )
+        ranked.append((2, of_experiments))
+    for clause in clauses:
+        if clause.field in ("parameter", "tag") and clause.operator == "=":
+            table = store.params if clause.field == "parameter" else store.run_tags
+            same = store.beginning(table.c.value) == store.beginning_of(str(clause.value))
+            ranked.append(
+                (1, select(table.c.run).where(table.c.project == tx.project, table.c.key == clause.key, same))
+            )
+        elif clause.field == "metric" and clause.operator != "!=":
+            ranked.append((3, _metric(tx, clause)))
+        elif clause.field == "attribute" and clause.key == "run_id" and clause.operator in ("=", "IN"):
+            wanted = clause.value if isinstance(clause.value, list) else [clause.value]
+            ranked.append((0, select(runs.c.number).where(runs.c.id.in_(wanted))))
+    return [probe for _, probe in sorted(ranked, key=lambda one: one[0])]
+
+
+def _metric(tx: Transaction, clause: Clause) -> Select[Any]:
+    table = store.latest_metrics
+    compared: dict[str, ColumnElement[bool]] = {
+        "=": table.c.value == clause.value, "<": table.c.value < clause.value, "<=": table.c.value <= clause.value,
+        ">": table.c.value > clause.value, ">=": table.c.value >= clause.value,
+    }  # fmt: skip
+    here = (table.c.project == tx.project, table.c.key == clause.key, table.c.is_nan.is_(False))
+    return select(table.c.run).where(*here, compared[clause.operator])
