@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, select
+from sqlalchemy import ColumnElement, Select, func, select
 
 from modelyard.kernel.database import Transaction
 from modelyard.planes.tracking import store
@@ -28,9 +28,10 @@ def candidates(
     """The numbers of the runs that may be found; a superset of those that are. None: too many to name."""
     left: set[int] | None = None
     for probe in _probes(tx, experiments, clauses, stages):
-        found = {row[0] for row in tx.execute(probe.limit(PROBED_MAX + 1))}
-        if len(found) > PROBED_MAX:
+        # Counted first: what is too many is known without its numbers coming here.
+        if tx.scalar(select(func.count()).select_from(probe.limit(PROBED_MAX + 1).subquery())) > PROBED_MAX:
             continue
+        found = set(tx.execute(probe).scalars())
         left = found if left is None else left & found
         if len(left) <= FEW:
             break

@@ -11,7 +11,6 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import (
-    Boolean,
     ColumnElement,
     FromClause,
     Select,
@@ -24,6 +23,7 @@ from sqlalchemy import (
     literal_column,
     or_,
     select,
+    text,
     type_coerce,
 )
 
@@ -173,14 +173,14 @@ def _where(
     clauses: Sequence[Clause],
     view: View,
     among: Sequence[int] | None = None,
-) -> tuple[FromClause, list[ColumnElement[bool]]]:
+) -> tuple[FromClause, list[Any]]:
     runs = store.runs
     source: FromClause = runs
     project: ColumnElement[Any] = runs.c.project
-    conditions: list[ColumnElement[bool]] = [runs.c.stage.in_(STAGES[view])]
+    conditions: list[Any] = [runs.c.stage.in_(STAGES[view])]
     if among is not None:
         # Written into the text: they are integers of ours, and so many parameters would cost more than the search.
-        conditions.append(literal_column(f"runs.number IN ({','.join(map(str, among))})", Boolean))
+        conditions.append(text(f"runs.number IN ({','.join(map(str, among))})"))
         if tx.dialect == "sqlite":
             # A plus keeps SQLite from taking the index by project for better than the numbers.
             project = type_coerce(literal_column("+runs.project"), String)
@@ -188,12 +188,14 @@ def _where(
     if experiments is not None:
         conditions.append(runs.c.experiment.in_(experiments))
     for clause in clauses:
-        source, condition = _run_condition(tx, source, clause)
+        source, condition = _run_condition(tx, source, clause, named=among is not None)
         conditions.append(condition)
     return source, conditions
 
 
-def _run_condition(tx: Transaction, source: FromClause, clause: Clause) -> tuple[FromClause, ColumnElement[bool]]:
+def _run_condition(
+    tx: Transaction, source: FromClause, clause: Clause, *, named: bool
+) -> tuple[FromClause, ColumnElement[bool]]:
     runs = store.runs
     if clause.field == "attribute":
         return source, compare(tx, runs.c[_RUN_COLUMNS[clause.key]], clause)
@@ -202,8 +204,9 @@ def _run_condition(tx: Transaction, source: FromClause, clause: Clause) -> tuple
     if clause.field == "metric":
         latest = store.latest_metrics.alias()
         joined = source.join(latest, and_(latest.c.run == runs.c.number, latest.c.key == clause.key))
-        of_project = and_(latest.c.project == tx.project, latest.c.is_nan.is_(False))
-        return joined, and_(of_project, compare(tx, latest.c.value, clause))
+        matches = and_(latest.c.is_nan.is_(False), compare(tx, latest.c.value, clause))
+        # The project opens the index by value, which is not wanted where the runs are named already.
+        return joined, matches if named else and_(latest.c.project == tx.project, matches)
     table = (store.params if clause.field == "parameter" else store.run_tags).alias()
     here = and_(table.c.run == runs.c.number, table.c.key == clause.key)
     if clause.operator == "IS NULL":
