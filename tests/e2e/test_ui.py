@@ -7,16 +7,14 @@ State is made through the API, as clients make it. Without Chromium and its driv
 from __future__ import annotations
 
 import re
-import shutil
 import sys
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 import pytest
 
+from e2e.browsing import NEEDS_CHROMIUM, Browser, Keys, WebDriver, start_chromium, wait_until
 from modelyard.kernel.auth import Role
 from modelyard.sdk.client import Client
 from modelyard.sdk.data import DatasetHandle
@@ -25,24 +23,7 @@ from modelyard.types.data import InSet, NotNull, Range
 from modelyard.types.registry import ApprovalRule, CreateModel, CreateVersion, Policy
 from running import client_of, raw_client, running_server, token_for
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-from selenium.common.exceptions import StaleElementReferenceException  # noqa: E402
-from selenium.webdriver.chrome.service import Service  # noqa: E402
-from selenium.webdriver.common.by import By  # noqa: E402
-from selenium.webdriver.common.keys import Keys  # noqa: E402
-from selenium.webdriver.remote.webdriver import WebDriver  # noqa: E402
-from selenium.webdriver.remote.webelement import WebElement  # noqa: E402
-from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
-
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs Debian's chromium and chromium-driver"),
-]
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-dev-shm-usage",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--window-size=1280,900",
-)  # fmt: skip
+pytestmark = NEEDS_CHROMIUM
 
 
 # --- the platform, with something in it -------------------------------------------------------------------------------
@@ -117,87 +98,10 @@ def register_model(client: Client, ben: Client, run_id: str) -> None:
     ben.post("/api/models/delay/versions", CreateVersion(source=f"runs:/{run_id}/model", run=run_id))
 
 
-def wait_until(condition: Callable[[], object], what: str, seconds: float = 20) -> Any:
-    give_up = time.monotonic() + seconds
-    while time.monotonic() < give_up:
-        if found := condition():
-            return found
-        time.sleep(0.05)
-    pytest.fail(f"waited {seconds} s in vain until {what}")
-
-
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with running_server(tmp_path_factory.mktemp("ui") / "home") as server:
         yield Site(server)
-
-
-# --- the browser ------------------------------------------------------------------------------------------------------
-
-
-class Browser:
-    """A browser that is signed in, and remembers what it complained about."""
-
-    def __init__(self, driver: WebDriver, site: Site) -> None:
-        self.driver = driver
-        self.site = site
-
-    def open(self, path: str) -> None:
-        self.driver.get(self.site.server.url + path)
-
-    def find(self, css: str) -> WebElement:
-        return WebDriverWait(self.driver, 10).until(lambda driver: driver.find_element(By.CSS_SELECTOR, css))
-
-    def all(self, css: str) -> list[WebElement]:
-        return list(self.driver.find_elements(By.CSS_SELECTOR, css))
-
-    def texts(self, css: str) -> list[str]:
-        try:
-            return [element.text for element in self.all(css)]
-        except StaleElementReferenceException:
-            # The page changed while it was read, as after a click: read the new one.
-            return self.texts(css)
-
-    def click(self, css: str) -> None:
-        self.find(css).click()
-
-    def click_link(self, text: str) -> None:
-        WebDriverWait(self.driver, 10).until(lambda driver: driver.find_element(By.LINK_TEXT, text)).click()
-
-    def wait_for_text(self, css: str, text: str) -> None:
-        wait_until(lambda: any(text in found for found in self.texts(css)), f"{css} says {text!r}")
-
-    @property
-    def path(self) -> str:
-        return str(self.driver.current_url).removeprefix(self.site.server.url)
-
-    @property
-    def title(self) -> str:
-        return self.find("h1").text
-
-    def script(self, text: str) -> Any:
-        return self.driver.execute_script(text)
-
-    def complaints(self) -> list[str]:
-        log = self.driver.get_log("browser")
-        return [entry["message"] for entry in log if entry["level"] in ("SEVERE", "WARNING")]
-
-    def theme(self, name: str) -> None:
-        features = [{"name": "prefers-color-scheme", "value": name}]
-        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-
-    def width(self, pixels: int) -> None:
-        size = {"width": pixels, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-
-
-def start_chromium(profile: Path) -> WebDriver:
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    for flag in (*FLAGS, f"--user-data-dir={profile}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    return webdriver.Chrome(options=options, service=Service(DRIVER))
 
 
 @pytest.fixture(scope="module")
@@ -211,13 +115,7 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebDriver]:
 def browser(driver: WebDriver, site: Site) -> Iterator[Browser]:
     """Signed in as admin, on a wide screen; what the page complains about fails the test."""
     one = Browser(driver, site)
-    one.width(1280)
-    one.open("/sign-in")
-    one.script("localStorage.clear()")
-    one.driver.delete_all_cookies()
-    cookie = {"name": "modelyard_session", "value": site.server.token, "path": "/", "sameSite": "Strict"}
-    one.driver.add_cookie(cookie)
-    one.complaints()
+    one.sign_in(site.server.token)
     yield one
     assert one.complaints() == []
 
@@ -263,109 +161,6 @@ def test_home_leads_to_what_needs_somebody(browser: Browser) -> None:
     page = browser.find("main").text
     assert "-5" in page, "the failing row is shown"
     assert "ZZ" in page
-
-
-# --- runs -------------------------------------------------------------------------------------------------------------
-
-
-def test_runs_are_filtered_by_mlflows_grammar_and_the_address_says_so(browser: Browser) -> None:
-    browser.open("/runs")
-    assert len(browser.all("tbody tr")) == 4
-    browser.find("#filter").send_keys("metrics.auc > 0.68 and attributes.status = 'FINISHED'" + Keys.ENTER)
-    wait_until(lambda: len(browser.all("tbody tr")) == 2, "two runs are left")
-    assert "filter=metrics.auc" in browser.path
-    browser.driver.refresh()
-    assert len(browser.all("tbody tr")) == 2
-
-
-def test_a_wrong_filter_is_explained_in_place(browser: Browser) -> None:
-    browser.open("/runs")
-    browser.find("#filter").send_keys("metrics.auc >>> 1" + Keys.ENTER)
-    browser.wait_for_text(".notice.bad", ">>>")
-    assert browser.find("#filter").get_attribute("value") == "metrics.auc >>> 1"
-
-
-def test_a_head_orders_and_turns_the_order_round(browser: Browser) -> None:
-    browser.open("/runs")
-    browser.click_link("auc")
-    wait_until(lambda: browser.all("th[aria-sort=descending]"), "the order shows")
-    assert browser.texts("tbody th a")[0] == "candidate-3"
-    browser.click_link("auc")
-    wait_until(lambda: browser.all("th[aria-sort=ascending]"), "the order has turned")
-    assert browser.texts("tbody th a")[0] == "candidate-0"
-
-
-def test_columns_are_chosen_in_the_address(browser: Browser) -> None:
-    browser.open("/runs?column=params.seed")
-    heads = browser.texts("thead th")
-    assert "seed" in heads
-    assert "auc" not in heads
-    browser.click(".picker summary")
-    browser.click("input[name=column][value='metrics.auc']")
-    browser.click(".picker button")
-    wait_until(lambda: "auc" in browser.texts("thead th"), "the column has come")
-    assert "seed" in browser.texts("thead th")
-
-
-def test_chosen_runs_are_compared_by_what_differs(browser: Browser) -> None:
-    browser.open("/runs?order=attributes.run_name+ASC")
-    compare = browser.find("[data-compare]")
-    assert compare.get_attribute("aria-disabled") == "true"
-    boxes = browser.all("input[data-choose]")
-    boxes[1].click()
-    boxes[2].click()
-    assert compare.text == "Compare 2"
-    compare.click()
-    wait_until(lambda: browser.path.startswith("/compare?runs="), "the comparison is open")
-    assert browser.title == "Compare 2 runs"
-    assert drawn_pixels(browser) > 50
-    rows = browser.texts("tbody th")
-    assert "depth" in rows
-    assert "seed" not in rows, "it is equal in both"
-    browser.click_link("Show what is equal too")
-    wait_until(lambda: "seed" in browser.texts("tbody th"), "all is shown")
-
-
-def drawn_pixels(browser: Browser) -> int:
-    """How many pixels of the first chart are not empty."""
-    browser.find("line-chart canvas")
-    return int(
-        browser.script(
-            "const canvas = document.querySelector('line-chart canvas');"
-            "const pixels = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;"
-            "let drawn = 0; for (let i = 3; i < pixels.length; i += 4) if (pixels[i]) drawn += 1; return drawn;"
-        )
-    )
-
-
-def test_a_run_shows_its_chart_params_and_files(browser: Browser) -> None:
-    run_id = browser.site.run_ids[2]
-    browser.open("/runs")
-    browser.click_link("candidate-2")
-    assert browser.path == f"/runs/{run_id}"
-    assert drawn_pixels(browser) > 50
-    assert "depth" in browser.texts("tbody th")
-    browser.click_link("Artifacts")
-    browser.click_link("model/")
-    wait_until(lambda: "model/MLmodel" in browser.texts("tbody th a"), "the folder is open")
-    href = browser.find("tbody th a").get_attribute("href") or ""
-    with raw_client(browser.site.server, browser.site.server.token) as http:
-        reply = http.get(href)
-    assert reply.content.startswith(b"flavors:")
-    assert reply.headers["content-disposition"].startswith("attachment")
-
-
-def test_a_chart_follows_the_pointer_and_the_theme(browser: Browser) -> None:
-    browser.open(f"/runs/{browser.site.run_ids[2]}")
-    drawn_pixels(browser)
-    last = browser.find(".chart .value").text
-    over = browser.find("line-chart .u-over")
-    webdriver.ActionChains(browser.driver).move_to_element_with_offset(over, -over.size["width"] // 2 + 2, 0).perform()
-    wait_until(lambda: browser.find(".chart .value").text != last, "the value under the pointer shows")
-    before = browser.script("return document.querySelector('line-chart canvas').toDataURL()")
-    browser.click("[data-theme-toggle]")
-    after = browser.script("return document.querySelector('line-chart canvas').toDataURL()")
-    assert before != after
 
 
 # --- datasets, jobs ---------------------------------------------------------------------------------------------------
@@ -514,7 +309,7 @@ def test_the_keyboard_reaches_everything(browser: Browser) -> None:
     assert browser.script("return document.activeElement.textContent") == "Skip to content"
     browser.script("document.activeElement.blur()")
     body.send_keys("/")
-    assert browser.script("return document.activeElement.id") == "filter"
+    assert browser.script("return document.activeElement.id") == "text"
 
 
 def test_a_narrow_screen_has_a_menu(browser: Browser) -> None:

@@ -126,6 +126,11 @@ def render_alone(template: str, **values: Any) -> str:
     return environment().get_template(f"pages/{template}").render(**values)
 
 
+def render_part(template: str, **values: Any) -> str:
+    """The HTML of a part of a page that is asked for by itself."""
+    return environment().get_template(f"widgets/{template}").render(**values)
+
+
 @cache
 def environment() -> Environment:
     """The one template environment."""

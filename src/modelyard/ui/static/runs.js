@@ -66,7 +66,9 @@
 
   document.addEventListener("change", (event) => {
     const target = event.target;
-    if (target.matches("input[name=column]")) chooseKey(target);
+    // What is typed was sent as it was typed; leaving the field sends it no second time.
+    if (target.matches("input[type=search]")) event.stopPropagation();
+    else if (target.matches("input[name=column]")) chooseKey(target);
     else if (target.matches("[data-group]")) {
       event.stopPropagation();
       // Several can be ticked before the menu closes, which is when they count.

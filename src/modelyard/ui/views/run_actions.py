@@ -16,7 +16,7 @@ from modelyard.kernel.routing import post
 from modelyard.planes.tracking import Tracking
 from modelyard.types.tracking import UpdateRun
 from modelyard.ui.format import plural
-from modelyard.ui.render import project_path, render_alone
+from modelyard.ui.render import project_path, render_part
 from modelyard.ui.views.run import NOTE_TAG
 
 RUNS_MAX = 1_000
@@ -71,8 +71,8 @@ def act_on_runs(
             tracking.runs.restore(caller, one)
     undo = {"archive": "restore", "restore": "archive", "tag": ""}[data.action]
     done = {"archive": "archived", "restore": "restored", "tag": f"tagged {data.key}"}[data.action]
-    body = render_alone(
-        "../widgets/toast.html",
+    body = render_part(
+        "toast.html",
         text=f"{plural(len(ids), 'run')} {done}",
         action=project_path(caller.project, "/runs/actions"),
         undo=undo,

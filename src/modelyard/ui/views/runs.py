@@ -267,8 +267,15 @@ def _listed(caller: Scope, tracking: Tracking, screen: Runs, opened: Sequence[st
         rows=tuple(rows),
         first=offset + 1,
         next=found.next,
-        previous=page_token(max(offset - query.size, 0)) if offset else None,
+        previous=_before(offset, query.size),
     )
+
+
+def _before(offset: int, size: int) -> str | None:
+    """The page before; the first has an empty token, and none before it."""
+    if not offset:
+        return None
+    return page_token(offset - size) if offset > size else ""
 
 
 def _some(
@@ -313,7 +320,7 @@ def _grouped(caller: Scope, tracking: Tracking, screen: Runs, opened: Sequence[s
         groups=tuple(groups),
         first=offset + 1,
         next=found.next,
-        previous=page_token(max(offset - GROUPS_SHOWN, 0)) if offset else None,
+        previous=_before(offset, GROUPS_SHOWN),
     )
 
 
