@@ -6,7 +6,8 @@ import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import BinaryIO, Protocol
+from pathlib import Path
+from typing import BinaryIO, Protocol, runtime_checkable
 
 from modelyard.kernel.errors import InvalidInput
 
@@ -33,11 +34,18 @@ class Swept:
 class BlobStore(Protocol):
     """Content-addressed bytes. An acknowledged `put` survives a crash; what was put never changes."""
 
-    def put(self, source: BinaryIO | Iterable[bytes], *, size_bytes_max: int | None = None) -> Blob:
+    def put(
+        self, source: BinaryIO | Iterable[bytes], *, size_bytes_max: int | None = None, durable: bool = True
+    ) -> Blob:
         """Store a stream in bounded memory. Raises TooLarge past the cap, Unavailable on a full disk.
 
-        When it raises, nothing is left behind.
+        When it raises, nothing is left behind. What is not `durable` survives a crash once `settle` has returned: for
+        many small blobs that count only together.
         """
+        ...
+
+    def settle(self) -> None:
+        """Make all that was put before survive a crash."""
         ...
 
     def open(self, digest: str, *, verify: bool = False) -> BinaryIO:
@@ -71,6 +79,32 @@ class BlobStore(Protocol):
         """Remove blobs not in `keep` and unfinished writes, both last written before the instant.
 
         The instant protects a blob that was put but not yet recorded: leave a margin longer than any write takes.
+        """
+        ...
+
+
+@runtime_checkable
+class SharedDisk(Protocol):
+    """What a store can do whose blobs are files on a disk that other programs of its owner reach: bytes come and go by
+    a link or a rename, which costs nothing a byte."""
+
+    @property
+    def root(self) -> Path:
+        """The directory below which each blob lies at `kernel.paths.blob_path`."""
+        ...
+
+    def make_drop(self, drop_id: str, nonce: str) -> Path:
+        """A private folder into which such a program puts files under the names of their digests.
+
+        `nonce` lies beside it in a file of its name with `.nonce`: who can read that shares the disk.
+        """
+        ...
+
+    def adopt(self, drop_id: str) -> int:
+        """Take all files of the folder as blobs, unread: whoever can write there could write to the blobs as well.
+
+        Returns how many. Raises NotFound for an unknown folder, InvalidInput for a file that is none or has no digest
+        for a name; then nothing was taken.
         """
         ...
 

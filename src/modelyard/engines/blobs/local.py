@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import stat
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -12,9 +13,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from modelyard.engines.blobs.base import CHUNK_BYTES, Blob, Swept, check_digest, chunks
-from modelyard.kernel.errors import EngineError, NotFound, TooLarge, Unavailable
+from modelyard.kernel.errors import EngineError, InvalidInput, NotFound, TooLarge, Unavailable
+from modelyard.kernel.home import write_private
 from modelyard.kernel.ids import new_id
-from modelyard.kernel.paths import make_private, sync_directory
+from modelyard.kernel.paths import blob_path, make_private, safe_join, sync_directory, sync_filesystem
 
 _INCOMING = "incoming"
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -26,20 +28,60 @@ class LocalBlobs:
     def __init__(self, root: Path) -> None:
         self._root = root
 
-    def put(self, source: BinaryIO | Iterable[bytes], *, size_bytes_max: int | None = None) -> Blob:
+    @property
+    def root(self) -> Path:
+        return self._root
+
+    def put(
+        self, source: BinaryIO | Iterable[bytes], *, size_bytes_max: int | None = None, durable: bool = True
+    ) -> Blob:
         incoming = make_private(self._root / _INCOMING) / new_id()
         try:
             with _storage_errors():
-                blob = self._receive(incoming, source, size_bytes_max)
+                blob = self._receive(incoming, source, size_bytes_max, durable)
                 final = self._path(blob.digest)
                 # Also where the blob exists: the rename renews its time, so that a sweep going on spares it.
                 make_private(final.parent)
                 incoming.replace(final)
-                sync_directory(final.parent)
+                if durable:
+                    sync_directory(final.parent)
         finally:
             with suppress(FileNotFoundError):
                 incoming.unlink()
         return blob
+
+    def settle(self) -> None:
+        with _storage_errors():
+            sync_filesystem(make_private(self._root))
+
+    def make_drop(self, drop_id: str, nonce: str) -> Path:
+        folder = make_private(self._drop(drop_id))
+        write_private(_nonce_file(folder), nonce.encode())
+        return folder
+
+    def adopt(self, drop_id: str) -> int:
+        folder = self._drop(drop_id)
+        try:
+            entries = list(os.scandir(folder))
+        except FileNotFoundError:
+            raise NotFound(
+                f"there is no dropbox {drop_id[:64]!a}", code="blob.drop_not_found", hint="ask for one, and repeat"
+            ) from None
+        for entry in entries:
+            if not entry.is_file(follow_symlinks=False):
+                raise InvalidInput(f"{entry.name[:80]!a} is no regular file", code="blob.drop_invalid")
+            check_digest(entry.name)
+        with _storage_errors():
+            for directory in {entry.name[:2] for entry in entries}:
+                make_private(self._root / directory)
+            for entry in entries:
+                os.chmod(entry.path, stat.S_IMODE(entry.stat().st_mode) & ~0o222)
+                os.replace(entry.path, self._path(entry.name))
+            self.settle()
+        with suppress(OSError):
+            folder.rmdir()
+            _nonce_file(folder).unlink()
+        return len(entries)
 
     def open(self, digest: str, *, verify: bool = False) -> BinaryIO:
         try:
@@ -96,10 +138,14 @@ class LocalBlobs:
         return Swept(blobs, size_bytes)
 
     def _path(self, digest: str) -> Path:
-        check_digest(digest)
-        return self._root / digest[:2] / digest
+        return blob_path(self._root, check_digest(digest))
 
-    def _receive(self, file: Path, source: BinaryIO | Iterable[bytes], size_bytes_max: int | None) -> Blob:
+    def _drop(self, drop_id: str) -> Path:
+        return safe_join(self._root / _INCOMING, f"drop-{drop_id}")
+
+    def _receive(
+        self, file: Path, source: BinaryIO | Iterable[bytes], size_bytes_max: int | None, durable: bool
+    ) -> Blob:
         digest = hashlib.sha256()
         size_bytes = 0
         with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as sink:
@@ -113,9 +159,14 @@ class LocalBlobs:
                     )
                 digest.update(piece)
                 sink.write(piece)
-            sink.flush()
-            os.fsync(sink.fileno())
+            if durable:
+                sink.flush()
+                os.fsync(sink.fileno())
         return Blob(digest.hexdigest(), size_bytes)
+
+
+def _nonce_file(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.nonce")
 
 
 @contextmanager

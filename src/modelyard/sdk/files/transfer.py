@@ -1,0 +1,153 @@
+"""The bytes of files to and from the server: by link where both share a disk, else many in one request."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from modelyard.kernel import frames
+from modelyard.kernel.errors import Conflict, InvalidInput
+from modelyard.kernel.paths import blob_path
+from modelyard.sdk.client import Client
+from modelyard.sdk.files.hashing import Hashed, digest_of, unchanged
+from modelyard.sdk.files.placing import Link, place
+from modelyard.types.files import Adopted, Dropbox, FileEntry, MissingBlobs
+
+ASKED_AT_ONCE = 10_000
+SENT_FILES, SENT_BYTES = 5_000, 64 * 1024 * 1024
+Tell = Callable[[int, int], None]
+"""Called with how many files and bytes more have been moved."""
+
+
+class Shared:
+    """A disk that this program and the server share."""
+
+    def __init__(self, box: Dropbox) -> None:
+        self.box = box
+        self.folder = Path(box.folder)
+        self.blobs = Path(box.blobs)
+
+
+def find_shared(client: Client, path: str) -> Shared | None:
+    """The disk that is shared with the server; None where there is none."""
+    box: Dropbox | None = client.post(f"{path}/files/dropbox", None, Dropbox | None)  # type: ignore[arg-type]
+    if box is None:
+        return None
+    with suppress(OSError):
+        folder = Path(box.folder)
+        if folder.with_name(f"{folder.name}.nonce").read_text("ascii") == box.nonce:
+            return Shared(box)
+    return None
+
+
+def send(client: Client, path: str, files: Sequence[Hashed], link: Link, tell: Tell) -> None:
+    """Bring the server the bytes that it lacks. Raises Conflict for a file that changed since it was hashed."""
+    lacking = _missing(client, path, files)
+    shared = find_shared(client, path) if lacking else None
+    if shared is not None:
+        _drop(client, path, shared, lacking, link, tell)
+        return
+    for group in _groups(lacking):
+        client.send_bytes("POST", f"{path}/files/blobs", _framed(group), media_type=frames.MEDIA_TYPE, type=Adopted)
+        tell(len(group), sum(one.found.size_bytes for one in group))
+
+
+def fetch(client: Client, path: str, entries: Sequence[FileEntry], target: Path, link: Link, tell: Tell) -> None:
+    """Put files below `target`, which holds none of them. Raises InvalidInput for bytes that have another digest."""
+    for folder in sorted({(target / one.path).parent for one in entries}):
+        folder.mkdir(parents=True, exist_ok=True)
+    shared = find_shared(client, path)
+    if shared is not None:
+        for one in entries:
+            place(blob_path(shared.blobs, one.digest), target / one.path, link, executable=one.executable)
+            tell(1, one.size_bytes)
+        return
+    if link in ("hardlink", "reflink"):
+        raise InvalidInput(
+            "the server's disk is not this machine's, so nothing can be linked",
+            code="files.not_shared",
+            hint="use --link auto or copy",
+        )
+    for at in range(0, len(entries), ASKED_AT_ONCE):
+        _download(client, path, entries[at : at + ASKED_AT_ONCE], target, tell)
+
+
+def _missing(client: Client, path: str, files: Sequence[Hashed]) -> list[Hashed]:
+    by_digest = {one.digest: one for one in files}
+    digests = list(by_digest)
+    lacking: list[Hashed] = []
+    for at in range(0, len(digests), ASKED_AT_ONCE):
+        asked = MissingBlobs(digests[at : at + ASKED_AT_ONCE])
+        answer = client.post(f"{path}/files/missing", asked, MissingBlobs)
+        lacking.extend(by_digest[digest] for digest in answer.digests)
+    return lacking
+
+
+def _drop(client: Client, path: str, shared: Shared, files: Sequence[Hashed], link: Link, tell: Tell) -> None:
+    for one in files:
+        place(one.found.file, shared.folder / one.digest, link, executable=one.found.executable)
+        # A link stands for the file as it is now, which must be what was hashed.
+        if not unchanged(one.found):
+            (shared.folder / one.digest).unlink()
+            raise _changed(one)
+        tell(1, one.found.size_bytes)
+    client.post(f"{path}/files/dropbox/{shared.box.id}/adopt", None, Adopted)
+
+
+def _framed(group: Iterable[Hashed]) -> Iterator[bytes]:
+    for one in group:
+        yield frames.head(one.digest, one.found.size_bytes)
+        left = one.found.size_bytes
+        with one.found.file.open("rb") as source:
+            while piece := source.read(min(left, frames.PIECE_BYTES)):
+                left -= len(piece)
+                yield piece
+        if left or not unchanged(one.found):
+            raise _changed(one)
+
+
+def _groups(files: Sequence[Hashed]) -> Iterator[list[Hashed]]:
+    group: list[Hashed] = []
+    size_bytes = 0
+    for one in files:
+        group.append(one)
+        size_bytes += one.found.size_bytes
+        if len(group) == SENT_FILES or size_bytes >= SENT_BYTES:
+            yield group
+            group, size_bytes = [], 0
+    if group:
+        yield group
+
+
+def _download(client: Client, path: str, entries: Sequence[FileEntry], target: Path, tell: Tell) -> None:
+    wanted: dict[str, list[FileEntry]] = {}
+    for one in entries:
+        wanted.setdefault(one.digest, []).append(one)
+    asked = MissingBlobs(list(wanted))
+    with client.stream_post(f"{path}/files/fetch", asked) as chunks:
+        for digest, size_bytes, content in frames.frames(frames.Pieces(chunks)):
+            first, *more = wanted[digest]
+            with (target / first.path).open("xb") as sink:
+                for piece in content:
+                    sink.write(piece)
+            if digest_of(target / first.path) != digest:
+                raise InvalidInput(f"the bytes of {first.path!a} arrived damaged", code="files.damaged", hint="repeat")
+            _set_mode(target / first.path, first)
+            for other in more:
+                place(target / first.path, target / other.path, "copy", executable=other.executable)
+            tell(1 + len(more), size_bytes * (1 + len(more)))
+
+
+def _set_mode(file: Path, entry: FileEntry) -> None:
+    if entry.executable:
+        os.chmod(file, 0o755)
+
+
+def _changed(one: Hashed) -> Conflict:
+    return Conflict(
+        f"{one.found.file} changed while it was being added",
+        code="files.changed",
+        hint="add it again when nothing writes to it",
+    )
