@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from modelyard.sdk.client import Client, connect
     from modelyard.sdk.data import dataset
     from modelyard.sdk.features import feature_view, historical
+    from modelyard.sdk.files.handle import files
     from modelyard.sdk.pipelines import run_pipeline
     from modelyard.sdk.registry import ModelHandle as model
     from modelyard.sdk.serving import endpoint
@@ -27,6 +28,7 @@ __all__ = [
     "dataset",
     "endpoint",
     "feature_view",
+    "files",
     "historical",
     "model",
     "pipeline",
@@ -41,6 +43,7 @@ _HOMES = {
     "dataset": ("data", "dataset"),
     "endpoint": ("serving", "endpoint"),
     "feature_view": ("features", "feature_view"),
+    "files": ("files.handle", "files"),
     "historical": ("features", "historical"),
     "model": ("registry", "ModelHandle"),
     "pipeline": ("tasks", "pipeline"),

@@ -15,7 +15,7 @@ from modelyard.kernel.settings import Settings, process_environment
 from modelyard.migrations import migrate
 from modelyard.planes.automation import Automation
 from modelyard.planes.cost import Cost
-from modelyard.planes.data import Data
+from modelyard.planes.data import Data, Files
 from modelyard.planes.features import Features
 from modelyard.planes.jobs import Jobs
 from modelyard.planes.monitoring import Monitoring
@@ -33,6 +33,7 @@ class Yard:
     database: Database
     blobs: BlobStore
     data: Data
+    files: Files
     tracking: Tracking
     jobs: Jobs
     registry: Registry
@@ -82,6 +83,7 @@ def compose(settings: Settings, clock: Clock | None = None) -> Yard:
         database=database,
         blobs=blobs,
         data=data,
+        files=Files(database, blobs),
         tracking=tracking,
         jobs=jobs,
         registry=registry,

@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from modelyard.engines.blobs.base import BlobStore
+from modelyard.engines.blobs.base import BlobStore, SharedDisk
 from modelyard.engines.blobs.local import LocalBlobs
 from modelyard.kernel.errors import EngineError, InvalidInput, NotFound, TooLarge, Unavailable
 
@@ -112,29 +113,96 @@ def test_only_the_owner_can_read(blobs: BlobStore, root: Path) -> None:
         assert mode == (0o700 if path.is_dir() else 0o600), path
 
 
+def _later() -> datetime:
+    """An instant that the file system tells from those before and after it."""
+    time.sleep(0.02)
+    now = datetime.now(UTC)
+    time.sleep(0.02)
+    return now
+
+
 def test_a_sweep_spares_what_is_kept_and_what_is_new(blobs: BlobStore, root: Path) -> None:
-    kept, dropped, new = (blobs.put(io.BytesIO(text)) for text in (b"kept", b"dropped", b"new"))
+    kept, dropped = (blobs.put(io.BytesIO(text)) for text in (b"kept", b"dropped"))
     unfinished = root / "incoming" / "left-by-a-crash"
     unfinished.write_bytes(b"half")
-    old = (datetime.now(UTC) - timedelta(hours=2)).timestamp()
-    for path in on_disk(root):
-        if path.name != new.digest:
-            os.utime(path, (old, old))
-    swept = blobs.sweep([kept.digest], datetime.now(UTC) - timedelta(hours=1))
+    instant = _later()
+    new = blobs.put(io.BytesIO(b"new"))
+    swept = blobs.sweep([kept.digest], instant)
     assert (swept.blobs, swept.size_bytes) == (1, len(b"dropped") + len(b"half"))
     assert sorted(blobs.digests()) == sorted([kept.digest, new.digest])
     assert not blobs.exists(dropped.digest)
     assert not unfinished.exists()
 
 
-def test_putting_again_what_a_sweep_would_take_renews_it(blobs: BlobStore, root: Path) -> None:
+def test_putting_again_what_a_sweep_would_take_renews_it(blobs: BlobStore) -> None:
     blob = blobs.put(io.BytesIO(b"x"))
-    [file] = on_disk(root)
-    os.utime(file, (1, 1))
+    instant = _later()
     blobs.put(io.BytesIO(b"x"))
-    blobs.sweep([], datetime.now(UTC) - timedelta(hours=1))
+    blobs.sweep([], instant)
     assert blobs.exists(blob.digest)
     assert blobs.sweep([], FUTURE).blobs == 1
+
+
+def _dropped(blobs: BlobStore, box: str, files: dict[str, bytes]) -> SharedDisk:
+    assert isinstance(blobs, SharedDisk)
+    folder = blobs.make_drop(box, "nonce")
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    return blobs
+
+
+def test_what_is_dropped_is_adopted_without_being_read(blobs: BlobStore, root: Path, tmp_path: Path) -> None:
+    content = b"a picture"
+    digest = hashlib.sha256(content).hexdigest()
+    disk = _dropped(blobs, "b1", {digest: content})
+    assert (root / "incoming" / "drop-b1.nonce").read_text() == "nonce"
+    assert [(one.digest, one.size_bytes) for one in disk.adopt("b1")] == [(digest, len(content))]
+    assert blobs.get(digest) == content
+    assert list((root / "incoming").iterdir()) == []
+    with pytest.raises(NotFound):
+        disk.adopt("b1")
+
+
+def test_an_old_file_that_was_just_linked_is_not_swept(blobs: BlobStore, tmp_path: Path) -> None:
+    source = tmp_path / "old.png"
+    source.write_bytes(b"old")
+    os.utime(source, (1, 1))
+    digest = hashlib.sha256(b"old").hexdigest()
+    disk = _dropped(blobs, "b2", {})
+    os.link(source, disk.root / "incoming" / "drop-b2" / digest)
+    disk.adopt("b2")
+    blobs.sweep([], datetime.now(UTC) - timedelta(hours=1))
+    assert blobs.exists(digest)
+    assert source.stat().st_mode & 0o222 == 0
+
+
+@pytest.mark.parametrize("name", ["not-a-digest", "nonce"])
+def test_a_dropbox_with_anything_else_is_refused_whole(blobs: BlobStore, name: str) -> None:
+    digest = hashlib.sha256(b"x").hexdigest()
+    disk = _dropped(blobs, "b3", {digest: b"x", name: b"y"})
+    with pytest.raises(InvalidInput):
+        disk.adopt("b3")
+    assert not blobs.exists(digest)
+
+
+def test_a_link_in_a_dropbox_is_not_followed(blobs: BlobStore, tmp_path: Path) -> None:
+    disk = _dropped(blobs, "b4", {})
+    (disk.root / "incoming" / "drop-b4" / ("a" * 64)).symlink_to("/etc/passwd")
+    with pytest.raises(InvalidInput):
+        disk.adopt("b4")
+
+
+@pytest.mark.parametrize("box", ["../drop-x", "a/b", "..", ""])
+def test_a_dropbox_has_a_plain_name(blobs: BlobStore, box: str) -> None:
+    assert isinstance(blobs, SharedDisk)
+    with pytest.raises((InvalidInput, NotFound)):
+        blobs.adopt(box)
+
+
+def test_many_blobs_settle_together(blobs: BlobStore) -> None:
+    found = [blobs.put(io.BytesIO(bytes([at])), durable=False) for at in range(50)]
+    blobs.settle()
+    assert all(blobs.get(one.digest) == bytes([at]) for at, one in enumerate(found))
 
 
 def test_many_threads_put_the_same_and_other_blobs(blobs: BlobStore) -> None:

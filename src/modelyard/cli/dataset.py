@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
+from modelyard.cli import dataset_files
 from modelyard.cli.context import JsonFlag, client, show_fields, show_items, show_json
 from modelyard.kernel.errors import InvalidInput
 from modelyard.sdk import data
@@ -18,6 +19,7 @@ from modelyard.types.data import Check, CheckReport, CheckResult, Column, Rows
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 quarantine = typer.Typer(add_completion=False, no_args_is_help=True, help="Batches that their checks turned down.")
 app.add_typer(quarantine, name="quarantine")
+app.add_typer(dataset_files.app, name="files")
 
 Name = Annotated[str, typer.Argument(help="The dataset's name.")]
 Version = Annotated[str | None, typer.Option("--version", help="A number or a tag. Default: the newest.")]

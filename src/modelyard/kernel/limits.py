@@ -10,6 +10,9 @@ REQUEST_BODY_BYTES_MAX = 16 * MIB
 """A JSON body. Streams (artifacts, Arrow) have caps of their own."""
 ARTIFACT_BYTES_MAX = 64 * GIB
 DATASET_BODY_BYTES_MAX = 64 * GIB
+DATASET_FILES_MAX = 1_000_000
+DATASET_COMMIT_BYTES_MAX = 512 * MIB
+"""The body that names the files of a new version."""
 CODE_SNAPSHOT_BYTES_MAX = 64 * MIB
 CODE_SNAPSHOT_FILES_MAX = 20_000
 PAGE_ITEMS_MAX = 1_000

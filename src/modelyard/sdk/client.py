@@ -83,7 +83,19 @@ class Client:
     @contextmanager
     def stream(self, path: str, params: Mapping[str, Any] | None = None) -> Iterator[Iterator[bytes]]:
         """GET a body in chunks: `with client.stream(path) as chunks: …`."""
-        with self._reaching(), self._http.stream("GET", path, params=_given(params)) as reply:
+        with self._streamed("GET", path, params=_given(params)) as chunks:
+            yield chunks
+
+    @contextmanager
+    def stream_post(self, path: str, body: Any) -> Iterator[Iterator[bytes]]:
+        """POST as JSON, and read the reply in chunks."""
+        headers = {"Content-Type": "application/json"}
+        with self._streamed("POST", path, content=msgspec.json.encode(body), headers=headers) as chunks:
+            yield chunks
+
+    @contextmanager
+    def _streamed(self, method: str, path: str, **options: Any) -> Iterator[Iterator[bytes]]:
+        with self._reaching(), self._http.stream(method, path, **options) as reply:
             if reply.status_code >= 400:
                 reply.read()
                 raise _error(reply)

@@ -54,7 +54,8 @@ from modelyard.types.checks import (
 # isort: on
 
 WriteMode = Literal["append", "overwrite", "merge"]
-VersionMode = Literal["append", "overwrite", "merge", "delete", "revert", "adopt"]
+VersionMode = Literal["append", "overwrite", "merge", "delete", "revert", "adopt", "commit"]
+DatasetKind = Literal["table", "files"]
 WriteStatus = Literal["published", "quarantined", "unchanged"]
 CheckStatus = Literal["passed", "failed", "error"]
 
@@ -180,7 +181,8 @@ class Retention(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Dataset(Struct, frozen=True, kw_only=True):
-    """A named table with versions. `latest` is the number of the version that `main` names, 0 before the first.
+    """A named table, or tree of files, with versions. `latest` is the number of the version that `main` names, 0 before
+    the first.
 
     `key`: columns that identify what a row is about; in them null, NaN and infinity are refused. `partition_by`:
     columns by whose values its files are split. `branches`: the version that each branch besides `main` names.
@@ -188,6 +190,7 @@ class Dataset(Struct, frozen=True, kw_only=True):
     """
 
     name: str
+    kind: DatasetKind = "table"
     description: str = ""
     key: list[str] = []
     checks: list[Check] = []
@@ -214,7 +217,8 @@ class DatasetVersion(Struct, frozen=True, kw_only=True):
 
     `parent`: the version that it was made from, 0 for none; `branch`: where it was written. `source`: where the rows
     came from, in the writer's words or as a URN. `rows_written`: rows of the write that made it. `table_version`: the
-    version of the Delta table with these rows, null where they were never on `main`. `expired_at`: when its rows were
+    version of the Delta table with these rows, null where they were never on `main`. `tree`: what names the content of
+    a dataset of files; equal trees hold equal files, and `rows` counts files. `expired_at`: when its rows were
     given up by a vacuum.
     """
 
@@ -231,6 +235,7 @@ class DatasetVersion(Struct, frozen=True, kw_only=True):
     parent: int = 0
     branch: str = "main"
     table_version: int | None = None
+    tree: str | None = None
     expired_at: datetime | None = None
     tags: list[str] = []
     report: CheckReport | None = None
@@ -308,6 +313,7 @@ class CreateDataset(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """A dataset to be made."""
 
     name: str
+    kind: DatasetKind = "table"
     description: str = ""
     key: list[str] = []
     checks: list[Check] = []

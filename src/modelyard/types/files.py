@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated
 
 from msgspec import Meta, Struct
+
+from modelyard.types.data import DatasetVersion
 
 Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 Size = Annotated[int, Meta(ge=0)]
@@ -18,30 +19,6 @@ class FileEntry(Struct, frozen=True, array_like=True, order=True):
     digest: Digest
     size_bytes: Size
     executable: bool = False
-
-
-class FilesVersion(Struct, frozen=True, kw_only=True):
-    """One immutable state of a file dataset. `tree` names its content: equal trees hold equal files.
-
-    `rows` of the dataset's version counts files. `message`: why it was made, in the writer's words.
-    """
-
-    dataset: str
-    version: int
-    tree: str
-    files: int
-    size_bytes: int
-    parent: int
-    branch: str
-    message: str
-    created_at: datetime
-    created_by: str
-    tags: list[str] = []
-
-    @property
-    def urn(self) -> str:
-        """The version in the lineage graph."""
-        return f"dataset:{self.dataset}@{self.version}"
 
 
 class CommitFiles(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -65,7 +42,7 @@ class FilesResult(Struct, frozen=True, kw_only=True):
     `changed` False: the tree was like that already, and no version was made.
     """
 
-    version: FilesVersion
+    version: DatasetVersion
     changed: bool
     added: int
     replaced: int
@@ -96,6 +73,13 @@ class MissingBlobs(Struct, frozen=True):
     """Of which of these the server has no bytes."""
 
     digests: Annotated[list[Digest], Meta(max_length=10_000)]
+
+
+class FetchFiles(Struct, frozen=True):
+    """Files of a version by path, of which the bytes are wanted."""
+
+    version: int
+    paths: Annotated[list[str], Meta(max_length=10_000)]
 
 
 class Dropbox(Struct, frozen=True, kw_only=True):

@@ -100,10 +100,10 @@ class SharedDisk(Protocol):
         """
         ...
 
-    def adopt(self, drop_id: str) -> int:
+    def adopt(self, drop_id: str) -> list[Blob]:
         """Take all files of the folder as blobs, unread: whoever can write there could write to the blobs as well.
 
-        Returns how many. Raises NotFound for an unknown folder, InvalidInput for a file that is none or has no digest
+        Raises NotFound for an unknown folder, InvalidInput for a file that is none or has no digest
         for a name; then nothing was taken.
         """
         ...

@@ -16,7 +16,7 @@ from modelyard.engines.blobs.base import CHUNK_BYTES, Blob, Swept, check_digest,
 from modelyard.kernel.errors import EngineError, InvalidInput, NotFound, TooLarge, Unavailable
 from modelyard.kernel.home import write_private
 from modelyard.kernel.ids import new_id
-from modelyard.kernel.paths import blob_path, make_private, safe_join, sync_directory, sync_filesystem
+from modelyard.kernel.paths import blob_path, make_private, remove_older, safe_join, sync_directory, sync_filesystem
 
 _INCOMING = "incoming"
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -59,7 +59,7 @@ class LocalBlobs:
         write_private(_nonce_file(folder), nonce.encode())
         return folder
 
-    def adopt(self, drop_id: str) -> int:
+    def adopt(self, drop_id: str) -> list[Blob]:
         folder = self._drop(drop_id)
         try:
             entries = list(os.scandir(folder))
@@ -81,7 +81,7 @@ class LocalBlobs:
         with suppress(OSError):
             folder.rmdir()
             _nonce_file(folder).unlink()
-        return len(entries)
+        return [Blob(entry.name, entry.stat().st_size) for entry in entries]
 
     def open(self, digest: str, *, verify: bool = False) -> BinaryIO:
         try:
@@ -134,7 +134,9 @@ class LocalBlobs:
             blobs += removed is not None
             size_bytes += removed or 0
         for unfinished in (self._root / _INCOMING).glob("*"):
-            size_bytes += _remove_older(unfinished, older_than) or 0
+            if not unfinished.is_dir():
+                size_bytes += _remove_older(unfinished, older_than) or 0
+        remove_older(self._root / _INCOMING, older_than)
         return Swept(blobs, size_bytes)
 
     def _path(self, digest: str) -> Path:
@@ -195,7 +197,8 @@ def _remove_older(file: Path, older_than: datetime) -> int | None:
     """The size of the file removed, None where it stays or is gone already."""
     try:
         status = file.stat()
-        if status.st_mtime >= older_than.timestamp():
+        # A blob that came by a link keeps the time of its content; when the link was made shows in the other.
+        if max(status.st_mtime, status.st_ctime) >= older_than.timestamp():
             return None
         file.unlink()
     except FileNotFoundError:

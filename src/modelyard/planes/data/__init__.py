@@ -1,6 +1,7 @@
 """The data plane: datasets with immutable versions, guarded by checks."""
 
+from modelyard.planes.data.files import Files
 from modelyard.planes.data.refs import Ref
 from modelyard.planes.data.service import Data
 
-__all__ = ["Data", "Ref"]
+__all__ = ["Data", "Files", "Ref"]

@@ -119,6 +119,7 @@ class Publisher:
     ) -> int:
         """Steps 3 to 5. Returns the new version's number. When it raises, either nothing is left of the write, or
         (where the log has it and the catalog could not be written) the plan stays, to be carried out."""
+        dataset.require("table")
         with self._database.transaction(scope) as tx:
             mode = plan.version.mode if plan.makes == "version" else plan.makes
             values = _write_values(dataset, write_id, store.PUBLISHING, mode, plan.version.rows_written)

@@ -50,7 +50,9 @@ def list_datasets(
 @post("/api/datasets", requires=Action.WRITE, status_code=201)
 def create_dataset(caller: Scope, datasets: Data, data: CreateDataset) -> Dataset:
     """A new dataset without versions."""
-    return datasets.create(caller, data.name, description=data.description, key=data.key, checks=data.checks)
+    return datasets.create(
+        caller, data.name, description=data.description, key=data.key, checks=data.checks, kind=data.kind
+    )
 
 
 @get("/api/datasets/{name:str}", requires=Action.READ)
@@ -96,7 +98,7 @@ async def write_data(
 
     The body is an Arrow stream, an Arrow file, Parquet, or CSV by its content type. `key` is an idempotency key.
     """
-    async with _spooled(request, datasets.spool()) as file:
+    async with spooled(request, datasets.spool()) as file:
         write = partial(
             _write_file, file, request.headers.get("content-type", ""), datasets, caller, name,
             mode=mode, idempotency_key=key, checks=_checks(checks), source=source, evolve=evolve, create=create,
@@ -185,7 +187,7 @@ def _checks(text: str | None) -> list[Check] | None:
 
 
 @asynccontextmanager
-async def _spooled(request: Request[Any, Any, Any], file: Path) -> AsyncIterator[Path]:
+async def spooled(request: Request[Any, Any, Any], file: Path) -> AsyncIterator[Path]:
     """The body in a private file, which is gone afterwards."""
     received = 0
     try:

@@ -33,6 +33,7 @@ from modelyard.planes.data.writing import Writer, WriteRequest
 from modelyard.types.data import (
     Check,
     Dataset,
+    DatasetKind,
     DatasetVersion,
     Quarantined,
     Retention,
@@ -81,6 +82,7 @@ class Data:
         checks: Sequence[Check] = (),
         partition_by: Sequence[str] = (),
         location: str = "",
+        kind: DatasetKind = "table",
     ) -> Dataset:
         """A new dataset without versions. Raises InvalidInput for its name, Conflict where there is one.
 
@@ -98,7 +100,7 @@ class Data:
                 same = "" if taken == name else "; names are compared without case"
                 raise Conflict(f"dataset '{taken}' exists already{same}", code="dataset.exists")
             values = {
-                "id": new_id(), "name": name, "name_folded": name.casefold(),
+                "id": new_id(), "name": name, "name_folded": name.casefold(), "kind": kind,
                 "location": location or f"{tx.project}/{name}", "description": description, "key": list(key),
                 "checks": list(checks), "latest": 0, "last": 0, "rows": 0, "size_bytes": 0,
                 "partition_by": list(partition_by), "created_at": tx.now, "created_by": tx.actor, "updated_at": tx.now,
@@ -178,6 +180,7 @@ class Data:
                 code="dataset.mode_invalid",
             )
         row = self._row_or_new(scope, name) if create else self._row(scope, name)
+        row.require("table")
         request = WriteRequest(
             mode=mode,
             checks=(*row.noun.checks, *(checks or ())),
@@ -277,6 +280,7 @@ class Data:
     def snapshot(self, scope: Scope, name: str, ref: Ref = None) -> tuple[DatasetVersion, Snapshot]:
         """A version with the files that hold it, for engines that read Parquet themselves. Counts as reading."""
         row = self._row(scope, name)
+        row.require("table")
         version = self._resolve(scope, row, ref)
         require_rows(version.noun)
         if scope.actor.startswith(JOB_PREFIX):

@@ -12,6 +12,7 @@ from sqlalchemy import BigInteger, Column, Index, Integer, String, Table, Text, 
 
 from modelyard.engines.tables.base import ELSEWHERE
 from modelyard.kernel.database import Instant, Json, Transaction, metadata
+from modelyard.kernel.errors import Conflict
 from modelyard.kernel.ids import new_id
 from modelyard.planes.data.manifests import Part
 from modelyard.types import data as nouns
@@ -24,6 +25,7 @@ datasets = Table(
     Column("name", String(128), nullable=False),
     Column("name_folded", String(128), nullable=False),
     Column("location", String(255), nullable=False, unique=True),
+    Column("kind", String(16), nullable=False, server_default="table"),
     Column("description", Text, nullable=False),
     Column("key", Json, nullable=False),
     Column("checks", Json, nullable=False),
@@ -52,6 +54,8 @@ versions = Table(
     # The manifests with its files; null for versions of before there were any, whose files the log names.
     Column("parts", Json),
     Column("schema_digest", String(64)),
+    # Of a dataset of files: the blob with the index of its tree.
+    Column("tree", String(64)),
     Column("expired_at", Instant),
     Column("write_id", String(32), nullable=False, unique=True),
     Column("mode", String(16), nullable=False),
@@ -127,6 +131,12 @@ QUARANTINED = "quarantined"
 DISCARDED = "discarded"
 
 
+_HELD = {
+    "table": ("a table, not files", "read and write its rows, or give the files a dataset of their own"),
+    "files": ("files, not a table", "use `modelyard dataset add`, `files` and `checkout`, or make a dataset for rows"),
+}
+
+
 class DatasetRow(msgspec.Struct, frozen=True, kw_only=True):
     """A dataset with what only this plane knows of it."""
 
@@ -134,6 +144,12 @@ class DatasetRow(msgspec.Struct, frozen=True, kw_only=True):
     location: str
     last: int
     noun: nouns.Dataset
+
+    def require(self, kind: nouns.DatasetKind) -> None:
+        """Raise Conflict where the dataset holds something else."""
+        if self.noun.kind != kind:
+            held, hint = _HELD[self.noun.kind]
+            raise Conflict(f"dataset '{self.noun.name}' holds {held}", code="dataset.kind", hint=hint)
 
     def head(self, branch: str) -> int:
         """The version that a branch names, 0 where it names none or is not there."""
@@ -255,7 +271,7 @@ def insert_version(
     version: nouns.DatasetVersion,
     *,
     parts: Sequence[Part],
-    schema_digest: str,
+    schema_digest: str | None,
     write_id: str,
 ) -> None:
     tx.execute(
@@ -268,6 +284,7 @@ def insert_version(
             table_version=version.table_version,
             parts=list(parts),
             schema_digest=schema_digest,
+            tree=version.tree,
             write_id=write_id,
             mode=version.mode,
             rows=version.rows,
@@ -424,6 +441,7 @@ def _dataset(tx: Transaction, row: sa.Row[Any]) -> DatasetRow:
 def _dataset_noun(row: sa.Row[Any], tagged: dict[str, int], branched: dict[str, int]) -> nouns.Dataset:
     return nouns.Dataset(
         name=row.name,
+        kind=row.kind,
         description=row.description,
         key=row.key,
         checks=msgspec.convert(row.checks, list[nouns.Check]),
@@ -457,6 +475,7 @@ def _version_noun(row: sa.Row[Any], dataset: str, named: list[str]) -> nouns.Dat
         parent=row.parent,
         branch=row.branch,
         table_version=row.table_version,
+        tree=row.tree,
         expired_at=row.expired_at,
         tags=named,
         report=msgspec.convert(whole.get("report"), nouns.CheckReport | None),

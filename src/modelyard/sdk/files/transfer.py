@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from modelyard.kernel import frames
 from modelyard.kernel.errors import Conflict, InvalidInput
@@ -13,7 +17,7 @@ from modelyard.kernel.paths import blob_path
 from modelyard.sdk.client import Client
 from modelyard.sdk.files.hashing import Hashed, digest_of, unchanged
 from modelyard.sdk.files.placing import Link, place
-from modelyard.types.files import Adopted, Dropbox, FileEntry, MissingBlobs
+from modelyard.types.files import Adopted, Dropbox, FetchFiles, FileEntry, MissingBlobs
 
 ASKED_AT_ONCE = 10_000
 SENT_FILES, SENT_BYTES = 5_000, 64 * 1024 * 1024
@@ -28,42 +32,59 @@ class Shared:
         self.box = box
         self.folder = Path(box.folder)
         self.blobs = Path(box.blobs)
+        self.nonce_file = self.folder.with_name(f"{self.folder.name}.nonce")
+
+    @property
+    def proven(self) -> bool:
+        """Whether what the server wrote can be read here."""
+        try:
+            return self.nonce_file.read_text("ascii") == self.box.nonce
+        except OSError:
+            return False
 
 
-def find_shared(client: Client, path: str) -> Shared | None:
-    """The disk that is shared with the server; None where there is none."""
-    box: Dropbox | None = client.post(f"{path}/files/dropbox", None, Dropbox | None)  # type: ignore[arg-type]
-    if box is None:
-        return None
-    with suppress(OSError):
-        folder = Path(box.folder)
-        if folder.with_name(f"{folder.name}.nonce").read_text("ascii") == box.nonce:
-            return Shared(box)
-    return None
+@contextmanager
+def shared_disk(client: Client, path: str) -> Iterator[Shared | None]:
+    """The disk that is shared with the server, for as long as the block lasts; None where there is none."""
+    box: Any = client.post(f"{path}/files/dropbox")
+    found = None if box is None else Shared(msgspec.convert(box, Dropbox))
+    if found is None or not found.proven:
+        yield None
+        return
+    try:
+        yield found
+    finally:
+        shutil.rmtree(found.folder, ignore_errors=True)
+        found.nonce_file.unlink(missing_ok=True)
 
 
 def send(client: Client, path: str, files: Sequence[Hashed], link: Link, tell: Tell) -> None:
     """Bring the server the bytes that it lacks. Raises Conflict for a file that changed since it was hashed."""
     lacking = _missing(client, path, files)
-    shared = find_shared(client, path) if lacking else None
-    if shared is not None:
-        _drop(client, path, shared, lacking, link, tell)
+    if not lacking:
         return
+    with shared_disk(client, path) as shared:
+        if shared is not None:
+            _drop(client, path, shared, lacking, link, tell)
+            return
     for group in _groups(lacking):
         client.send_bytes("POST", f"{path}/files/blobs", _framed(group), media_type=frames.MEDIA_TYPE, type=Adopted)
         tell(len(group), sum(one.found.size_bytes for one in group))
 
 
-def fetch(client: Client, path: str, entries: Sequence[FileEntry], target: Path, link: Link, tell: Tell) -> None:
-    """Put files below `target`, which holds none of them. Raises InvalidInput for bytes that have another digest."""
+def fetch(
+    client: Client, path: str, version: int, entries: Sequence[FileEntry], target: Path, link: Link, tell: Tell
+) -> None:
+    """Put files of a version below `target`, which holds none of them. Raises InvalidInput for bytes that have another
+    digest."""
     for folder in sorted({(target / one.path).parent for one in entries}):
         folder.mkdir(parents=True, exist_ok=True)
-    shared = find_shared(client, path)
-    if shared is not None:
-        for one in entries:
-            place(blob_path(shared.blobs, one.digest), target / one.path, link, executable=one.executable)
-            tell(1, one.size_bytes)
-        return
+    with shared_disk(client, path) as shared:
+        if shared is not None:
+            for one in entries:
+                place(blob_path(shared.blobs, one.digest), target / one.path, link, executable=one.executable)
+                tell(1, one.size_bytes)
+            return
     if link in ("hardlink", "reflink"):
         raise InvalidInput(
             "the server's disk is not this machine's, so nothing can be linked",
@@ -71,7 +92,7 @@ def fetch(client: Client, path: str, entries: Sequence[FileEntry], target: Path,
             hint="use --link auto or copy",
         )
     for at in range(0, len(entries), ASKED_AT_ONCE):
-        _download(client, path, entries[at : at + ASKED_AT_ONCE], target, tell)
+        _download(client, path, version, entries[at : at + ASKED_AT_ONCE], target, tell)
 
 
 def _missing(client: Client, path: str, files: Sequence[Hashed]) -> list[Hashed]:
@@ -121,11 +142,11 @@ def _groups(files: Sequence[Hashed]) -> Iterator[list[Hashed]]:
         yield group
 
 
-def _download(client: Client, path: str, entries: Sequence[FileEntry], target: Path, tell: Tell) -> None:
+def _download(client: Client, path: str, version: int, entries: Sequence[FileEntry], target: Path, tell: Tell) -> None:
     wanted: dict[str, list[FileEntry]] = {}
     for one in entries:
         wanted.setdefault(one.digest, []).append(one)
-    asked = MissingBlobs(list(wanted))
+    asked = FetchFiles(version, [found[0].path for found in wanted.values()])
     with client.stream_post(f"{path}/files/fetch", asked) as chunks:
         for digest, size_bytes, content in frames.frames(frames.Pieces(chunks)):
             first, *more = wanted[digest]
