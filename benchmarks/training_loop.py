@@ -24,7 +24,7 @@ FOREIGN = ROOT / ".venvs" / "mlflow3" / "bin" / "python"
 def serving(home: Path) -> Iterator[tuple[str, str]]:
     """The URL and token of a server of ours in a process of its own."""
     command = [sys.executable, "-m", "benchmarks._serve_tracking", str(home)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
             url, token = process.stdout.readline().split()

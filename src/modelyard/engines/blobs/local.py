@@ -75,8 +75,10 @@ class LocalBlobs:
             for directory in {entry.name[:2] for entry in entries}:
                 make_private(self._root / directory)
             for entry in entries:
-                os.chmod(entry.path, stat.S_IMODE(entry.stat().st_mode) & ~0o222)
-                os.replace(entry.path, self._path(entry.name))
+                mode = stat.S_IMODE(entry.stat().st_mode)
+                if mode & 0o222:
+                    os.chmod(entry.path, mode & ~0o222)
+                os.replace(entry.path, f"{self._root}/{entry.name[:2]}/{entry.name}")
             self.settle()
         with suppress(OSError):
             folder.rmdir()

@@ -15,7 +15,7 @@ from modelyard.kernel.errors import Conflict, InvalidInput, NotFound, TooLarge
 from modelyard.kernel.ids import new_id
 from modelyard.kernel.limits import ARTIFACT_BYTES_MAX, DATASET_FILES_MAX
 from modelyard.planes.data import ledger, store, trees
-from modelyard.planes.data.publish import JOB_PREFIX
+from modelyard.planes.data.publish import JOB_PREFIX, NO_REPORT
 from modelyard.planes.data.refs import Ref, require_rows, resolve_number
 from modelyard.types.data import DatasetVersion
 from modelyard.types.files import CommitFiles, Dropbox, FileEntry, FilesDiff, FilesResult, Problem, Verified
@@ -253,6 +253,7 @@ class Files:
                 created_at=tx.now,
                 created_by=tx.actor,
                 source=asked.message[:MESSAGE_CHARACTERS_MAX],
+                report=NO_REPORT,
                 parent=0 if head is None else head.version,
                 branch=asked.branch,
                 tree=tree,

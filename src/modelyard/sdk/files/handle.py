@@ -92,7 +92,7 @@ class FilesHandle:
                         code="dvc.damaged",
                         hint="remove it and run `dvc fetch`",
                     )
-            found.append(single(one.file)._replace(path=one.path, executable=False))
+            found.append(single(one.file)._replace(path=one.path))
             if progress is not None:
                 progress("checking", at, 0)
         return self._commit(found, "", f"import {Path(dvc_file).name}", branch, "auto", progress)

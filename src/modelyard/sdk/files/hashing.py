@@ -18,6 +18,8 @@ from modelyard.kernel.paths import make_private
 PIECE_BYTES = 1024 * 1024
 # A file that was written this shortly before may be written again within the tick of its time: not remembered.
 _SETTLED_NS = 2_000_000_000
+# Below it the buffer that `file_digest` makes costs more than the file.
+_SMALL_BYTES = 64 * 1024
 _BATCH_FILES, _BATCH_BYTES = 256, 32 * 1024 * 1024
 _SCHEMA = """CREATE TABLE IF NOT EXISTS digests (
   path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, inode INTEGER, digest TEXT) WITHOUT ROWID"""
@@ -28,7 +30,7 @@ Progress = Callable[[int, int], None]
 class Found(NamedTuple):
     """A file on this machine: where it is, and what identifies its present content."""
 
-    file: Path
+    file: str
     path: str
     size_bytes: int
     mtime_ns: int
@@ -47,7 +49,7 @@ def walk(root: Path) -> list[Found]:
     """All regular files below a folder, by their path relative to it. Raises InvalidInput for a link that is no file of
     the folder, naming it: what it points to would not be what another machine finds."""
     found: list[Found] = []
-    folders = [(os.fspath(root), "")]
+    folders = [(os.fspath(root.absolute()), "")]
     while folders:
         folder, prefix = folders.pop()
         with os.scandir(folder) as entries:
@@ -61,19 +63,19 @@ def walk(root: Path) -> list[Found]:
                 if entry.is_dir():
                     folders.append((entry.path, f"{prefix}{entry.name}/"))
                 elif entry.is_file():
-                    found.append(_found(Path(entry.path), prefix + entry.name, entry.stat()))
+                    found.append(_found(entry.path, prefix + entry.name, entry.stat()))
     found.sort(key=lambda one: one.path)
     return found
 
 
 def single(file: Path) -> Found:
     """One file under its own name."""
-    return _found(file, file.name, file.stat())
+    return _found(os.fspath(file.absolute()), file.name, file.stat())
 
 
 def unchanged(found: Found) -> bool:
     """Whether the file is still what it was when it was found."""
-    status = found.file.stat()
+    status = os.stat(found.file)
     return (status.st_size, status.st_mtime_ns, status.st_ino) == (found.size_bytes, found.mtime_ns, found.inode)
 
 
@@ -91,7 +93,7 @@ class DigestCache:
         """Digest by path of those that have not changed since they were hashed."""
         if not found:
             return {}
-        below = os.path.commonpath([os.fspath(one.file.parent) for one in found])
+        below = os.path.commonpath([os.path.dirname(one.file) for one in found])
         rows = self._connection.execute(
             "SELECT path, size, mtime_ns, inode, digest FROM digests WHERE path >= ? AND path < ?",
             (below, below + "\U0010ffff"),
@@ -99,7 +101,7 @@ class DigestCache:
         kept = {path: (size, mtime_ns, inode, digest) for path, size, mtime_ns, inode, digest in rows}
         digests = {}
         for one in found:
-            row = kept.get(os.fspath(one.file))
+            row = kept.get(one.file)
             if row is not None and row[:3] == (one.size_bytes, one.mtime_ns, one.inode):
                 digests[one.path] = row[3]
         return digests
@@ -108,7 +110,7 @@ class DigestCache:
         """Remember digests."""
         before = time.time_ns() - _SETTLED_NS
         rows = [
-            (os.fspath(one.file), one.size_bytes, one.mtime_ns, one.inode, digest)
+            (one.file, one.size_bytes, one.mtime_ns, one.inode, digest)
             for one, digest in hashed
             if one.mtime_ns < before
         ]
@@ -137,9 +139,13 @@ def hash_files(found: Sequence[Found], cache_file: Path, progress: Progress | No
     return [Hashed(one, known.get(one.path) or fresh[one.path]) for one in found]
 
 
-def digest_of(file: Path) -> str:
+def digest_of(file: str) -> str:
     """The SHA-256 of a file's bytes."""
-    with file.open("rb", buffering=0) as source:
+    with open(file, "rb", buffering=0) as source:
+        first = source.read(_SMALL_BYTES)
+        if len(first) < _SMALL_BYTES:
+            return hashlib.sha256(first).hexdigest()
+        source.seek(0)
         return hashlib.file_digest(source, "sha256").hexdigest()
 
 
@@ -165,5 +171,5 @@ def _hash_batch(batch: Sequence[Found]) -> list[Hashed]:
     return [Hashed(one, digest_of(one.file)) for one in batch]
 
 
-def _found(file: Path, path: str, status: os.stat_result) -> Found:
+def _found(file: str, path: str, status: os.stat_result) -> Found:
     return Found(file, path, status.st_size, status.st_mtime_ns, status.st_ino, bool(status.st_mode & 0o100))

@@ -1,4 +1,4 @@
-"""Putting the bytes of one file at another path at the least cost: sharing blocks, sharing the inode, or copying."""
+"""Putting the bytes of files at other paths at the least cost: sharing blocks, sharing the inode, or copying."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import shutil
 import stat
 from contextlib import suppress
-from pathlib import Path
 from typing import Literal
 
 Link = Literal["auto", "reflink", "hardlink", "copy"]
@@ -18,57 +17,67 @@ _WRITABLE = 0o222
 _PIECE_BYTES = 1024 * 1024
 
 
-def place(source: Path, target: Path, link: Link, *, executable: bool = False) -> Placed:
-    """Make `target`, which must not exist, hold the bytes of `source`. Returns how it was done.
+class Placer:
+    """Places files one way. `auto` takes the first that works of reflink, hard link and copy.
 
-    `auto` takes the first that works of reflink, hard link and copy. A hard link shares its inode with the platform's
-    own copy, so its write permission is taken away; a mode that `source` does not have needs a copy.
-    Raises OSError where the asked way does not work here.
+    A hard link shares its inode with the platform's own copy, so its write permission is taken away; a mode that the
+    source does not have needs a copy.
     """
-    if link in ("auto", "reflink"):
-        if _reflink(source, target):
-            _set_mode(target, executable)
-            return "reflink"
-        if link == "reflink":
-            raise OSError(f"the disk of {target} cannot share blocks: choose another way to link")
-    if link in ("auto", "hardlink") and _hardlink(source, target, executable, needed=link == "hardlink"):
-        return "hardlink"
-    with source.open("rb") as content, target.open("xb") as made:
-        shutil.copyfileobj(content, made, _PIECE_BYTES)
-    _set_mode(target, executable)
-    return "copy"
 
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        # Whether a disk can share blocks is learnt from the first file; asking for each would cost more than the link.
+        self._reflinks = link in ("auto", "reflink")
 
-def _hardlink(source: Path, target: Path, executable: bool, *, needed: bool) -> bool:
-    mode = stat.S_IMODE(source.stat().st_mode)
-    if bool(mode & 0o100) != executable:
-        return False
-    try:
-        os.link(source, target)
-    except FileExistsError:
-        raise
-    except OSError:
-        # Another disk, or more links than it allows.
-        if needed:
+    def place(self, source: str, target: str, *, executable: bool = False) -> Placed:
+        """Make `target`, which must not exist, hold the bytes of `source`. Returns how it was done.
+
+        Raises OSError where the asked way does not work here.
+        """
+        if self._reflinks:
+            if _reflink(source, target):
+                _set_mode(target, executable)
+                return "reflink"
+            if self._link == "reflink":
+                raise OSError(f"the disk of {target} cannot share blocks: choose another way to link")
+            self._reflinks = False
+        if self._link in ("auto", "hardlink") and self._hardlink(source, target, executable):
+            return "hardlink"
+        with open(source, "rb") as content, open(target, "xb") as made:
+            shutil.copyfileobj(content, made, _PIECE_BYTES)
+        _set_mode(target, executable)
+        return "copy"
+
+    def _hardlink(self, source: str, target: str, executable: bool) -> bool:
+        mode = stat.S_IMODE(os.stat(source).st_mode)
+        if bool(mode & 0o100) != executable:
+            return False
+        try:
+            os.link(source, target)
+        except FileExistsError:
             raise
-        return False
-    if mode & _WRITABLE:
-        target.chmod(mode & ~_WRITABLE)
-    return True
+        except OSError:
+            # Another disk, or more links than it allows.
+            if self._link == "hardlink":
+                raise
+            return False
+        if mode & _WRITABLE:
+            os.chmod(target, mode & ~_WRITABLE)
+        return True
 
 
-def _reflink(source: Path, target: Path) -> bool:
+def _reflink(source: str, target: str) -> bool:
     try:
-        with source.open("rb") as content, target.open("xb") as made:
+        with open(source, "rb") as content, open(target, "xb") as made:
             fcntl.ioctl(made.fileno(), _FICLONE, content.fileno())
     except FileExistsError:
         raise
     except OSError:
         with suppress(FileNotFoundError):
-            target.unlink()
+            os.unlink(target)
         return False
     return True
 
 
-def _set_mode(file: Path, executable: bool) -> None:
-    file.chmod(0o755 if executable else 0o644)
+def _set_mode(file: str, executable: bool) -> None:
+    os.chmod(file, 0o755 if executable else 0o644)

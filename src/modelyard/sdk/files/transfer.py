@@ -16,7 +16,7 @@ from modelyard.kernel.errors import Conflict, InvalidInput
 from modelyard.kernel.paths import blob_path
 from modelyard.sdk.client import Client
 from modelyard.sdk.files.hashing import Hashed, digest_of, unchanged
-from modelyard.sdk.files.placing import Link, place
+from modelyard.sdk.files.placing import Link, Placer
 from modelyard.types.files import Adopted, Dropbox, FetchFiles, FileEntry, MissingBlobs
 
 ASKED_AT_ONCE = 10_000
@@ -77,12 +77,14 @@ def fetch(
 ) -> None:
     """Put files of a version below `target`, which holds none of them. Raises InvalidInput for bytes that have another
     digest."""
-    for folder in sorted({(target / one.path).parent for one in entries}):
-        folder.mkdir(parents=True, exist_ok=True)
+    for folder in sorted({one.path.rpartition("/")[0] for one in entries}):
+        (target / folder).mkdir(parents=True, exist_ok=True)
     with shared_disk(client, path) as shared:
         if shared is not None:
+            placer, root = Placer(link), os.fspath(target)
             for one in entries:
-                place(blob_path(shared.blobs, one.digest), target / one.path, link, executable=one.executable)
+                blob = os.fspath(blob_path(shared.blobs, one.digest))
+                placer.place(blob, f"{root}/{one.path}", executable=one.executable)
                 tell(1, one.size_bytes)
             return
     if link in ("hardlink", "reflink"):
@@ -107,11 +109,12 @@ def _missing(client: Client, path: str, files: Sequence[Hashed]) -> list[Hashed]
 
 
 def _drop(client: Client, path: str, shared: Shared, files: Sequence[Hashed], link: Link, tell: Tell) -> None:
+    placer, folder = Placer(link), os.fspath(shared.folder)
     for one in files:
-        place(one.found.file, shared.folder / one.digest, link, executable=one.found.executable)
+        placer.place(one.found.file, f"{folder}/{one.digest}", executable=one.found.executable)
         # A link stands for the file as it is now, which must be what was hashed.
         if not unchanged(one.found):
-            (shared.folder / one.digest).unlink()
+            os.unlink(f"{folder}/{one.digest}")
             raise _changed(one)
         tell(1, one.found.size_bytes)
     client.post(f"{path}/files/dropbox/{shared.box.id}/adopt", None, Adopted)
@@ -121,7 +124,7 @@ def _framed(group: Iterable[Hashed]) -> Iterator[bytes]:
     for one in group:
         yield frames.head(one.digest, one.found.size_bytes)
         left = one.found.size_bytes
-        with one.found.file.open("rb") as source:
+        with open(one.found.file, "rb") as source:
             while piece := source.read(min(left, frames.PIECE_BYTES)):
                 left -= len(piece)
                 yield piece
@@ -146,6 +149,7 @@ def _download(client: Client, path: str, version: int, entries: Sequence[FileEnt
     wanted: dict[str, list[FileEntry]] = {}
     for one in entries:
         wanted.setdefault(one.digest, []).append(one)
+    copier = Placer("copy")
     asked = FetchFiles(version, [found[0].path for found in wanted.values()])
     with client.stream_post(f"{path}/files/fetch", asked) as chunks:
         for digest, size_bytes, content in frames.frames(frames.Pieces(chunks)):
@@ -153,11 +157,13 @@ def _download(client: Client, path: str, version: int, entries: Sequence[FileEnt
             with (target / first.path).open("xb") as sink:
                 for piece in content:
                     sink.write(piece)
-            if digest_of(target / first.path) != digest:
+            if digest_of(os.fspath(target / first.path)) != digest:
                 raise InvalidInput(f"the bytes of {first.path!a} arrived damaged", code="files.damaged", hint="repeat")
             _set_mode(target / first.path, first)
             for other in more:
-                place(target / first.path, target / other.path, "copy", executable=other.executable)
+                copier.place(
+                    os.fspath(target / first.path), os.fspath(target / other.path), executable=other.executable
+                )
             tell(1 + len(more), size_bytes * (1 + len(more)))
 
 
