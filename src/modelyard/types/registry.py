@@ -369,11 +369,15 @@ class SetRetention(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class ModelFile(Struct, frozen=True):
-    """One file of a version: its path inside the model, the SHA-256 of its bytes, its size."""
+    """One file of a version: its path inside the model, the SHA-256 of its bytes, its size, and what the server took it
+    for when it came in. `safety` is empty where nobody looked."""
 
     path: str
     digest: str
     size_bytes: int
+    format: str = ""
+    safety: str = ""
+    reason: str = ""
 
 
 class Provenance(Struct, frozen=True, kw_only=True):

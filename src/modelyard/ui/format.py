@@ -186,7 +186,7 @@ STATE_TONES: dict[str, str] = {
     **dict.fromkeys(
         ("waiting", "queued", "pending", "scheduled", "warning", "warn", "stale", "degraded", "acknowledged",
          "unknown", "not_enough_data", "quarantined", "drifted", "paused", "dropped", "suppressed",
-         "preempted"), "warn"),
+         "preempted", "missing"), "warn"),
     **dict.fromkeys(
         ("failed", "error", "rejected", "killed", "lost", "timed_out", "firing", "open", "critical",
          "unhealthy", "broken", "crashed", "timeout"), "bad"),

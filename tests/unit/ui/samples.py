@@ -22,6 +22,7 @@ from modelyard.ui.views import experiments as experiment_views
 from modelyard.ui.views import home as home_views
 from modelyard.ui.views import jobs as job_views
 from modelyard.ui.views import lineage as lineage_views
+from modelyard.ui.views import model_versions as version_views
 from modelyard.ui.views import models as model_views
 from modelyard.ui.views import monitors as monitor_views
 
@@ -731,8 +732,19 @@ def model_screen(tab: str = "versions") -> Screen:
         model=MODEL,
         tab=tab,
         versions=tuple(model_version(n) for n in (4, 3, 2, 1)),
-        waiting=(decision(4, promotable=False, approved=False),),
+        standings=model_views.standings_of(MODEL, MOVES, [1, 2, 3, 4]),
+        candidates=(
+            model_views.Candidate(
+                version=model_version(4),
+                decision=decision(4, promotable=False, approved=False),
+                can_approve=True,
+                can_promote=False,
+            ),
+        ),
+        served={3: ["endpoint:delay"]},
         moves=model_views.reigns(MOVES),
+        **dict(zip(("lanes", "ticks"), model_views.lanes_of(model_views.reigns(MOVES), ago()), strict=True)),
+        rules=model_views.rules_of(registry.Policy(metrics=[registry.MetricGate(metric="auc", min=0.68)])),
         policy_text="aliases: [champion]\nmetrics:\n  - metric: auc\n    min: 0.68\n",
     )
 
@@ -751,7 +763,7 @@ def version_screen(tab: str = "gates") -> Screen:
         ),
         rail=rail("model:delay@3", "modelyard reproduce model:delay@4"),
     )
-    return model_views.ModelVersionPage(
+    return version_views.ModelVersionPage(
         frame=frame,
         version=one,
         tab=tab,
@@ -779,9 +791,53 @@ def version_screen(tab: str = "gates") -> Screen:
                 measured_on="2 cores, one row a request",
             ),
         ),
-        files=(registry.ModelFile("model.onnx", DIGEST, 401_113),),
-        inputs=model_views.columns_of(one.signature, "inputs"),
-        outputs=model_views.columns_of(one.signature, "outputs"),
+        files=(
+            registry.ModelFile("model.onnx", DIGEST, 401_113, "onnx", "safe", "a graph of ONNX operators"),
+            registry.ModelFile("extra.pkl", DIGEST, 12, "pickle", "unsafe", "it is a pickle"),
+        ),
+        attestations=(
+            registry.Attestation(
+                id="a",
+                model="delay",
+                version=4,
+                version_digest=DIGEST,
+                kind="scan",
+                passed=True,
+                summary="nothing found",
+                at=ago(minutes=3),
+                by="scanner",
+            ),
+        ),
+        signatures=(
+            registry.SignatureCheck(
+                signature="s", key=DIGEST, by="ben", valid=True, trusted=True, reason="by a trusted key"
+            ),
+        ),
+        overrides=(MOVES[0],),
+        others=(3, 2, 1),
+        example='{"distance": 1.0}',
+        card="# delay, version 4\n\n## Identity\n\n| a | b |\n|---|---|\n| x | y |\n",
+        served=("delay",),
+        inputs=version_views.columns_of(one.signature, "inputs"),
+        outputs=version_views.columns_of(one.signature, "outputs"),
+    )
+
+
+def diff_screen() -> Screen:
+    changes = [
+        registry.VersionChange(plane="metrics", name="auc", before="0.6800", after="0.7100"),
+        registry.VersionChange(plane="environment", name="scikit-learn", before="==1.5", after="==1.6"),
+    ]
+    comparison = registry.Comparison(
+        metric="auc", verdict="measured", method="DeLong", rows=1000, champion=0.68, challenger=0.71,
+        difference=0.03, lower=0.01, upper=0.05,
+    )  # fmt: skip
+    return version_views.DiffPage(
+        frame=Frame(title="delay: version 3 to 4", section="models", crumbs=(Crumb("Models", "/models"),)),
+        model="delay",
+        diff=registry.VersionDiff(model="delay", before=3, after=4, changes=changes, comparison=comparison),
+        planes=version_views.by_plane(changes),
+        versions=(4, 3, 2, 1),
     )
 
 
@@ -1071,8 +1127,9 @@ SCREENS: dict[str, tuple[str, str, Screen]] = {
     **{f"model-{tab}": ("/models/delay", "model.html", model_screen(tab)) for tab in ("versions", "history", "policy")},
     **{
         f"version-{tab}": ("/models/delay/versions/4", "model_version.html", version_screen(tab))
-        for tab in ("gates", "about", "files")
+        for tab in ("gates", "about", "files", "card")
     },
+    "model-diff": ("/models/delay/diff", "model_diff.html", diff_screen()),
     "endpoints": ("/endpoints", "endpoints.html", endpoints_screen()),
     **{
         f"endpoint-{tab}": ("/endpoints/delay", "endpoint.html", endpoint_screen(tab))

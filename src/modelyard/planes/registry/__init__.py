@@ -17,9 +17,10 @@ from modelyard.kernel.events import EventReader
 from modelyard.kernel.reconcile import Reconciler
 from modelyard.planes.data import Data
 from modelyard.planes.registry import evidence_store
-from modelyard.planes.registry.card import Record
-from modelyard.planes.registry.diff import changes
+from modelyard.planes.registry.card import Record, bill_of_materials, model_card
+from modelyard.planes.registry.diff import changes, packages_of
 from modelyard.planes.registry.evaluation import CALIBRATION_BINS, measure
+from modelyard.planes.registry.history import step_back
 from modelyard.planes.registry.ports import Uses
 from modelyard.planes.registry.reconcile import RetentionKeeper, WebhookDeliveries, WebhookReader
 from modelyard.planes.registry.services.evidence import Evidence
@@ -36,6 +37,7 @@ from modelyard.planes.registry.verdicts import DataVerdicts
 from modelyard.planes.tracking import Tracking
 from modelyard.types.registry import AliasMove, Approval, Decision, ModelVersion, VersionDiff
 
+REQUIREMENTS = "requirements.txt"
 __all__ = [
     "CALIBRATION_BINS",
     "VERSION_ROOT",
@@ -45,8 +47,11 @@ __all__ = [
     "Registry",
     "StoredVersion",
     "Versions",
+    "bill_of_materials",
     "check_not_climbing",
     "measure",
+    "model_card",
+    "step_back",
 ]
 
 
@@ -132,9 +137,13 @@ class Registry:
             (self.versions.files(scope, name, old.version), self.versions.files(scope, name, new.version)),
             pair or (None, None),
             (self._sources.params(scope, old.provenance.run), self._sources.params(scope, new.provenance.run)),
+            (self._packages(scope, old), self._packages(scope, new)),
         )
         comparison = None if pair is None else self.evidence.compared(scope, pair[1], pair[0], "auc", 0.95)
         return VersionDiff(model=name, before=old.version, after=new.version, changes=found, comparison=comparison)
+
+    def _packages(self, scope: Scope, version: ModelVersion) -> dict[str, str]:
+        return packages_of(self.versions.text(scope, version.model, version.version, REQUIREMENTS))
 
     def record(self, scope: Scope, name: str, reference: str | int) -> Record:
         """All that is known about a version, for its card and its bill of materials."""

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
-
-import msgspec
 
 from modelyard.planes.registry.metrics import LARGER_IS_BETTER, metric_of
 from modelyard.types.registry import Evaluation, ModelFile, ModelVersion, VersionChange
 
 _SHOWN_CHARACTERS_MAX = 300
 _SLICE_GAP_SHOWN = 0.005
+_REQUIREMENT = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*(?:\[[^\]]*\])?)\s*((?:[=<>!~@].*)?)$")
 
 
 def changes(
@@ -20,12 +19,16 @@ def changes(
     files: tuple[Sequence[ModelFile], Sequence[ModelFile]],
     evaluations: tuple[Evaluation | None, Evaluation | None],
     runs: tuple[Mapping[str, str], Mapping[str, str]],
+    packages: tuple[Mapping[str, str], Mapping[str, str]] = ({}, {}),
 ) -> list[VersionChange]:
-    """All differences: provenance, params of the runs, metrics and slices on the same rows, files, signature, size."""
+    """All differences: provenance, params of the runs, metrics and slices on the same rows, packages of the
+    environment, inputs and outputs, size, files. `packages` are those that the models ask for."""
     return [
+        *_metrics(*evaluations),
         *_of_mappings("provenance", _provenance(before), _provenance(after)),
         *_of_mappings("params", runs[0], runs[1]),
-        *_metrics(*evaluations),
+        *_of_mappings("environment", *packages),
+        *_of_mappings("signature", _columns(before), _columns(after)),
         *_of_mappings("model", _described(before), _described(after)),
         *_of_mappings("files", _listed(files[0]), _listed(files[1])),
         *_of_mappings("tags", before.tags, after.tags),
@@ -54,8 +57,10 @@ def _described(version: ModelVersion) -> dict[str, str]:
     return {
         "format": version.format,
         "trusted": "yes" if version.trusted else "no",
-        "size_bytes": str(version.size_bytes),
-        "signature": _text(version.signature),
+        "size_bytes": f"{version.size_bytes:,}",
+        "files": str(version.files),
+        "licence": version.license,
+        "input example": version.input_example,
         "flavors": ", ".join(sorted(version.flavors)),
         "description": version.description,
     }
@@ -82,8 +87,30 @@ def _metrics(before: Evaluation | None, after: Evaluation | None) -> Iterator[Ve
             yield VersionChange(plane="slices", name=name, before=f"{scores.auc:.4f}", after=f"{cut.scores.auc:.4f}")
 
 
-def _text(value: Any) -> str:
-    return "" if value is None else msgspec.json.encode(value).decode()
+def _columns(version: ModelVersion) -> dict[str, str]:
+    """The columns of the inputs and outputs, each with its type."""
+    found: dict[str, str] = {}
+    for part, columns in (version.signature or {}).items():
+        for place, column in enumerate(columns if isinstance(columns, list) else []):
+            if isinstance(column, dict):
+                optional = "" if column.get("required", True) else ", may be left out"
+                tensor = column.get("tensor-spec")
+                kind = (
+                    f"{tensor.get('dtype')} {tensor.get('shape')}" if isinstance(tensor, dict) else column.get("type")
+                )
+                found[f"{part.removesuffix('s')} {column.get('name', f'#{place}')}"] = f"{kind}{optional}"
+    return found
+
+
+def packages_of(requirements: str) -> dict[str, str]:
+    """What a requirements file asks for, by package."""
+    found: dict[str, str] = {}
+    for line in requirements.splitlines():
+        text = line.partition("#")[0].partition(";")[0].strip()
+        match = _REQUIREMENT.match(text)
+        if match is not None:
+            found[match[1].lower().replace("_", "-")] = match[2].strip() or "any"
+    return found
 
 
 def _short(text: str) -> str:

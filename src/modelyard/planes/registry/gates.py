@@ -37,6 +37,7 @@ AUTOMATION_PREFIX = "automation:"
 FEATURES = "features"
 LICENSE = "license"
 _SHOWN_MAX = 5
+HASH_CHARACTERS_SHOWN = 12
 
 
 @dataclass(frozen=True)
@@ -276,7 +277,7 @@ def _champion(
         return _result(name, "missing", f"the comparison with {other} gave no number", reference)
     difference, lower, upper = (number for number in numbers if number is not None)
     found = (
-        f"{comparison.metric} is better than that of {other} by {difference:+.4f}, "
+        f"{comparison.metric} gains {difference:+.4f} on {other}, "
         f"{comparison.confidence:.0%} sure between {lower:+.4f} and {upper:+.4f} ({comparison.method})"
     )
     if lower > gate.margin:
@@ -390,7 +391,8 @@ def _provenance(gate: ProvenanceGate, facts: VersionFacts) -> GateResult:
     unknown = [what for what in lacking if what]
     if unknown:
         return _result("provenance", "missing", f"not known: {', '.join(unknown)}", facts.urn)
-    known = [f"run:{facts.run}" if facts.run else "", *facts.data, facts.code, facts.environment]
+    shown = [urn[: urn.find(":") + 1 + HASH_CHARACTERS_SHOWN] for urn in (facts.code, facts.environment)]
+    known = [f"run:{facts.run}" if facts.run else "", *facts.data, *shown]
     return _result("provenance", "passed", f"made by {', '.join(filter(None, known)) or 'known files'}", facts.urn)
 
 

@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from modelyard.engines.blobs.base import BlobStore
-from modelyard.engines.models.formats import classify_files
+from modelyard.engines.models.formats import FileVerdict, classify_files
 from modelyard.kernel.auth import Scope
 from modelyard.kernel.errors import InvalidInput, NotFound
 from modelyard.planes.registry.documents import MLMODEL, README, YAML_BYTES_MAX, MLmodel, read_license, read_mlmodel
@@ -56,6 +58,7 @@ class Inspected:
     format_reason: str = "the files are not known here"
     mlmodel: MLmodel = field(default_factory=MLmodel)
     license: str = ""
+    files: Sequence[ModelFile] = ()
 
 
 class Sources:
@@ -169,7 +172,21 @@ def inspect(blobs: BlobStore, files: Sequence[ModelFile]) -> Inspected:
         format_reason="; ".join([*reasons[:REASON_FILES_MAX], *more]) or verdict.format,
         mlmodel=mlmodel,
         license=mlmodel.license or read_license(readme),
+        files=_with_verdicts(files, verdict.files),
     )
+
+
+def _with_verdicts(files: Sequence[ModelFile], verdicts: Sequence[FileVerdict]) -> list[ModelFile]:
+    found = {one.path: one for one in verdicts}
+    return [
+        msgspec.structs.replace(
+            one,
+            format=found[one.path].format,
+            safety=found[one.path].safety.value,
+            reason=found[one.path].reason,
+        )
+        for one in files
+    ]
 
 
 def _small_file(blobs: BlobStore, files: Sequence[ModelFile], path: str) -> bytes:

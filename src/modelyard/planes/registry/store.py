@@ -103,6 +103,9 @@ version_files = Table(
     Column("path", String(1024), primary_key=True),
     Column("digest", String(64), nullable=False),
     Column("size_bytes", BigInteger, nullable=False),
+    Column("format", String(32), nullable=False, server_default=""),
+    Column("safety", String(16), nullable=False, server_default=""),
+    Column("reason", Text, nullable=False, server_default=""),
     Index("registry_version_files_by_digest", "digest"),
 )
 version_tags = Table(
@@ -366,15 +369,12 @@ def files_of(tx: Transaction, model_id: str, version: int) -> list[ModelFile]:
         .where(version_files.c.model_id == model_id, version_files.c.version == version)
         .order_by(version_files.c.path)
     )
-    return [ModelFile(row.path, row.digest, row.size_bytes) for row in rows]
+    return [ModelFile(row.path, row.digest, row.size_bytes, row.format, row.safety, row.reason) for row in rows]
 
 
 def add_files(tx: Transaction, model_id: str, version: int, files: Iterable[ModelFile]) -> None:
     """Record the files of a version."""
-    rows = [
-        {"model_id": model_id, "version": version, "path": one.path, "digest": one.digest, "size_bytes": one.size_bytes}
-        for one in files
-    ]
+    rows = [{"model_id": model_id, "version": version, **msgspec.structs.asdict(one)} for one in files]
     if rows:
         tx.execute(version_files.insert(), rows)
 

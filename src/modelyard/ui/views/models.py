@@ -1,9 +1,9 @@
-"""Models: versions, gates and approvals, and who was champion when."""
+"""Models: what is in production and why, what waits for it, who was it when, and by which rules it moves."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import msgspec
@@ -15,31 +15,33 @@ from msgspec import Struct
 from modelyard.kernel.auth import Action, Scope
 from modelyard.kernel.database import Database
 from modelyard.kernel.routing import post
-from modelyard.planes.registry import Registry
+from modelyard.planes.registry import Registry, step_back
 from modelyard.types.registry import (
     AliasMove,
-    Approval,
     Decision,
-    Evaluation,
-    Latency,
     Model,
-    ModelFile,
     ModelVersion,
+    Policy,
+    RetentionStep,
 )
 from modelyard.ui.frame import Crumb, Frame, Screen, rail, tabs
 from modelyard.ui.page import page as ui_page
 from modelyard.ui.render import project_path
+from modelyard.ui.timeline import Bar, Span, Tick, timeline
 from modelyard.ui.urns import address_of
 
 CHAMPION = "champion"
 NEWEST_LOOKED_AT = 3
+CANDIDATES_SHOWN = 3
+LANES_SHOWN = 12
 
 
 class ModelRow(Struct, frozen=True, kw_only=True):
-    """A model and how many of its versions wait for an approval."""
+    """A model and how many of its versions wait for an approval. `served` names the endpoints that serve it."""
 
     model: Model
     waiting: int
+    served: tuple[str, ...] = ()
 
 
 class Models(Screen, frozen=True, kw_only=True):
@@ -55,35 +57,52 @@ class Reign(Struct, frozen=True, kw_only=True):
     held_s: float | None
 
 
+class Standing(Struct, frozen=True, kw_only=True):
+    """An alias as it stands: the version, the move that brought it there, and where one step back leads."""
+
+    alias: str
+    version: int
+    move: AliasMove | None
+    guarded: bool
+    before: int | None
+
+
+class Candidate(Struct, frozen=True, kw_only=True):
+    """A version that could be next, what stands in its way, and what the visitor may do about it."""
+
+    version: ModelVersion
+    decision: Decision
+    can_approve: bool
+    can_promote: bool
+
+
+class Lane(Struct, frozen=True, kw_only=True):
+    """One alias over time: a bar for each version that held it."""
+
+    alias: str
+    bars: tuple[Bar, ...]
+
+
 class ModelPage(Screen, frozen=True, kw_only=True):
-    """One model in its part `tab`: versions, history or policy. `waiting` are versions that lack only approvals."""
+    """One model in its part `tab`: versions, history or policy. `asked_at`: the time that was looked up, with the
+    version under `asked_alias` then."""
 
     model: Model
     tab: str
+    standings: tuple[Standing, ...] = ()
+    candidates: tuple[Candidate, ...] = ()
     versions: tuple[ModelVersion, ...] = ()
-    waiting: tuple[Decision, ...] = ()
+    served: dict[int, list[str]] = {}
     moves: tuple[Reign, ...] = ()
+    lanes: tuple[Lane, ...] = ()
+    ticks: tuple[Tick, ...] = ()
+    asked_alias: str = CHAMPION
+    asked_at: str = ""
+    answer: str = ""
+    rules: tuple[tuple[str, str], ...] = ()
     policy_text: str = ""
+    retention: tuple[RetentionStep, ...] = ()
     next: str | None = None
-
-
-class ModelVersionPage(Screen, frozen=True, kw_only=True):
-    """One version in its part `tab`: gates, about or files. `holder` is the version that the decision's alias names
-    now; `can_promote`: the version may take its place."""
-
-    version: ModelVersion
-    tab: str
-    decision: Decision | None = None
-    approvals: tuple[Approval, ...] = ()
-    evaluations: tuple[Evaluation, ...] = ()
-    latencies: tuple[Latency, ...] = ()
-    files: tuple[ModelFile, ...] = ()
-    inputs: tuple[tuple[str, str], ...] = ()
-    outputs: tuple[tuple[str, str], ...] = ()
-    holder: int | None = None
-    can_approve: bool = False
-    can_promote: bool = False
-    problem: str = ""
 
 
 def reigns(moves: Sequence[AliasMove]) -> tuple[Reign, ...]:
@@ -97,31 +116,50 @@ def reigns(moves: Sequence[AliasMove]) -> tuple[Reign, ...]:
     return tuple(result)
 
 
+def lanes_of(found: Sequence[Reign], now: datetime) -> tuple[tuple[Lane, ...], tuple[Tick, ...]]:
+    """The reigns as lanes over one time axis, the champion's first; where an alias pointed nowhere there is a gap."""
+    held = [one for one in reversed(found) if one.move.version is not None]
+    names = sorted({one.move.alias for one in held}, key=lambda alias: (alias != CHAMPION, alias))[:LANES_SHOWN]
+    shown = [one for one in held if one.move.alias in names]
+    drawn = timeline([_span(one) for one in shown], now, clock=True)
+    lanes = [
+        Lane(
+            alias=name,
+            bars=tuple(bar for bar, one in zip(drawn.bars, shown, strict=True) if one.move.alias == name),
+        )
+        for name in names
+    ]
+    return tuple(lanes), drawn.ticks
+
+
+def _span(reign: Reign) -> Span:
+    move = reign.move
+    return Span(
+        label=str(move.version),
+        started_at=move.at,
+        ended_at=reign.until,
+        state=move.kind,
+        href=address_of(f"model:{move.model}@{move.version}"),
+        note=move.reason,
+    )
+
+
+def standings_of(model: Model, moves: Sequence[AliasMove], usable: Sequence[int]) -> tuple[Standing, ...]:
+    """Every alias with what brought it where it is, the champion first."""
+    found = []
+    for alias, version in sorted(model.aliases.items(), key=lambda pair: (pair[0] != CHAMPION, pair[0])):
+        mine = [move for move in moves if move.alias == alias]
+        last = mine[-1] if mine and mine[-1].version == version else None
+        guarded = model.policy is not None and (not model.policy.aliases or alias in model.policy.aliases)
+        before = step_back(mine, usable)
+        found.append(Standing(alias=alias, version=version, move=last, guarded=guarded, before=before))
+    return tuple(found)
+
+
 def lacks_only_approvals(decision: Decision) -> bool:
     """Whether a version would be promotable if somebody approved it."""
     gates_passed = all(gate.status == "passed" for gate in decision.gates)
     return not decision.promotable and gates_passed and not decision.approvals.enough
-
-
-def columns_of(signature: Mapping[str, Any] | None, part: str) -> tuple[tuple[str, str], ...]:
-    """Names and types of a signature's `inputs` or `outputs`, which MLflow keeps as JSON in text."""
-    given = (signature or {}).get(part) or "[]"
-    try:
-        columns = msgspec.json.decode(given) if isinstance(given, str) else given
-    except msgspec.DecodeError:
-        return ()
-    return tuple(
-        (str(column.get("name", f"#{place}")), _type_of(column))
-        for place, column in enumerate(columns)
-        if isinstance(column, dict)
-    )
-
-
-def _type_of(column: Mapping[str, Any]) -> str:
-    tensor = column.get("tensor-spec")
-    if isinstance(tensor, dict):
-        return f"{tensor.get('dtype', '?')} {tensor.get('shape', '')}"
-    return str(column.get("type", "?")) + ("" if column.get("required", True) else ", may be left out")
 
 
 def trimmed(value: Any) -> Any:
@@ -132,13 +170,96 @@ def trimmed(value: Any) -> Any:
     return [trimmed(one) for one in value] if isinstance(value, list) else value
 
 
+def rules_of(policy: Policy) -> tuple[tuple[str, str], ...]:
+    """A policy in words: each gate and what it asks for."""
+    where = f" on {policy.dataset}" if policy.dataset else " on the rows it was evaluated on"
+    rules = [("aliases", ", ".join(policy.aliases) or "all of them")]
+    for metric in policy.metrics:
+        limits = [f"at least {metric.min:g}" if metric.min is not None else ""]
+        limits.append(f"at most {metric.max:g}" if metric.max is not None else "")
+        rows = f", on {metric.min_rows:,} rows or more" if metric.min_rows > 1 else ""
+        rules.append((metric.metric, f"{' and '.join(filter(None, limits))}{where}{rows}"))
+    for cut in policy.slices:
+        limits = [f"{cut.metric} no worse than {cut.limit:g}" if cut.limit is not None else ""]
+        limits.append(f"no further than {cut.max_gap:g} behind the whole" if cut.max_gap is not None else "")
+        by = f"every slice by {', '.join(cut.columns)} with {cut.min_rows:,} rows or more"
+        rules.append(("slices", f"{by}: {' and '.join(filter(None, limits))}"))
+    if policy.champion is not None:
+        gate = policy.champion
+        margin = f" by more than {gate.margin:g}" if gate.margin else ""
+        rules.append((f"better than {gate.alias}", f"in {gate.metric}{margin}, with {gate.confidence:.0%} confidence"))
+    rules += _rules_of_files(policy)
+    rules += _rules_of_evidence(policy)
+    return tuple(rules)
+
+
+def _rules_of_files(policy: Policy) -> list[tuple[str, str]]:
+    given: list[tuple[str, str, object]] = [
+        ("signature", "inputs and outputs are declared", policy.signature),
+        ("input example", "one comes with the files", policy.input_example),
+        ("signed files", "by one of the trusted keys of the policy", policy.require_signature),
+        ("format", "no file can carry code, or an approver trusted this version", policy.safe_format),
+        ("licence", f"one of {', '.join(policy.licenses)}", policy.licenses),
+        ("size", f"at most {policy.size_bytes_max or 0:,} bytes", policy.size_bytes_max),
+    ]
+    return [(name, text) for name, text, asked in given if asked]
+
+
+def _rules_of_evidence(policy: Policy) -> list[tuple[str, str]]:
+    rules = []
+    if policy.latency is not None:
+        rules.append(("latency", f"95th percentile at most {policy.latency.p95_ms:g} ms"))
+    if policy.provenance is not None:
+        known = msgspec.structs.asdict(policy.provenance)
+        rules.append(("provenance", f"known: {', '.join(name for name, asked in known.items() if asked) or 'files'}"))
+    if policy.data_checks:
+        rules.append(("data checks", "passed on every data version behind it"))
+    if policy.features:
+        rules.append(("features", "somebody attests that served and training features agree"))
+    for stated in policy.attestations:
+        rules.append((f"attestation: {stated.kind}", f"by {', '.join(stated.by)}" if stated.by else "by anybody"))
+    if policy.evidence_valid_days is not None:
+        rules.append(("evidence", f"no older than {policy.evidence_valid_days:g} days"))
+    asked = policy.approvals
+    who = f" of {', '.join(asked.people)}" if asked.people else f" by people with the role {asked.role}"
+    valid = f", within {asked.valid_days:g} days" if asked.valid_days is not None else ""
+    machine = "; an automation counts as one" if asked.automation else ""
+    rules.append(("approvals", f"{asked.count}{who}, never by who submitted it{valid}{machine}"))
+    return rules
+
+
 def waiting_for_approval(caller: Scope, registry: Registry, model: Model) -> tuple[Decision, ...]:
     """Of the newest versions after the champion, those that lack nothing but approvals."""
     if model.policy is None or model.policy.approvals.count == 0:
         return ()
-    newer = [one for one in registry.versions.list(caller, model.name) if one.version > model.aliases.get(CHAMPION, 0)]
-    decisions = [registry.decide(caller, model.name, one.version) for one in newer[:NEWEST_LOOKED_AT]]
+    decisions = [registry.decide(caller, model.name, one.version) for one in _newer(caller, registry, model)]
     return tuple(decision for decision in decisions if lacks_only_approvals(decision))
+
+
+def _newer(caller: Scope, registry: Registry, model: Model) -> list[ModelVersion]:
+    found = registry.versions.list(caller, model.name)
+    return [one for one in found if one.version > model.aliases.get(CHAMPION, 0)][:NEWEST_LOOKED_AT]
+
+
+def candidates_of(caller: Scope, registry: Registry, model: Model) -> tuple[Candidate, ...]:
+    """The newest versions after the champion of a guarded model, with all that lets them in or keeps them out."""
+    if model.policy is None:
+        return ()
+    found = []
+    for version in _newer(caller, registry, model)[:CANDIDATES_SHOWN]:
+        decision = registry.decide(caller, model.name, version.version)
+        approved = registry.evidence.approvals(caller, model.name, version.version)
+        mine = any(one.by == caller.actor and one.revoked_at is None for one in approved)
+        holds = decision.alias in version.aliases
+        found.append(
+            Candidate(
+                version=version,
+                decision=decision,
+                can_approve=bool(version.digest) and not mine and not holds,
+                can_promote=decision.promotable and not holds,
+            )
+        )
+    return tuple(found)
 
 
 @ui_page("/models", template="models.html")
@@ -148,22 +269,35 @@ def models(caller: Scope, registry: Registry, page: str = "") -> Models:
     return Models(
         frame=Frame(title="Models", section="models"),
         rows=tuple(
-            ModelRow(model=one, waiting=len(waiting_for_approval(caller, registry, one))) for one in found.items
+            ModelRow(
+                model=one,
+                waiting=len(waiting_for_approval(caller, registry, one)),
+                served=tuple(
+                    sorted({user for users in registry.versions.in_use(caller, one.name).values() for user in users})
+                ),
+            )
+            for one in found.items
         ),
         next=found.next,
     )
 
 
 @ui_page("/models/{name:str}", template="model.html")
-def model(caller: Scope, database: Database, registry: Registry, name: str, tab: str = "") -> ModelPage:
+def model(
+    caller: Scope, database: Database, registry: Registry, name: str, tab: str = "", at: str = "", alias: str = CHAMPION
+) -> ModelPage:
     """One model: its versions, who was champion when, and its policy."""
     found = registry.models.get(caller, name)
     versions = registry.versions.list(caller, name, dropped=True)
+    usable = [one.version for one in versions if one.dropped_at is None]
     moves = registry.history(caller, name)
+    held = reigns(moves)
+    lanes, ticks = lanes_of(held, database.clock.now())
     shown = [("versions", "Versions", len(versions)), ("history", "History", len(moves)), ("policy", "Policy", None)]
     parts = tabs(address_of(f"model:{name}"), tab, shown)
-    policy = msgspec.yaml.encode(trimmed(msgspec.to_builtins(found.policy))).decode() if found.policy else ""
+    text = msgspec.yaml.encode(trimmed(msgspec.to_builtins(found.policy))).decode() if found.policy else ""
     champion = found.aliases.get(CHAMPION)
+    urn = f"model:{name}@{champion}" if champion else f"model:{name}"
     return ModelPage(
         frame=Frame(
             title=name,
@@ -174,111 +308,60 @@ def model(caller: Scope, database: Database, registry: Registry, name: str, tab:
             at=found.created_at,
             crumbs=(Crumb("Models", "/models"),),
             tabs=parts,
-            rail=rail(
-                database,
-                caller,
-                f"model:{name}@{champion}" if champion else f"model:{name}",
-                f"modelyard model get {name}",
-            ),
+            rail=rail(database, caller, urn, f"modelyard model get {name}"),
         ),
         model=found,
         tab=next(key for (key, _, _), part in zip(shown, parts, strict=True) if part.current),
+        standings=standings_of(found, moves, usable),
+        candidates=candidates_of(caller, registry, found),
         versions=tuple(versions),
-        waiting=waiting_for_approval(caller, registry, found),
-        moves=reigns(moves),
-        policy_text=policy,
+        served={number: list(users) for number, users in registry.versions.in_use(caller, name).items()},
+        moves=held,
+        lanes=lanes,
+        ticks=ticks,
+        asked_alias=alias,
+        asked_at=at,
+        answer=_answer(moves, alias, at),
+        rules=rules_of(found.policy) if found.policy else (),
+        policy_text=text,
+        retention=tuple(registry.retention.preview(caller, name)) if found.retention else (),
     )
 
 
-@ui_page("/models/{name:str}/versions/{version:str}", template="model_version.html")
-def model_version(
-    caller: Scope, database: Database, registry: Registry, name: str, version: str, tab: str = ""
-) -> ModelVersionPage:
-    """One version: whether it may be promoted and on what evidence, where it comes from, its files."""
-    found = registry.resolve(caller, name, version)
-    decision = registry.decide(caller, name, found.version) if found.dropped_at is None else None
-    files = registry.versions.files(caller, name, found.version)
-    shown = [
-        ("gates", "Gates", len(decision.gates) if decision else None),
-        ("about", "About", None),
-        ("files", "Files", len(files)),
-    ]
-    parts = tabs(address_of(found.urn), tab, shown)
-    holder = registry.models.get(caller, name).aliases.get(decision.alias) if decision else None
-    approvals = registry.evidence.approvals(caller, name, found.version)
-    approved = any(one.by == caller.actor and one.revoked_at is None for one in approvals)
-    return ModelVersionPage(
-        frame=Frame(
-            title=f"{name}, version {found.version}",
-            section="models",
-            kind="model version",
-            about=found.description,
-            owner=found.created_by,
-            at=found.created_at,
-            crumbs=(Crumb("Models", "/models"), Crumb(name, address_of(f"model:{name}"))),
-            tabs=parts,
-            rail=rail(database, caller, found.urn, f"modelyard model get {name} {found.version}"),
-        ),
-        version=found,
-        tab=next(key for (key, _, _), part in zip(shown, parts, strict=True) if part.current),
-        decision=decision,
-        approvals=tuple(approvals),
-        evaluations=tuple(registry.evidence.evaluations(caller, name, found.version)),
-        latencies=tuple(registry.evidence.latencies(caller, name, found.version)),
-        files=tuple(files),
-        inputs=columns_of(found.signature, "inputs"),
-        outputs=columns_of(found.signature, "outputs"),
-        holder=holder,
-        can_promote=decision is not None and decision.promotable and holder != found.version,
-        can_approve=bool(decision) and bool(found.digest) and not approved and found.dropped_at is None,
-    )
+def _answer(moves: Sequence[AliasMove], alias: str, at: str) -> str:
+    """In words, which version an alias pointed to at a time that somebody typed, in UTC."""
+    if not at:
+        return ""
+    try:
+        asked = datetime.fromisoformat(at)
+    except ValueError:
+        return f"'{at[:40]}' is no time"
+    instant = asked if asked.tzinfo else asked.replace(tzinfo=UTC)
+    past = [move for move in moves if move.alias == alias and move.at <= instant]
+    if not past or past[-1].version is None:
+        return f"no version was {alias} then"
+    last = past[-1]
+    return f"version {last.version} was {alias} then, since {last.at:%Y-%m-%d %H:%M} UTC ({last.kind} by {last.by})"
 
 
-class ApproveForm(Struct, frozen=True, kw_only=True):
-    """The form of the approve dialog. `digest` is that of the files that were looked at."""
-
-    reason: str
-    digest: str = ""
-
-
-class PromoteForm(Struct, frozen=True, kw_only=True):
-    """The form of the promote dialog. `expected` is the version that the alias pointed to when it was looked at."""
+class RollbackForm(Struct, frozen=True, kw_only=True):
+    """The form of the rollback dialog."""
 
     alias: str
     reason: str
-    expected: str = ""
 
 
-@post("/models/{name:str}/versions/{version:str}/approve", requires=Action.APPROVE, status_code=303)
-def approve(
-    caller: Scope,
-    registry: Registry,
-    name: str,
-    version: int,
-    data: Annotated[ApproveForm, Body(media_type=RequestEncodingType.URL_ENCODED)],
+Form = RequestEncodingType.URL_ENCODED
+
+
+@post("/models/{name:str}/rollback", requires=Action.WRITE, status_code=303)
+def rollback(
+    caller: Scope, registry: Registry, name: str, data: Annotated[RollbackForm, Body(media_type=Form)]
 ) -> Response[None]:
-    """Approve a version by the form, and show it again."""
-    registry.approve(caller, name, version, data.reason, digest=data.digest)
-    return _back_to(caller, name, version)
-
-
-@post("/models/{name:str}/versions/{version:str}/promote", requires=Action.WRITE, status_code=303)
-def promote(
-    caller: Scope,
-    registry: Registry,
-    name: str,
-    version: int,
-    data: Annotated[PromoteForm, Body(media_type=RequestEncodingType.URL_ENCODED)],
-) -> Response[None]:
-    """Promote a version by the form, and show it again."""
-    expected = int(data.expected) if data.expected.isdecimal() else None
-    registry.promote(caller, name, version, data.alias, data.reason, expected=expected)
-    return _back_to(caller, name, version)
-
-
-def _back_to(caller: Scope, name: str, version: int) -> Response[None]:
-    there = project_path(caller.project, address_of(f"model:{name}@{version}"))
+    """Roll an alias back by the form, and show the model again."""
+    registry.rollback(caller, name, data.alias, data.reason)
+    there = project_path(caller.project, address_of(f"model:{name}"))
     return Response(None, status_code=303, headers={"Location": there})
 
 
-ROUTES: list[Any] = [models, model, model_version, approve, promote]
+ROUTES: list[Any] = [models, model, rollback]

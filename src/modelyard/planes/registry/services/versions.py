@@ -15,7 +15,7 @@ from sqlalchemy import select
 from modelyard.engines.blobs.base import CHUNK_BYTES, BlobStore
 from modelyard.kernel.auth import Action, Scope, check
 from modelyard.kernel.database import Database, Transaction
-from modelyard.kernel.errors import Conflict, NotFound
+from modelyard.kernel.errors import Conflict, EngineError, NotFound
 from modelyard.kernel.ids import new_id
 from modelyard.kernel.paths import make_private, open_inside, safe_relative
 from modelyard.planes.registry import store
@@ -54,6 +54,7 @@ from modelyard.planes.tracking import ARTIFACT_ROOT, page_offset, page_token
 from modelyard.types.page import Page
 from modelyard.types.registry import PROTECTED_TAG, AliasMove, ModelFile, ModelVersion
 
+TEXT_BYTES_MAX = 1024 * 1024
 VERSION_ROOT = "model-versions"
 VERSION_PATH = re.compile(rf"{VERSION_ROOT}/([0-9a-f]{{32}})/([0-9]+)(?:/(.*))?", re.DOTALL)
 
@@ -153,7 +154,7 @@ class Versions:
             data, code, environment = data_behind(tx, proven)
             behind = (data, code or declared.code, environment or declared.environment)
             _insert(tx, model.id, number, row, inspected, len(snapshot.files), behind)
-            store.add_files(tx, model.id, number, snapshot.files)
+            store.add_files(tx, model.id, number, inspected.files)
             for key, value in checked.items():
                 store.set_tag(tx, store.version_tags, {"model_id": model.id, "version": number, "key": key}, value)
             urn = f"model:{name}@{number}"
@@ -196,6 +197,16 @@ class Versions:
         """The version that a number, an alias or `latest` names. Raises NotFound."""
         with self._database.reading(scope) as tx:
             model = model_row(tx, name)
+            return version_noun(tx, model, number_for(tx, model, reference))
+
+    def recorded(self, scope: Scope, name: str, reference: str | int) -> ModelVersion:
+        """The version that a number, an alias or `latest` names, also a dropped one by its number. Raises NotFound."""
+        with self._database.reading(scope) as tx:
+            model = model_row(tx, name)
+            if str(reference).isdecimal() and store.alias_version(tx, model.id, str(reference)) is None:
+                number = check_version(reference)
+                if tx.one(store.with_name(model).where(store.versions.c.version == number)) is not None:
+                    return version_noun(tx, model, number)
             return version_noun(tx, model, number_for(tx, model, reference))
 
     def list(self, scope: Scope, name: str, *, dropped: bool = False) -> Sequence[ModelVersion]:
@@ -329,9 +340,13 @@ class Versions:
         with self._database.reading(scope) as tx:
             return uses_of(tx, self._uses, name)
 
-    def files(self, scope: Scope, name: str, version: str | int) -> Sequence[ModelFile]:
-        """The files of a version, by path."""
+    def files(
+        self, scope: Scope, name: str, version: str | int, *, dropped: bool = False
+    ) -> Sequence[ModelFile]:
+        """The files of a version, by path; with `dropped` those of a dropped one, too."""
         with self._database.reading(scope) as tx:
+            if dropped:
+                return store.files_of(tx, model_row(tx, name).id, check_version(version))
             model, row = model_and_version(tx, name, version)
             return store.files_of(tx, model.id, row.version)
 
@@ -343,6 +358,16 @@ class Versions:
             if one.path == wanted:
                 return one, self._blobs.open(one.digest, verify=True)
         raise NotFound(f"{name}@{version} has no file '{wanted}'", code="version.no_such_file")
+
+    def text(self, scope: Scope, name: str, version: str | int, path: str) -> str:
+        """A small text file of a version; empty where there is none, where it is large or no text, or given up."""
+        for one in self.files(scope, name, version):
+            if one.path == path and one.size_bytes <= TEXT_BYTES_MAX:
+                try:
+                    return self._blobs.get(one.digest).decode("utf-8")
+                except (NotFound, EngineError, UnicodeDecodeError):
+                    return ""
+        return ""
 
     def stored(self, scope: Scope, path: str) -> StoredVersion | None:
         """The files of the version that a path of the artifact tree lies in; None where it lies in none.
