@@ -193,17 +193,17 @@ def test_a_failed_job_shows_why_and_what_it_wrote(browser: Browser) -> None:
 
 def test_a_version_is_approved_and_promoted_by_its_buttons(browser: Browser) -> None:
     browser.open("/models/delay")
-    assert "waits for approval" in browser.find(".notice").text
+    assert "0 of 1" in browser.find(".candidate").text
     browser.open("/models/delay/versions/1")
     assert "May not be promoted" in browser.find(".notice").text
-    browser.click("[data-open=approve]")
-    browser.find("#approve-reason").send_keys("looked at the slices")
-    browser.click("#approve button[type=submit]")
+    browser.click("[data-open=approve-1]")
+    browser.find("#approve-reason-1").send_keys("looked at the slices")
+    browser.click("#approve-1 button[type=submit]")
     browser.wait_for_text("main", "looked at the slices")
     assert browser.path == "/models/delay/versions/1"
-    browser.click("[data-open=promote]")
-    browser.find("#promote-reason").send_keys("first champion")
-    browser.click("#promote button[type=submit]")
+    browser.click("[data-open=promote-1]")
+    browser.find("#promote-reason-1").send_keys("first champion")
+    browser.click("#promote-1 button[type=submit]")
     browser.wait_for_text(".notice", "This version is the champion")
     browser.open("/models/delay?tab=history")
     assert "first champion" in browser.find("tbody").text

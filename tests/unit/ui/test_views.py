@@ -13,7 +13,7 @@ from modelyard.ui import urns
 from modelyard.ui.events import sentence
 from modelyard.ui.frame import tabs, ties_of
 from modelyard.ui.render import Visit
-from modelyard.ui.views import datasets, endpoints, home, jobs, lineage, models, monitors
+from modelyard.ui.views import datasets, endpoints, home, jobs, lineage, model_versions, models, monitors
 from unit.ui import samples
 
 NOW = samples.NOW
@@ -51,10 +51,10 @@ def test_a_version_waits_for_approval_only_if_all_gates_passed() -> None:
 
 def test_signatures_are_read_in_both_forms_and_survive_nonsense() -> None:
     version = samples.model_version(4)
-    assert models.columns_of(version.signature, "inputs")[0] == ("carrier", "string")
-    assert models.columns_of(version.signature, "outputs")[0][1].startswith("float32")
-    assert models.columns_of(None, "inputs") == ()
-    assert models.columns_of({"inputs": "not json"}, "inputs") == ()
+    assert model_versions.columns_of(version.signature, "inputs")[0] == ("carrier", "string")
+    assert model_versions.columns_of(version.signature, "outputs")[0][1].startswith("float32")
+    assert model_versions.columns_of(None, "inputs") == ()
+    assert model_versions.columns_of({"inputs": "not json"}, "inputs") == ()
 
 
 def test_a_policy_is_shown_without_its_empty_parts() -> None:

@@ -340,9 +340,7 @@ class Versions:
         with self._database.reading(scope) as tx:
             return uses_of(tx, self._uses, name)
 
-    def files(
-        self, scope: Scope, name: str, version: str | int, *, dropped: bool = False
-    ) -> Sequence[ModelFile]:
+    def files(self, scope: Scope, name: str, version: str | int, *, dropped: bool = False) -> Sequence[ModelFile]:
         """The files of a version, by path; with `dropped` those of a dropped one, too."""
         with self._database.reading(scope) as tx:
             if dropped:
