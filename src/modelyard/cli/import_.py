@@ -27,6 +27,8 @@ def import_() -> None:
     modelyard import mlflow http://tracking:5000         a running server
     modelyard import mlflow sqlite:///mlflow.db          its SQLite file
     modelyard import mlflow mlruns                       a folder
+    modelyard import wandb wandb                         offline runs of Weights & Biases
+    modelyard import tensorboard runs                    event files
     """
 
 
@@ -46,6 +48,28 @@ def mlflow(
     report = imports.import_mlflow(
         uri, token=token, artifacts=artifacts, recheck=recheck, progress=_progress(as_json), client=client()
     )
+    _show(report, as_json)
+
+
+@app.command()
+def wandb(
+    folder: Annotated[Path, typer.Argument(help="An offline run's folder, or the `wandb` folder with many.")],
+    recheck: RecheckFlag = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Bring offline runs of Weights & Biases; each of its projects becomes an experiment."""
+    report = imports.import_wandb(folder, recheck=recheck, progress=_progress(as_json), client=client())
+    _show(report, as_json)
+
+
+@app.command()
+def tensorboard(
+    folder: Annotated[Path, typer.Argument(help="The directory that `tensorboard --logdir` is given.")],
+    recheck: RecheckFlag = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Bring a log directory of TensorBoard; each folder with event files becomes a run."""
+    report = imports.import_tensorboard(folder, recheck=recheck, progress=_progress(as_json), client=client())
     _show(report, as_json)
 
 

@@ -17,9 +17,11 @@ from modelyard.sdk.imports.mlflow_http import MlflowServer
 from modelyard.sdk.imports.mlflow_sqlite import MlflowSqlite
 from modelyard.sdk.imports.source import Source
 from modelyard.sdk.imports.target import Target
+from modelyard.sdk.imports.tensorboard_folder import TensorboardFolder
+from modelyard.sdk.imports.wandb_folder import WandbFolder
 from modelyard.types.imports import ImportReport
 
-__all__ = ["import_mlflow", "open_mlflow"]
+__all__ = ["import_mlflow", "import_tensorboard", "import_wandb", "open_mlflow"]
 
 
 def _silent(_what: str, _report: ImportReport) -> None:
@@ -41,6 +43,20 @@ def import_mlflow(
     its database file.
     """
     return _bring(open_mlflow(uri, token, artifacts), client, recheck, progress)
+
+
+def import_wandb(
+    folder: Path, *, recheck: bool = False, progress: Progress = _silent, client: Client | None = None
+) -> ImportReport:
+    """Bring offline runs of W&B: a folder `offline-run-…`, or one with many. Each W&B project becomes an experiment."""
+    return _bring(WandbFolder(folder), client, recheck, progress)
+
+
+def import_tensorboard(
+    folder: Path, *, recheck: bool = False, progress: Progress = _silent, client: Client | None = None
+) -> ImportReport:
+    """Bring a log directory of TensorBoard: an experiment of its name, a run for each folder with event files."""
+    return _bring(TensorboardFolder(folder), client, recheck, progress)
 
 
 def open_mlflow(uri: str, token: str = "", artifacts: Path | None = None) -> Source:

@@ -41,3 +41,9 @@ def pieces_of(file: Path) -> Iterator[Iterator[bytes]]:
         raise Unreachable(f"{file} cannot be read: {error.strerror}") from error
     with opened:
         yield iter(lambda: opened.read(PIECE_BYTES), b"")
+
+
+@contextmanager
+def in_memory(body: bytes) -> Iterator[Iterator[bytes]]:
+    """Bytes that are no file, as one piece."""
+    yield iter([body])

@@ -60,6 +60,8 @@ class Importer:
         """Bring what is not here yet. Raises Unavailable where either side is away: run it again to go on."""
         began = time.monotonic()
         self._whole = self._target.complete_runs(self._source.uri)
+        for what in self._source.unreadable:
+            self._say(self._source.uri, what)
         for experiment in self._source.experiments():
             self._experiment(experiment)
         for model in self._source.registered():
@@ -83,7 +85,7 @@ class Importer:
         count.here += 1
         count.new += not made.existed
         what = f"experiment {there.id} ({there.name})"
-        if here.id != there.id:
+        if here.id != there.id and there.id.isdecimal():
             self._say(what, f"its id is taken here; it is {here.id}", "changed")
         if here.name != there.name:
             self._say(what, f"its name is taken here; it is '{here.name}'", "changed")
@@ -115,6 +117,8 @@ class Importer:
             model_inputs=there.model_inputs, model_outputs=there.model_outputs,
         )  # fmt: skip
         self._target.run(asked)
+        for note in there.notes:
+            self._say(f"run {there.id} ({there.name})", note, "changed")
         for key in there.metrics:
             values = digests.storable(self._source.history(there.id, key))
             self._target.log(there.id, key, values)

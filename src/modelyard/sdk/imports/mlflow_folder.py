@@ -37,6 +37,7 @@ class MlflowFolder:
         if not self._root.is_dir():
             raise InvalidInput(f"there is no folder {str(folder)!r}", code="import.source_missing")
         self.uri = f"mlflow:{self._root.as_uri()}"
+        self.unreadable: Sequence[str] = ()
         self._places = Places(artifacts, self._root.parent)
         self._run_folders: dict[str, Path] = {}
         self._model_folders: dict[str, Path] = {}

@@ -47,6 +47,7 @@ class MlflowServer:
         # What is kept, shown and compared has no password in it.
         place = parts.netloc.rpartition("@")[2]
         self.uri = f"mlflow:{urlunsplit((parts.scheme, place, parts.path.rstrip('/'), '', ''))}"
+        self.unreadable: Sequence[str] = ()
         auth = httpx.BasicAuth(parts.username, parts.password or "") if parts.username else None
         self._http = httpx.Client(
             base_url=self.uri.removeprefix("mlflow:"),

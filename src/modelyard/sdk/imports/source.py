@@ -32,7 +32,7 @@ class SourceExperiment(Struct, frozen=True, kw_only=True):
 
 
 class SourceRun(Struct, frozen=True, kw_only=True):
-    """A run there, without its points and files."""
+    """A run there, without its points and files. `notes`: what is not quite as it was there."""
 
     id: str
     name: str
@@ -47,6 +47,7 @@ class SourceRun(Struct, frozen=True, kw_only=True):
     inputs: list[DatasetInput] = []
     model_inputs: list[str] = []
     model_outputs: list[ModelOutput] = []
+    notes: tuple[str, ...] = ()
 
 
 class SourceModel(Struct, frozen=True, kw_only=True):
@@ -108,10 +109,16 @@ class Unreachable(Exception):
     """Files that this source cannot read, and why."""
 
 
+class CutOff(Exception):
+    """A log ends, or is damaged, in the middle: what came before was read. Says where."""
+
+
 class Source(Protocol):
-    """Another system, open for reading. `uri` is its name: the same one again continues the same import."""
+    """Another system, open for reading. `uri` is its name: the same one again continues the same import. `unreadable`
+    says what could not be read at all."""
 
     uri: str
+    unreadable: Sequence[str]
 
     def experiments(self) -> Iterable[SourceExperiment]:
         """All experiments, deleted ones too."""
