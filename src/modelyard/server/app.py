@@ -23,7 +23,8 @@ from modelyard.kernel.routing import REQUIRES
 from modelyard.server import kernel_routes, routes
 from modelyard.server.direct import Direct
 from modelyard.server.gate import Gate
-from modelyard.server.problems import HANDLERS, PRINCIPAL, PROJECT
+from modelyard.server.problems import PRINCIPAL, PROJECT
+from modelyard.server.refusals import HANDLERS
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 LOCAL = Principal("local", {auth.ALL_PROJECTS: auth.Role.ADMIN})

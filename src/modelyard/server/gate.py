@@ -27,7 +27,8 @@ from modelyard.kernel.auth import (
 from modelyard.kernel.database import Database
 from modelyard.kernel.errors import Forbidden, InvalidInput, LimitExceeded, ModelyardError, Unauthenticated
 from modelyard.kernel.limits import SIGN_IN_ATTEMPTS_PER_MINUTE_MAX
-from modelyard.server.problems import DEFAULT_PROJECT, PRINCIPAL, PROJECT, send_problem
+from modelyard.server import refusals
+from modelyard.server.problems import DEFAULT_PROJECT, PRINCIPAL, PROJECT
 
 COOKIE = "modelyard_session"
 TRUSTED_FOR_S = 1.0
@@ -75,7 +76,7 @@ class Gate:
             inner = _enter_project(scope)
             inner[PRINCIPAL] = self._embedded or await self._authenticate(scope, headers)  # type: ignore[literal-required]
         except ModelyardError as error:
-            await send_problem(error, send)
+            await refusals.send(error, scope["path"], send)
             return
         await self._app(inner, receive, send)
 

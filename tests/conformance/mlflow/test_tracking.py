@@ -217,12 +217,45 @@ def test_a_large_artifact_streams_through(http: httpx.Client) -> None:
 
 def test_what_is_not_offered_says_so_and_clients_fall_back(http: httpx.Client) -> None:
     for method, path in (
-        ("POST", "/api/2.0/mlflow-artifacts/mpu/create/0/x"),
         ("GET", "/api/2.0/mlflow-artifacts/presigned/0/x"),
         ("POST", "/api/2.0/mlflow/artifacts/presigned-upload-url"),
     ):
-        reply = http.request(method, path, json={"path": "x", "num_parts": 2} if method == "POST" else None)
+        reply = http.request(method, path, json={"path": "x"} if method == "POST" else None)
         assert (reply.status_code, reply.json()["error_code"]) == (501, "NOT_IMPLEMENTED")
+
+
+@pytest.mark.usefixtures("url")
+def test_a_large_file_goes_up_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, http: httpx.Client) -> None:
+    monkeypatch.setenv("MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD", "true")
+    monkeypatch.setenv("MLFLOW_MULTIPART_UPLOAD_MINIMUM_FILE_SIZE", "1")
+    monkeypatch.setenv("MLFLOW_MULTIPART_UPLOAD_CHUNK_SIZE", "100000")
+    content = bytes(range(256)) * 2_000
+    (tmp_path / "big.bin").write_bytes(content)
+    with mlflow.start_run() as run:
+        mlflow.log_artifact(str(tmp_path / "big.bin"), "deep/er")
+    back = mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path="deep/er/big.bin")
+    assert Path(back).read_bytes() == content
+    # Nothing of an upload shows before it is complete, and nothing is left of one that was given up.
+    root = f"/api/2.0/mlflow-artifacts/mpu/{{}}/0/{run.info.run_id}/artifacts"
+    begun = http.post(root.format("create"), json={"path": "/home/me/x.bin", "num_parts": 2}).json()
+    put = [http.put(one["url"], content=b"ab", headers=one["headers"]) for one in begun["credentials"]]
+    listed = {"run_id": run.info.run_id}
+    assert [one["path"] for one in http.get(f"{MLFLOW}/artifacts/list", params=listed).json()["files"]] == ["deep"]
+    parts = [{"part_number": at + 1, "etag": one.headers["etag"]} for at, one in enumerate(put)]
+    asked = {"path": "x.bin", "upload_id": begun["upload_id"]}
+    wrong = [{**parts[0], "etag": "other"}, parts[1]]
+    assert http.post(root.format("complete"), json={**asked, "parts": wrong}).status_code == 400
+    assert http.post(root.format("complete"), json={**asked, "parts": parts}).status_code == 200
+    assert http.post(root.format("complete"), json={**asked, "parts": parts}).status_code == 404
+    assert http.post(root.format("abort"), json=asked).status_code == 200
+    again = http.post(root.format("create"), json={"path": "y.bin", "num_parts": 1}).json()
+    assert http.post(root.format("abort"), json={"path": "y", "upload_id": again["upload_id"]}).status_code == 200
+    assert http.put(again["credentials"][0]["url"], content=b"x").status_code == 404
+    files = http.get(f"{MLFLOW}/artifacts/list", params=listed).json()["files"]
+    assert [(one["path"], one.get("file_size")) for one in files] == [("deep", None), ("x.bin", 4)]
+    for path in ("../x", "a/..", "..", "/", "."):
+        refused = http.post(root.format("create"), json={"path": path if path == "/" else f"/x/{path}", "num_parts": 1})
+        assert refused.status_code == 400 or path == "../x", path
 
 
 def test_many_clients_write_at_once_and_nothing_is_lost(server: Server, http: httpx.Client, project: str) -> None:

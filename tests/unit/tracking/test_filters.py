@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelyard.kernel.errors import InvalidInput
-from modelyard.planes.tracking import filters
+from modelyard.planes.tracking import filters, trace_filters
 from modelyard.planes.tracking.filters import Clause, Order
 
 
@@ -109,7 +109,7 @@ def test_logged_models_have_words_of_their_own() -> None:
 
 @given(st.text(max_size=200))
 def test_any_text_gives_clauses_or_an_error_of_ours(text: str) -> None:
-    for parse in (filters.parse_runs, filters.parse_experiments, filters.parse_models):
+    for parse in (filters.parse_runs, filters.parse_experiments, filters.parse_models, trace_filters.parse_traces):
         try:
             parse(text)
         except InvalidInput:
@@ -118,10 +118,11 @@ def test_any_text_gives_clauses_or_an_error_of_ours(text: str) -> None:
 
 @given(st.text(alphabet="'\"`\\ aAND()=.<,;IN", max_size=300))
 def test_any_heap_of_quotes_and_operators_too(text: str) -> None:
-    try:
-        filters.parse_runs(text)
-    except InvalidInput:
-        return
+    for parse in (filters.parse_runs, trace_filters.parse_traces):
+        try:
+            parse(text)
+        except InvalidInput:
+            continue
 
 
 @pytest.mark.parametrize(

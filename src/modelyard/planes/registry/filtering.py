@@ -10,9 +10,11 @@ import sqlalchemy as sa
 from sqlalchemy import ColumnElement, Select, exists, select
 
 from modelyard.kernel.database import Transaction
+from modelyard.kernel.errors import InvalidInput
 from modelyard.planes.registry import store
 from modelyard.planes.registry.search import PROMPT_TAG, Clause
 
+PATTERN_CHARACTERS_MAX = 8_000
 _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     "=": operator.eq,
     "!=": operator.ne,
@@ -76,6 +78,10 @@ def compare(tx: Transaction, column: ColumnElement[Any], clause: Clause) -> Colu
         compared: ColumnElement[bool] = _COMPARE[clause.operator](column, value)
         return compared
     assert isinstance(value, str)
+    if len(value) > PATTERN_CHARACTERS_MAX:
+        raise InvalidInput(
+            f"a pattern may have {PATTERN_CHARACTERS_MAX} characters, not {len(value)}", code="filter.too_long"
+        )
     if tx.dialect == "postgresql":
         pattern = value.replace("\\", "\\\\")
         return column.like(pattern) if clause.operator == "LIKE" else column.ilike(pattern)

@@ -80,7 +80,8 @@ def check_not_local(uri: str) -> None:
         host = parsed.hostname or ""
     except ValueError as error:
         raise _refused(uri, "it is no URI") from error
-    if parsed.scheme == "" or parsed.scheme == "file":
+    # One letter is no scheme but a drive of Windows.
+    if len(parsed.scheme) <= 1 or parsed.scheme == "file":
         raise InvalidInput(
             f"Invalid model version source: '{uri}'. To use a local path as a model version source, the run_id "
             "request parameter has to be specified and the local path has to be contained within the artifact "

@@ -1,7 +1,7 @@
 """Tracking: experiments, runs, metrics, logged models and artifacts, on a store made to stay fast.
 
-`Tracking` is the face: `.experiments`, `.runs`, `.metrics`, `.overview`, `.models`, `.artifacts`, `.imports`,
-`.traces`, `.spans`, `.assessments`. `Owner` says whose an artifact is.
+`Tracking` is the face: `.experiments`, `.runs`, `.metrics`, `.overview`, `.models`, `.artifacts`, `.uploads`,
+`.imports`, `.traces`, `.spans`, `.assessments`. `Owner` says whose an artifact is.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from modelyard.planes.tracking.services.overview import Overview
 from modelyard.planes.tracking.services.runs import Runs
 from modelyard.planes.tracking.services.spans import HERE, STATS_KEY, WHERE_TAG, Spans, expected
 from modelyard.planes.tracking.services.traces import Traces
+from modelyard.planes.tracking.services.uploads import Uploads
 
 __all__ = [
     "ARTIFACT_ROOT",
@@ -38,6 +39,7 @@ __all__ = [
     "Spans",
     "Traces",
     "Tracking",
+    "Uploads",
     "below_uri",
     "check_batch_sizes",
     "check_params_unique",

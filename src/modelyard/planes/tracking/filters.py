@@ -26,6 +26,7 @@ from modelyard.planes.tracking.operands import (
 
 Field = Literal["attribute", "metric", "parameter", "tag", "dataset"]
 
+ORDERS_MAX = 20
 NUMERIC = frozenset({">", ">=", "!=", "=", "<", "<="})
 TEXTUAL = frozenset({"!=", "=", "LIKE", "ILIKE"})
 NULLS = frozenset({"IS NULL", "IS NOT NULL"})
@@ -111,6 +112,7 @@ def parse_models(text: str) -> list[Clause]:
 
 def order_runs(order_by: Sequence[str]) -> list[Order]:
     """The keys to order runs by. Raises InvalidInput, also where a key comes twice."""
+    check_orders(order_by)
     found = []
     for text in order_by:
         name, ascending = split_order(text)
@@ -125,6 +127,7 @@ def order_runs(order_by: Sequence[str]) -> list[Order]:
 
 def order_experiments(order_by: Sequence[str]) -> list[Order]:
     """The keys to order experiments by. Raises InvalidInput."""
+    check_orders(order_by)
     found = []
     for text in order_by or ("creation_time DESC", "experiment_id ASC"):
         name, ascending = split_order(text)
@@ -150,6 +153,12 @@ def order_model(
     if key == field_name and field_name not in _MODEL_TEXTS | {"experiment_id"}:
         raise InvalidInput(f"Invalid order by field name: {field_name}", code="order.invalid")
     return ModelOrder("attribute", key, ascending, None, None)
+
+
+def check_orders(order_by: Sequence[str]) -> None:
+    """Raise InvalidInput for more keys than a database sorts by at once."""
+    if len(order_by) > ORDERS_MAX:
+        raise InvalidInput(f"`order_by` has more than {ORDERS_MAX} keys", code="order.too_long")
 
 
 def split_order(text: str) -> tuple[str, bool]:

@@ -18,6 +18,7 @@ from modelyard.planes.tracking.services.overview import Overview
 from modelyard.planes.tracking.services.runs import Runs
 from modelyard.planes.tracking.services.spans import Spans
 from modelyard.planes.tracking.services.traces import Traces
+from modelyard.planes.tracking.services.uploads import Uploads
 
 
 class Tracking:
@@ -30,6 +31,7 @@ class Tracking:
         self.overview = Overview(database)
         self.models = LoggedModels(database, self.experiments)
         self.artifacts = Artifacts(database, blobs)
+        self.uploads = Uploads(database, blobs, self.artifacts)
         self.imports = Imports(database, self.experiments, self.runs)
         self.traces = Traces(database, self.experiments)
         self.spans = Spans(database, self.experiments)

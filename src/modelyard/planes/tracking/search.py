@@ -28,6 +28,7 @@ from sqlalchemy import (
 )
 
 from modelyard.kernel.database import Transaction
+from modelyard.kernel.errors import InvalidInput
 from modelyard.planes.tracking import store
 from modelyard.planes.tracking.filters import Clause, ModelOrder, Order
 from modelyard.planes.tracking.narrowing import candidates
@@ -40,6 +41,9 @@ STAGES: dict[View, tuple[str, ...]] = {
 }
 BEST_LOOKED_AT = 5_000
 """Among how many runs of the first values a filtered and ordered page is looked for, before all are."""
+PATTERN_CHARACTERS_MAX = 8_000
+JOINED_MAX = 30
+"""So many conditions join a table each; those after look for a row. SQLite joins 64 tables at most."""
 _RUN_COLUMNS = {
     "run_id": "id", "run_name": "name", "user_id": "user", "status": "status",
     "artifact_uri": "artifact_uri", "start_time": "start_ms", "end_time": "end_ms",
@@ -187,14 +191,15 @@ def _where(
     conditions.append(project == tx.project)
     if experiments is not None:
         conditions.append(runs.c.experiment.in_(experiments))
-    for clause in clauses:
-        source, condition = _run_condition(tx, source, clause, named=among is not None)
+    for place, clause in enumerate(clauses):
+        joining = place < JOINED_MAX
+        source, condition = _run_condition(tx, source, clause, named=among is not None, joining=joining)
         conditions.append(condition)
     return source, conditions
 
 
 def _run_condition(
-    tx: Transaction, source: FromClause, clause: Clause, *, named: bool
+    tx: Transaction, source: FromClause, clause: Clause, *, named: bool, joining: bool
 ) -> tuple[FromClause, ColumnElement[bool]]:
     runs = store.runs
     if clause.field == "attribute":
@@ -203,17 +208,20 @@ def _run_condition(
         return source, _dataset_condition(tx, clause)
     if clause.field == "metric":
         latest = store.latest_metrics.alias()
-        joined = source.join(latest, and_(latest.c.run == runs.c.number, latest.c.key == clause.key))
-        matches = and_(latest.c.is_nan.is_(False), compare(tx, latest.c.value, clause))
-        # The project opens the index by value, which is not wanted where the runs are named already.
-        return joined, matches if named else and_(latest.c.project == tx.project, matches)
+        of_key = and_(latest.c.run == runs.c.number, latest.c.key == clause.key)
+        fits = and_(latest.c.is_nan.is_(False), compare(tx, latest.c.value, clause))
+        if not named:
+            # The project opens the index by value, which is not wanted where the runs are named already.
+            fits = and_(latest.c.project == tx.project, fits)
+        return (source.join(latest, of_key), fits) if joining else (source, exists().where(of_key, fits))
     table = (store.params if clause.field == "parameter" else store.run_tags).alias()
     here = and_(table.c.run == runs.c.number, table.c.key == clause.key)
     if clause.operator == "IS NULL":
         return source, ~exists().where(here)
     if clause.operator == "IS NOT NULL":
         return source, exists().where(here)
-    return source.join(table, here), compare(tx, table.c.value, clause)
+    fits = compare(tx, table.c.value, clause)
+    return (source.join(table, here), fits) if joining else (source, exists().where(here, fits))
 
 
 def _dataset_condition(tx: Transaction, clause: Clause) -> ColumnElement[bool]:
@@ -365,6 +373,7 @@ def compare(tx: Transaction, column: ColumnElement[Any], clause: Clause) -> Colu
     if clause.operator not in ("LIKE", "ILIKE"):
         return _COMPARE[clause.operator](column, value)
     assert isinstance(value, str)
+    check_pattern(value)
     if tx.dialect == "postgresql":
         pattern = value.replace("\\", "\\\\")
         return column.like(pattern) if clause.operator == "LIKE" else column.ilike(pattern)
@@ -372,6 +381,14 @@ def compare(tx: Transaction, column: ColumnElement[Any], clause: Clause) -> Colu
     if clause.operator == "ILIKE":
         return column.op("LIKE", is_comparison=True)(value)
     return column.op("GLOB", is_comparison=True)(_glob(value))
+
+
+def check_pattern(pattern: str) -> None:
+    """Raise InvalidInput for a pattern longer than any text that it could be meant for."""
+    if len(pattern) > PATTERN_CHARACTERS_MAX:
+        raise InvalidInput(
+            f"a pattern may have {PATTERN_CHARACTERS_MAX} characters, not {len(pattern)}", code="filter.too_long"
+        )
 
 
 def _glob(pattern: str) -> str:

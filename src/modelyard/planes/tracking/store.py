@@ -262,6 +262,27 @@ artifacts = Table(
     Index("artifacts_by_folded", "project", "owner_kind", "owner_id", "folded"),
 )
 
+artifact_uploads = Table(
+    "artifact_uploads",
+    metadata,
+    Column("project", String(64), primary_key=True),
+    Column("id", String(32), primary_key=True),
+    Column("owner_kind", String(8), nullable=False),
+    Column("owner_id", String(64), nullable=False),
+    Column("path", String(1024), nullable=False),
+    Column("parts", Integer, nullable=False),
+    Column("created_at", Instant, nullable=False),
+)
+artifact_parts = Table(
+    "artifact_parts",
+    metadata,
+    Column("project", String(64), primary_key=True),
+    Column("upload", String(32), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("digest", String(64), nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+)
+
 
 def inserting(tx: Transaction, table: Table) -> Any:
     """An INSERT that knows ON CONFLICT, in the transaction's dialect."""

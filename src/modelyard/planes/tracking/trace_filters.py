@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from modelyard.kernel.errors import InvalidInput
-from modelyard.planes.tracking.filters import NULLS, NUMERIC, split_order, valid_comparisons
+from modelyard.planes.tracking.filters import NULLS, NUMERIC, check_orders, split_order, valid_comparisons
 from modelyard.planes.tracking.grammar import Comparison, Kind
 from modelyard.planes.tracking.operands import check_left, number_of, text_of, texts_of, trimmed, unquoted
 
@@ -66,6 +66,7 @@ def parse_traces(text: str) -> list[TraceClause]:
 
 def order_traces(order_by: Sequence[str]) -> list[TraceOrder]:
     """The keys to order traces by. Raises InvalidInput, also where a key comes twice."""
+    check_orders(order_by)
     found = []
     for text in order_by:
         name, ascending = split_order(text)

@@ -47,10 +47,7 @@ class Artifacts:
     def put(self, scope: Scope, owner: Owner, path: str, source: BinaryIO | Iterable[bytes]) -> Artifact:
         """Store a file, in place of one of this path. Raises InvalidInput for an unsafe path or a deleted run, NotFound
         for an owner that is not there, Conflict where the path is a directory or differs from another only by case."""
-        name = str(safe_relative(path))
-        with self._database.reading(scope) as tx:
-            _check_owner(tx, owner, writing=True)
-            _check_room(tx, owner, name)
+        name = self.check_room(scope, owner, path)
         blob = self._blobs.put(source, size_bytes_max=ARTIFACT_BYTES_MAX)
         with self._database.transaction(scope) as tx:
             _check_owner(tx, owner, writing=True)
@@ -62,6 +59,14 @@ class Artifacts:
             }  # fmt: skip
             store.put_rows(tx, _TABLE, [row], ["digest", "size_bytes", "updated_at"])
         return Artifact(path=name, size_bytes=blob.size_bytes, digest=blob.digest)
+
+    def check_room(self, scope: Scope, owner: Owner, path: str) -> str:
+        """The name of a file that may be stored there. Raises what `put` would raise."""
+        name = str(safe_relative(path))
+        with self._database.reading(scope) as tx:
+            _check_owner(tx, owner, writing=True)
+            _check_room(tx, owner, name)
+        return name
 
     def open(self, scope: Scope, owner: Owner, path: str) -> tuple[Artifact, BinaryIO]:
         """A file and its bytes, to be closed by the caller. Raises NotFound, InvalidInput."""
@@ -116,9 +121,10 @@ class Artifacts:
             return int(gone.rowcount)
 
     def digests(self) -> set[str]:
-        """The digests of all artifacts of all projects: what a sweep of the blobs has to keep."""
+        """The digests of all artifacts and parts of uploads of all projects: what a sweep of the blobs has to keep."""
         with self._database.reading() as tx:
-            return {row.digest for row in tx.all(select(_TABLE.c.digest).distinct())}
+            tables = (_TABLE, store.artifact_parts)
+            return {row.digest for table in tables for row in tx.all(select(table.c.digest).distinct())}
 
 
 def locate(path: str) -> tuple[Owner, str]:

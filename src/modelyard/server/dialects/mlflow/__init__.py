@@ -15,6 +15,7 @@ from modelyard.server.dialects.mlflow import (
     registry,
     runs,
     traces,
+    uploads,
     wire,
 )
 
@@ -27,6 +28,7 @@ ROUTES = [
             *metrics.HANDLERS,
             *logged_models.HANDLERS,
             *artifacts.HANDLERS,
+            *uploads.HANDLERS,
             *registry.HANDLERS,
             *traces.HANDLERS,
             *assessments.HANDLERS,

@@ -20,11 +20,6 @@ from modelyard.types.tracking import Artifact
 
 UPLOAD_BYTES_MAX = 10 * 1024 * 1024
 PROXY = [f"/{prefix}/2.0/mlflow-artifacts/artifacts" for prefix in ("api", "ajax-api")]
-_MULTIPART = [
-    f"/{prefix}/2.0/mlflow-artifacts/mpu/{step}/{{path:path}}"
-    for prefix in ("api", "ajax-api")
-    for step in ("create", "complete", "abort")
-]
 _PRESIGNED = [f"/{prefix}/2.0/mlflow-artifacts/presigned/{{path:path}}" for prefix in ("api", "ajax-api")]
 _FILES = [f"{path}/{{path:path}}" for path in PROXY]
 
@@ -40,7 +35,7 @@ class Listed(Message):
 def list_proxied(
     caller: Scope, tracking: Tracking, registry: Registry, request: Request[Any, Any, Any]
 ) -> Response[bytes]:
-    path = _safe(request.query_params.get("path", ""))
+    path = safe(request.query_params.get("path", ""))
     version = registry.versions.stored(caller, path)
     if version is not None:
         listed = [Artifact(path=name, is_dir=size is None, size_bytes=size) for name, size in version.listing()]
@@ -52,7 +47,7 @@ def list_proxied(
 
 @get(_FILES, requires=Action.READ)
 def download_proxied(caller: Scope, tracking: Tracking, registry: Registry, request: Request[Any, Any, Any]) -> Stream:
-    path = _safe(_path_of(request))
+    path = safe(_path_of(request))
     version = registry.versions.stored(caller, path)
     if version is not None:
         file, content = registry.versions.open_stored(version)
@@ -64,14 +59,14 @@ def download_proxied(caller: Scope, tracking: Tracking, registry: Registry, requ
 
 @put(_FILES, requires=Action.WRITE, request_max_body_size=None)
 async def upload_proxied(caller: Scope, tracking: Tracking, request: Request[Any, Any, Any]) -> Response[bytes]:
-    owner, below = locate(_changeable(_path_of(request)))
+    owner, below = locate(changeable(_path_of(request)))
     await transfer.receive(request, lambda pieces: tracking.artifacts.put(caller, owner, below, pieces))
     return wire.reply()
 
 
 @delete(_FILES, requires=Action.WRITE)
 def delete_proxied(caller: Scope, tracking: Tracking, request: Request[Any, Any, Any]) -> Response[bytes]:
-    owner, below = locate(_changeable(_path_of(request)))
+    owner, below = locate(changeable(_path_of(request)))
     tracking.artifacts.delete(caller, owner, below)
     return wire.reply()
 
@@ -83,7 +78,7 @@ def list_of_run(caller: Scope, tracking: Tracking, request: Request[Any, Any, An
 
 def listing(caller: Scope, tracking: Tracking, asked: Listed) -> dict[str, Any]:
     """What is in a directory of a run, as MLflow writes it."""
-    path = _safe(asked.path)
+    path = safe(asked.path)
     uri = tracking.runs.get(caller, asked.run_id).artifact_uri
     below_uri(uri)
     found = tracking.artifacts.list(caller, Owner("run", asked.run_id), path)
@@ -96,7 +91,7 @@ def get_of_run(caller: Scope, tracking: Tracking, request: Request[Any, Any, Any
     run_id, path = query.get("run_id") or query.get("run_uuid") or "", query.get("path") or ""
     if not run_id or not path:
         raise wire.missing("path" if run_id else "run_id")
-    path = _safe(path)
+    path = safe(path)
     tracking.runs.get(caller, run_id)
     return transfer.attachment(*tracking.artifacts.open(caller, Owner("run", run_id), path))
 
@@ -108,7 +103,7 @@ def upload_to_run(caller: Scope, tracking: Tracking, request: Request[Any, Any, 
         raise InvalidInput("Request must specify run_uuid.")
     if not path:
         raise InvalidInput("Request must specify path.")
-    path = _safe(path)
+    path = safe(path)
     if len(body) > UPLOAD_BYTES_MAX:
         raise InvalidInput("Artifact size is too large. Max size is 10MB.")
     if not body:
@@ -119,7 +114,7 @@ def upload_to_run(caller: Scope, tracking: Tracking, request: Request[Any, Any, 
 
 @get(mirrored("/logged-models/{model_id:str}/artifacts/directories"), requires=Action.READ)
 def list_of_model(caller: Scope, tracking: Tracking, model_id: str, request: Request[Any, Any, Any]) -> Response[bytes]:
-    path = _safe(request.query_params.get("artifact_directory_path", ""))
+    path = safe(request.query_params.get("artifact_directory_path", ""))
     uri = tracking.models.get(caller, model_id).artifact_location
     below_uri(uri)
     found = tracking.artifacts.list(caller, Owner("model", model_id), path)
@@ -132,13 +127,7 @@ def get_of_model(caller: Scope, tracking: Tracking, model_id: str, request: Requ
     if not path:
         raise InvalidInput('Request must include the "artifact_file_path" query parameter.')
     tracking.models.get(caller, model_id)
-    return transfer.attachment(*tracking.artifacts.open(caller, Owner("model", model_id), _safe(path)))
-
-
-@post(_MULTIPART, requires=Action.WRITE)
-def refuse_multipart() -> Response[bytes]:
-    """Clients then upload in one stream, which has no size limit here."""
-    raise _not_offered("multipart uploads")
+    return transfer.attachment(*tracking.artifacts.open(caller, Owner("model", model_id), safe(path)))
 
 
 @get(_PRESIGNED, requires=Action.READ)
@@ -161,24 +150,28 @@ def _not_offered(what: str) -> NotFound:
 
 
 def _path_of(request: Request[Any, Any, Any]) -> str:
-    # From the path as the server decoded it, once. Decoding again is how guards like `_safe` were bypassed elsewhere.
+    # From the path as the server decoded it, once. Decoding again is how guards like `safe` were bypassed elsewhere.
     return str(request.scope["path"]).partition("/mlflow-artifacts/artifacts/")[2]
 
 
-def _changeable(path: str) -> str:
+def changeable(path: str) -> str:
     """The path, if files may be put there: the files of model versions never change. Raises Forbidden."""
-    safe = _safe(path)
-    if safe.partition("/")[0] == VERSION_ROOT:
+    kept = safe(path)
+    if kept.partition("/")[0] == VERSION_ROOT:
         raise Forbidden(
             "the files of a model version never change",
             code="version.immutable",
             hint="log a new model, and register it as a new version",
         )
-    return safe
+    return kept
 
 
-def _safe(path: str) -> str:
+def safe(path: str) -> str:
+    """A path that stays where it is; empty for the root. Raises InvalidInput."""
     path = path.rstrip("/")
+    if "\ufffd" in path:
+        # What the server makes of bytes that are no UTF-8: two such paths would be one.
+        raise InvalidInput("the path is not UTF-8", code="path.unsafe")
     return str(safe_relative(path)) if path and path != "." else ""
 
 
@@ -207,7 +200,6 @@ HANDLERS = [
     upload_to_run,
     list_of_model,
     get_of_model,
-    refuse_multipart,
     refuse_presigned_download,
     refuse_presigned_upload,
 ]

@@ -20,6 +20,8 @@ from modelyard.types.tracking import Dataset, DatasetInput, ModelOutput
 INPUTS_BYTES_MAX = 64 * MIB
 """The profile of one dataset may have 16 million characters."""
 HISTORY_TAG = "mlflow.log-model.history"
+TAG_CHARACTERS_MAX = 8_000
+_MODEL_REQUIRED = frozenset({"artifact_path", "flavors", "utc_time_created", "run_id"})
 _MODEL_FIELDS = ("run_id", "utc_time_created", "artifact_path", "model_uuid")
 
 
@@ -178,17 +180,28 @@ def log_model(caller: Scope, tracking: Tracking, body: bytes) -> Response[bytes]
         model = json.loads(asked.model_json)
     except ValueError as error:
         raise InvalidInput(f"Malformed model info. \n {asked.model_json[:1_000]} \n is not a valid JSON.") from error
-    lacking = sorted({"artifact_path", "flavors", "utc_time_created", "run_id"} - set(model if model else {}))
-    if lacking or not isinstance(model, dict):
+    lacking = sorted(_MODEL_REQUIRED - set(model if isinstance(model, dict) else ()))
+    if lacking or not isinstance(model["flavors"], dict):
         raise InvalidInput(f"Model json is missing mandatory fields: {lacking}")
     kept = {key: model[key] for key in _MODEL_FIELDS if key in model}
     kept["flavors"] = {
         name: {key: value for key, value in flavor.items() if key != "config"} if isinstance(flavor, dict) else flavor
-        for name, flavor in dict(model["flavors"]).items()
+        for name, flavor in model["flavors"].items()
     }
-    known = json.loads(tracking.runs.get(caller, asked.run_id).tags.get(HISTORY_TAG, "[]"))
-    tracking.runs.log(caller, asked.run_id, tags={HISTORY_TAG: json.dumps([*known, kept])})
+    history = [*_history(tracking.runs.get(caller, asked.run_id).tags.get(HISTORY_TAG, "[]")), kept]
+    # A tag that is too long would be cut, and be no JSON any more.
+    while len(history) > 1 and len(json.dumps(history)) > TAG_CHARACTERS_MAX:
+        history.pop(0)
+    tracking.runs.log(caller, asked.run_id, tags={HISTORY_TAG: json.dumps(history)})
     return wire.reply()
+
+
+def _history(text: str) -> list[Any]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return []
+    return found if isinstance(found, list) else []
 
 
 def _of_models(points: list[Any]) -> list[OfModel]:

@@ -85,7 +85,7 @@ def decode(body: bytes, kind: type[M]) -> M:
         decoder = _decoders[kind] = msgspec.json.Decoder(kind, strict=False)
     try:
         message: M = decoder.decode(body or b"{}")
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         return from_builtins(_lenient(body), kind)
     _check_required(message)
     return message
@@ -171,15 +171,20 @@ def error_of(error: ModelyardError) -> tuple[int, str, str]:
     return status, code, message
 
 
+def told(error: ModelyardError) -> tuple[int, bytes, dict[str, str]]:
+    """The status, body and headers of a reply that tells of an error."""
+    status, code, message = error_of(error)
+    body = {"error_code": code, "message": message}
+    if error.hint:
+        body["hint"] = error.hint
+    return status, fast.encode(body), {"WWW-Authenticate": "Bearer"} if status == 401 else {}
+
+
 def handle(_request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """Litestar's exception handler for all routes of the dialect."""
     if isinstance(error, ModelyardError):
-        status, code, message = error_of(error)
-        body = {"error_code": code, "message": message}
-        if error.hint:
-            body["hint"] = error.hint
-        headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
-        return Response(fast.encode(body), status_code=status, media_type=JSON, headers=headers)
+        status, content, headers = told(error)
+        return Response(content, status_code=status, media_type=JSON, headers=headers)
     problem = problem_of(error)
     code = "INVALID_PARAMETER_VALUE" if problem.status in (400, 413) else "INTERNAL_ERROR"
     if problem.status in (404, 405):
@@ -214,11 +219,21 @@ def _check_required(message: Message) -> None:
 def _lenient(body: bytes) -> Any:
     try:
         # Python's own decoder knows bare NaN, which MLflow's clients send.
-        found = json.loads(body)
+        found = json.loads(body, parse_float=_finite)
         # Older clients encode their JSON twice.
-        return json.loads(found) if isinstance(found, str) else found
+        found = json.loads(found, parse_float=_finite) if isinstance(found, str) else found
+        # Half a surrogate pair is text to that decoder, and to nothing that it would be handed on to.
+        json.dumps(found, ensure_ascii=False).encode()
+        return found
     except (ValueError, RecursionError) as error:
         raise InvalidInput(f"The request's body is not JSON: {error}", code="body.not_json") from error
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{text[:40]} is beyond the range of a double")
+    return value
 
 
 def _convert(value: Any, kind: Any, path: str) -> Any:
