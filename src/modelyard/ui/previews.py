@@ -10,6 +10,7 @@ import csv
 import io
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, BinaryIO
 
 import msgspec
@@ -35,12 +36,28 @@ _TEXT = frozenset(
 )
 # `mlflow.log_image(key=, step=)` names its files so; a slash of the key is written `#` (older clients: `~`).
 _STEPPED = re.compile(
-    r"(?P<key>.+?)[%+]step[%+](?P<step>-?\d+)[%+]timestamp[%+](?P<at>\d+)[%+][0-9a-f-]{36}(?P<small>[%+]compressed)?\.\w+"
+    r"(?P<key>.+?)[%+]step[%+](?P<step>-?\d+)[%+]timestamp[%+](?P<at>\d+)[%+][0-9A-Za-z-]{8,40}"
+    r"(?P<small>[%+]compressed)?\.\w+"
 )
+# `run.log_histogram(key, values, step)` of our SDK.
+_HISTOGRAM = re.compile(r"histograms/(?P<key>.+)/(?P<step>-?\d+)\.json")
+HISTOGRAMS_SHOWN, BARS_MAX = 24, 128
+
+
+class Histogram(Struct, frozen=True, kw_only=True):
+    """How values were spread at a step: so many from each edge to the next. Of more than 128 bars, neighbours join."""
+
+    step: int = 0
+    edges: tuple[float, ...]
+    counts: tuple[int, ...]
+    count: int
+    nans: int = 0
+    path: str = ""
 
 
 class Preview(Struct, frozen=True, kw_only=True):
-    """A file to be shown: `kind` is image, audio, video, html, table, text or none. `note` says what is left out."""
+    """A file to be shown: `kind` is image, audio, video, html, table, text, histogram or none. `note` says what is
+    left out."""
 
     path: str
     kind: str
@@ -50,6 +67,7 @@ class Preview(Struct, frozen=True, kw_only=True):
     head: tuple[str, ...] = ()
     rows: tuple[tuple[str, ...], ...] = ()
     note: str = ""
+    histogram: Histogram | None = None
 
 
 class Picture(Struct, frozen=True, kw_only=True):
@@ -65,6 +83,16 @@ class Gallery(Struct, frozen=True, kw_only=True):
 
     key: str
     pictures: tuple[Picture, ...]
+    left_out: int = 0
+
+
+class Spreads(Struct, frozen=True, kw_only=True):
+    """The histograms of one key, by step, all to be drawn over the same range."""
+
+    key: str
+    histograms: tuple[Histogram, ...]
+    low: float
+    high: float
     left_out: int = 0
 
 
@@ -90,7 +118,10 @@ def preview(artifact: Artifact, content: BinaryIO) -> Preview:
     """A file with as much of it as a page shows."""
     size, kind = artifact.size_bytes or 0, kind_of(artifact.path)
     made = Preview(path=artifact.path, kind=kind, size_bytes=size, digest=artifact.digest or "")
+    if _HISTOGRAM.fullmatch(artifact.path) and (found := histogram(artifact.path, content)) is not None:
+        return _with(made, kind="histogram", histogram=found)
     if kind == "table":
+        content.seek(0)
         return _table(made, content)
     if kind == "text":
         return _text(made, content)
@@ -241,3 +272,67 @@ def galleries(artifacts: Sequence[Artifact]) -> tuple[Gallery, ...]:
             Gallery(key=key, pictures=tuple(pictures[-PICTURES_MAX:]), left_out=max(len(pictures) - PICTURES_MAX, 0))
         )
     return tuple(made)
+
+
+def histogram(path: str, content: BinaryIO) -> Histogram | None:
+    """The histogram in a file; None where it holds none that can be drawn."""
+    try:
+        found = msgspec.json.decode(content.read(JSON_BYTES_MAX), type=Histogram)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    edges, counts = found.edges, found.counts
+    drawable = len(edges) == len(counts) + 1 and all(a <= b for a, b in pairwise(edges)) and min(counts, default=0) >= 0
+    if not drawable and (edges or counts):
+        return None
+    joined = max(1, -(-len(counts) // BARS_MAX))
+    if joined > 1:
+        edges = (*edges[:-1:joined], edges[-1])
+        counts = tuple(sum(counts[at : at + joined]) for at in range(0, len(counts), joined))
+    return msgspec.structs.replace(found, path=path, edges=edges, counts=counts)
+
+
+def histogram_steps(artifacts: Sequence[Artifact]) -> dict[str, list[str]]:
+    """The paths of histograms among files, by key, in the order of their steps; of each the last 24."""
+    found: dict[str, list[tuple[int, str]]] = {}
+    for one in artifacts:
+        if match := _HISTOGRAM.fullmatch(one.path):
+            found.setdefault(match["key"], []).append((int(match["step"]), one.path))
+    return {key: [path for _, path in sorted(steps)][-HISTOGRAMS_SHOWN:] for key, steps in sorted(found.items())}
+
+
+def spreads(key: str, histograms: Sequence[Histogram], total: int) -> Spreads | None:
+    """Histograms of a key over one range; None without a value in any."""
+    known = [one for one in histograms if one.counts]
+    if not known:
+        return None
+    return Spreads(
+        key=key,
+        histograms=tuple(known),
+        low=min(one.edges[0] for one in known),
+        high=max(one.edges[-1] for one in known),
+        left_out=max(total - len(histograms), 0),
+    )
+
+
+class Bar(Struct, frozen=True):
+    """A bar of a drawn histogram."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+def bars(one: Histogram, low: float, high: float, width: float, height: float) -> list[Bar]:
+    """The bars of a histogram over a range, in a box of that size; the fullest is as tall as the box."""
+    tall, span, made = max(one.counts, default=0) or 1, high - low, []
+    for (left, right), count in zip(pairwise(one.edges), one.counts, strict=True):
+        if not count:
+            continue
+        # Values that are all alike have no width: one bar in the middle.
+        x, wide = ((left - low) / span, (right - left) / span) if span > 0 else (0.4, 0.2)
+        up = count / tall * height
+        made.append(
+            Bar(round(x * width, 2), round(height - up, 2), round(max(wide * width - 0.3, 0.6), 2), round(up, 2))
+        )
+    return made

@@ -23,6 +23,7 @@ from modelyard.ui.events import sentence
 from modelyard.ui.frame import Screen
 from modelyard.ui.graph import draw
 from modelyard.ui.markdown import markdown
+from modelyard.ui.previews import bars
 from modelyard.ui.series import sparkline
 
 _ID = re.compile(r"\b[0-9a-f]{32}\b")
@@ -172,7 +173,7 @@ def environment() -> Environment:
         isotime=_isotime,
         sentence=sentence,
     )
-    made.globals.update(asset_url=asset_url, draw=draw, sparkline=sparkline, zip=_zip)
+    made.globals.update(asset_url=asset_url, draw=draw, sparkline=sparkline, bars=bars, zip=_zip)
     return made
 
 

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from modelyard.kernel.errors import Problem
 from modelyard.types import tracking
 from modelyard.ui.frame import Crumb, Frame, Screen, tabs
-from modelyard.ui.previews import galleries, preview
+from modelyard.ui.previews import Histogram, galleries, preview, spreads
 from modelyard.ui.views import columns, compare, provenance, runs
 from modelyard.ui.views import run as run_view
 from modelyard.ui.views.run_query import Query
@@ -165,7 +165,10 @@ def file_screen(path: str, content: bytes) -> Screen:
 def gallery_screen() -> Screen:
     end = "%timestamp%1764160000000%0c4a1e00-5b7d-4f0e-9a55-0123456789ab.png"
     files = [tracking.Artifact(path=f"images/samples%step%{n}{end}", size_bytes=9, digest=DIGEST) for n in (10, 2)]
-    return run_screen("artifacts", artifacts=FILES, galleries=galleries(files))
+    one = Histogram(step=4, edges=(0.0, 1.0, 2.0), counts=(3, 1), count=4, path="histograms/w/000000000004.json")
+    drawn = spreads("w", [one], 1)
+    assert drawn is not None
+    return run_screen("artifacts", artifacts=FILES, galleries=galleries(files), spreads=(drawn,))
 
 
 def compare_screen() -> Screen:
@@ -216,6 +219,11 @@ SCREENS: dict[str, tuple[str, str, Screen]] = {
     "run-audio": ("/runs/x", "run.html", file_screen("out/files/said.wav", b"RIFF")),
     "run-video": ("/runs/x", "run.html", file_screen("out/files/seen.mp4", b"\0")),
     "run-text": ("/runs/x", "run.html", file_screen("out/files/config.yaml", b"a: 1\n")),
+    "run-histogram": (
+        "/runs/x",
+        "run.html",
+        file_screen("histograms/w/000000000004.json", b'{"step":4,"edges":[0,1,2],"counts":[3,1],"count":4}'),
+    ),
     "run-binary": ("/runs/x", "run.html", file_screen("out/files/weights.bin", b"\0\1")),
     "compare": ("/compare", "compare.html", compare_screen()),
     "compare-one": ("/compare", "compare.html", compare.Compare(frame=Frame(title="Compare", section="runs"), runs=())),

@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import json
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from modelyard.sdk import media
 from modelyard.types.tracking import Artifact
 from modelyard.ui import previews
 from modelyard.ui.previews import Preview, galleries, kind_of, preview
@@ -99,7 +101,51 @@ def test_images_of_a_key_stand_by_step() -> None:
     assert found["val/roc"].pictures[0].path.endswith("ab.png")
 
 
-@given(st.binary(max_size=400), st.sampled_from(["a.csv", "a.json", "a.jsonl", "a.parquet", "a.txt", "a", "a.tsv"]))
+def test_histograms_of_our_sdk_are_drawn_over_one_range() -> None:
+    first, second = media.histogram([0.0, 0.0, 1.0], 0, bins=2), media.histogram([1.0, 3.0, float("nan")], 5, bins=300)
+    files = {media.histogram_path("w/layer", one.step): msgspec.json.encode(one) for one in (second, first)}
+    listed = [Artifact(path=path, size_bytes=len(content)) for path, content in files.items()]
+    ((key, paths),) = previews.histogram_steps(listed).items()
+    assert key == "w/layer"
+    read = [previews.histogram(path, io.BytesIO(files[path])) for path in paths]
+    assert [one.step for one in read if one] == [0, 5]
+    whole = previews.spreads(key, [one for one in read if one], 9)
+    assert whole is not None
+    assert (whole.low, whole.high, whole.left_out) == (0.0, 3.0, 7)
+    assert len(whole.histograms[1].counts) <= previews.BARS_MAX, "of many bars neighbours join"
+    assert sum(whole.histograms[1].counts) == 2
+    drawn = previews.bars(whole.histograms[0], 0, 3, 300, 90)
+    assert [(bar.x, bar.height) for bar in drawn] == [(0, 90), (50, 45)]
+    assert shown(paths[0], files[paths[0]]).kind == "histogram"
+
+
+def test_values_all_alike_and_none_at_all_are_drawn_too() -> None:
+    alike = shown("histograms/w/1.json", msgspec.json.encode(media.histogram([2.0, 2.0], 1))).histogram
+    assert alike is not None
+    assert len(previews.bars(alike, 2.0, 2.0, 100, 10)) == 1
+    nothing = shown("histograms/w/1.json", msgspec.json.encode(media.histogram([], 1))).histogram
+    assert nothing is not None
+    assert previews.spreads("w", [nothing], 1) is None
+
+
+@pytest.mark.parametrize(
+    "content", [b"{}", b"[1]", b'{"edges":[2,1],"counts":[1],"count":1}', b'{"edges":[0,1],"counts":[-1],"count":1}']
+)
+def test_what_is_no_histogram_is_shown_as_what_it_is(content: bytes) -> None:
+    assert shown("histograms/w/000000000001.json", content).kind in {"text", "table"}
+
+
+def test_images_of_our_sdk_stand_by_step() -> None:
+    files = [Artifact(path=media.image_path("a/b", step, 1_764_160_000_000), size_bytes=1) for step in (3, 1)]
+    (gallery,) = galleries(files)
+    assert gallery.key == "a/b"
+    assert [picture.step for picture in gallery.pictures] == [1, 3]
+
+
+@given(
+    st.binary(max_size=400),
+    st.sampled_from(["histograms/a/1.json", "a.csv", "a.json", "a.jsonl", "a.parquet", "a.txt", "a", "a.tsv"]),
+)
 def test_no_bytes_make_an_error(content: bytes, path: str) -> None:
     made = shown(path, content)
-    assert made.kind in {"table", "text", "none"}
+    assert made.kind in {"table", "text", "histogram", "none"}

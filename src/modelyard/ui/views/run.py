@@ -18,7 +18,7 @@ from modelyard.planes.tracking import Owner, Tracking
 from modelyard.types.tracking import Artifact, Key, Metric, Run
 from modelyard.ui.frame import Crumb, Frame, Rail, Screen, rail, tabs
 from modelyard.ui.page import page as ui_page
-from modelyard.ui.previews import Gallery, Preview, galleries, preview
+from modelyard.ui.previews import Gallery, Preview, Spreads, galleries, histogram, histogram_steps, preview, spreads
 from modelyard.ui.views.columns import SYSTEM
 from modelyard.ui.views.provenance import (
     code_facts,
@@ -35,6 +35,7 @@ NOTE_TAG = "mlflow.note.content"
 PARENT_TAG = "mlflow.parentRunId"
 LOG_PIECE_BYTES = 128 * 1024
 CHILDREN_SHOWN = 25
+HISTOGRAM_KEYS_SHOWN = 8
 _LOG_NAME = re.compile(r"(?:.*/)?(?:logs?/.+\.(?:log|txt)|[^/]+\.log|console\.txt|output\.txt)")
 
 
@@ -95,6 +96,7 @@ class RunPage(Screen, frozen=True, kw_only=True):
     artifacts: tuple[Artifact, ...] = ()
     shown: Preview | None = None
     galleries: tuple[Gallery, ...] = ()
+    spreads: tuple[Spreads, ...] = ()
     download: str = ""
     live: bool = False
 
@@ -198,13 +200,36 @@ def _artifacts(caller: Scope, tracking: Tracking, screen: RunPage, path: str) ->
     owner = Owner("run", screen.run.id)
     listed = tracking.artifacts.list(caller, owner, path)
     if listed or not path:
-        pictures = galleries(listed if path else tracking.artifacts.list(caller, owner, "images"))
-        return replace(screen, folder=path, artifacts=tuple(listed), galleries=pictures)
+        below = [
+            one for one in tracking.artifacts.tree(caller, owner) if one.path.startswith(f"{path}/" if path else "")
+        ]
+        return replace(
+            screen,
+            folder=path,
+            artifacts=tuple(listed),
+            galleries=galleries(listed if path else below),
+            spreads=_spreads(caller, tracking, owner, below),
+        )
     found, content = tracking.artifacts.open(caller, owner, path)
     folder = path.rpartition("/")[0]
     with content:
         seen = preview(found, content)
     return replace(screen, folder=folder, artifacts=tuple(tracking.artifacts.list(caller, owner, folder)), shown=seen)
+
+
+def _spreads(caller: Scope, tracking: Tracking, owner: Owner, files: Sequence[Artifact]) -> tuple[Spreads, ...]:
+    made = []
+    for key, paths in list(histogram_steps(files).items())[:HISTOGRAM_KEYS_SHOWN]:
+        found = []
+        for path in paths:
+            _, content = tracking.artifacts.open(caller, owner, path)
+            with content:
+                if (one := histogram(path, content)) is not None:
+                    found.append(one)
+        total = sum(1 for one in files if one.path.startswith(f"histograms/{key}/"))
+        if (drawn := spreads(key, found, total)) is not None:
+            made.append(drawn)
+    return tuple(made)
 
 
 def _origin(caller: Scope, tracking: Tracking, screen: RunPage) -> RunPage:
