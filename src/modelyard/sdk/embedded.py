@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -43,6 +44,9 @@ class EmbeddedTransport(httpx.BaseTransport):
         self._app = app
         self._manager = start_blocking_portal()
         self._portal: BlockingPortal = self._manager.__enter__()
+        self._open = True
+        # While the interpreter still stands: its own tidying up comes too late for a thread with an event loop.
+        atexit.register(self.close)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         exchange = _Exchange(request)
@@ -50,7 +54,10 @@ class EmbeddedTransport(httpx.BaseTransport):
         return exchange.response()
 
     def close(self) -> None:
-        self._manager.__exit__(None, None, None)
+        if self._open:
+            self._open = False
+            atexit.unregister(self.close)
+            self._manager.__exit__(None, None, None)
 
 
 class _Exchange:

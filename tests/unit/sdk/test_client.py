@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,3 +67,10 @@ def test_no_server_is_said_with_what_to_do() -> None:
     with pytest.raises(Unavailable, match="does not answer") as caught:
         Client("http://127.0.0.1:9").get("/api/me")
     assert "modelyard up" in caught.value.hint
+
+
+def test_a_program_without_a_server_ends_without_a_word(tmp_path: Path) -> None:
+    code = "import modelyard; print(modelyard.dataset('x').exists())"
+    environment = {**os.environ, "MODELYARD_HOME": str(tmp_path / "home")}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("False\n", "")
