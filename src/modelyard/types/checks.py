@@ -412,3 +412,16 @@ Check = (
     | References | Columns | ColumnExists | ColumnCount | RowCount | RowCountMatches | Freshness | Statistic
     | Quantiles | DistinctValues | MostCommon | Distribution | Divergence | Sql | Unsupported
 )  # fmt: skip
+
+
+class Suite(Struct, frozen=True, kw_only=True):
+    """Checks that belong together, as a file declares them. `format`: which tool the file is of."""
+
+    name: str
+    format: Literal["modelyard", "great_expectations", "dbt"]
+    checks: list[Check]
+
+    @property
+    def unsupported(self) -> list[Unsupported]:
+        """What the file asks for and is not supported."""
+        return [check for check in self.checks if isinstance(check, Unsupported)]

@@ -34,11 +34,13 @@ def divergence(check: Divergence, context: Context) -> Question:
         listed = [fitting([value], kind, check.column) for value in check.partition.values]
         known = [one[0] for one in listed if one]
         measures = {
-            f"at{place}": Measure(f"coalesce(sum(n){filtered(f'v = {one[0]}')}, 0)::BIGINT" if one else "0", "rescan")
+            f"at{place}": Measure(
+                f"coalesce(sum(__n){filtered(f'__v = {one[0]}')}, 0)::BIGINT" if one else "0", "rescan"
+            )
             for place, one in enumerate(listed)
         }
-        others = filtered(f"v NOT IN ({', '.join(known)})") if known else ""
-        measures["others"] = Measure(f"list(n ORDER BY n){others}", "rescan")
+        others = filtered(f"__v NOT IN ({', '.join(known)})") if known else ""
+        measures["others"] = Measure(f"list(__n ORDER BY __n){others}", "rescan")
         source = values_of(check.column, check, where)
         return Question(check, check.of, source, measures, {"present": total}, alone=True)
     if not is_number(kind):

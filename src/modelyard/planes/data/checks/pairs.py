@@ -33,7 +33,7 @@ def unique(check: Unique, context: Context) -> Question:
     kept = f"coalesce({looked_at}, false)" if looked_at else "true"
 
     def source(table: str) -> str:
-        return f"(SELECT {keys}, {kept} AS kept, count(*) AS n FROM {table} WHERE {filter_only} GROUP BY ALL)"
+        return f"(SELECT {keys}, {kept} AS __kept, count(*) AS __n FROM {table} WHERE {filter_only} GROUP BY ALL)"
 
     def rows(table: str) -> str:
         groups = f"SELECT {keys} FROM {table} WHERE {where} GROUP BY ALL HAVING count(*) > 1"
@@ -41,30 +41,30 @@ def unique(check: Unique, context: Context) -> Question:
         return f"SELECT t.* FROM (SELECT * FROM {table} WHERE {where}) t SEMI JOIN ({groups}) g ON {alike}"
 
     counts = {
-        "elements": Measure("coalesce(sum(n), 0)::BIGINT"),
-        "present": Measure("coalesce(sum(n) FILTER (WHERE kept), 0)::BIGINT"),
+        "elements": Measure("coalesce(sum(__n), 0)::BIGINT"),
+        "present": Measure("coalesce(sum(__n) FILTER (WHERE __kept), 0)::BIGINT"),
     }
     whole = {
         **counts,
-        "failing": Measure("coalesce(sum(n) FILTER (WHERE kept AND n > 1), 0)::BIGINT"),
-        "groups": Measure("count(*) FILTER (WHERE kept AND n > 1)"),
+        "failing": Measure("coalesce(sum(__n) FILTER (WHERE __kept AND __n > 1), 0)::BIGINT"),
+        "groups": Measure("count(*) FILTER (WHERE __kept AND __n > 1)"),
     }
-    added = "sum(CASE WHEN m = 0 AND n = 1 THEN 0 WHEN m = 1 THEN n + 1 ELSE n END) FILTER (WHERE kept)"
+    added = "sum(CASE WHEN __m = 0 AND __n = 1 THEN 0 WHEN __m = 1 THEN __n + 1 ELSE __n END) FILTER (WHERE __kept)"
 
     def appended(batch: str, base: str) -> str:
         alike = " AND ".join(f"a.{name} IS NOT DISTINCT FROM b.{name}" for name in all_names)
         mine = ", ".join(f"a.{name}" for name in all_names)
         before = f"(SELECT {keys} FROM {base} WHERE {where}) b"
-        met = f"(SELECT {mine}, count(*) AS m FROM {source(batch)} a JOIN {before} ON {alike} GROUP BY ALL)"
+        met = f"(SELECT {mine}, count(*) AS __m FROM {source(batch)} a JOIN {before} ON {alike} GROUP BY ALL)"
         return (
-            f"(SELECT a.*, coalesce(b.m, 0) AS m FROM {source(batch)} a LEFT JOIN {met} b ON {alike} "
-            f"{'AND a.kept' if looked_at else ''})"
+            f"(SELECT a.*, coalesce(b.__m, 0) AS __m FROM {source(batch)} a LEFT JOIN {met} b ON {alike} "
+            f"{'AND a.__kept' if looked_at else ''})"
         )
 
     delta = {
         **counts,
         "failing": Measure(f"coalesce({added}, 0)::BIGINT"),
-        "groups": Measure("count(*) FILTER (WHERE kept AND (m = 1 OR (m = 0 AND n > 1)))"),
+        "groups": Measure("count(*) FILTER (WHERE __kept AND (__m = 1 OR (__m = 0 AND __n > 1)))"),
     }
     return Question(check, DATASET, source, whole, {}, True, rows, Append(appended, delta))
 
@@ -80,25 +80,25 @@ def references(check: References, context: Context) -> Question:
             raise Unfit(f"dataset '{check.dataset}' has no column '{wanted}'")
         _need_comparable(column, context.kind(column), wanted, other.columns[wanted])
     has_value = every(*(f"t.{present(column, context.kind(column), check)}" for column in check.columns))
-    keys = ", ".join(f"{quoted(one)} AS k{place}" for place, one in enumerate(to))
-    alike = " AND ".join(f"t.{quoted(one)} = r.k{place}" for place, one in enumerate(check.columns))
+    keys = ", ".join(f"{quoted(one)} AS __k{place}" for place, one in enumerate(to))
+    alike = " AND ".join(f"t.{quoted(one)} = r.__k{place}" for place, one in enumerate(check.columns))
     only = f" WHERE ({check.to_where}\n)" if check.to_where else ""
 
     def source(table: str) -> str:
         known = f"(SELECT DISTINCT {keys}, true AS known FROM {other.table}{only}) r"
         where = condition(check) or "true"
         return (
-            f"(SELECT t.*, {has_value} AS present_, r.known AS known_ FROM (SELECT * FROM {table} WHERE {where}) t "
+            f"(SELECT t.*, {has_value} AS __present, r.known AS __known FROM (SELECT * FROM {table} WHERE {where}) t "
             f"LEFT JOIN {known} ON {alike})"
         )
 
     def rows(table: str) -> str:
-        return f"SELECT * EXCLUDE (present_, known_) FROM {source(table)} WHERE present_ AND known_ IS NULL"
+        return f"SELECT * EXCLUDE (__present, __known) FROM {source(table)} WHERE __present AND __known IS NULL"
 
     measures = {
         "elements": Measure("count(*)"),
-        "present": Measure("count_if(present_)"),
-        "failing": Measure("count_if(present_ AND known_ IS NULL)"),
+        "present": Measure("count_if(__present)"),
+        "failing": Measure("count_if(__present AND __known IS NULL)"),
     }
     return Question(check, BATCH, source, measures, {}, True, rows)
 
@@ -119,16 +119,16 @@ def monotonic(check: Monotonic, context: Context) -> Question:
     order = f"ORDER BY {quoted(check.order_by)}" if check.order_by else ""
     slices = f"PARTITION BY {quoted(check.by)}" if check.by else ""
     wrong = {"increasing": "<", "decreasing": ">"}[check.direction] + ("=" if check.strictly else "")
-    out_of_order = f"{name} {wrong} previous_"
+    out_of_order = f"{name} {wrong} __previous"
     where = every(condition(check), f"({has_value})")
 
     def source(table: str) -> str:
         if not (order or slices):
-            return f"(SELECT *, lag({name}) OVER () AS previous_ FROM {table} WHERE {where})"
+            return f"(SELECT *, lag({name}) OVER () AS __previous FROM {table} WHERE {where})"
         # Rows of a slice keep the order in which they are stored.
-        numbered = f"(SELECT *, row_number() OVER () AS at_ FROM {table} WHERE {where})"
-        ordered = f"{order}, at_" if order else "ORDER BY at_"
-        return f"(SELECT *, lag({name}) OVER ({slices} {ordered}) AS previous_ FROM {numbered})"
+        numbered = f"(SELECT *, row_number() OVER () AS __at FROM {table} WHERE {where})"
+        ordered = f"{order}, __at" if order else "ORDER BY __at"
+        return f"(SELECT *, lag({name}) OVER ({slices} {ordered}) AS __previous FROM {numbered})"
 
     measures = {"failing": Measure(f"count_if({out_of_order})"), "present": Measure("count(*)")}
     # Which row is first and last is only known where rows come as they are stored.
@@ -157,9 +157,9 @@ def spread(check: ZScore | Outliers, context: Context) -> Question:
     finite = filtered(f"isfinite({name})") if is_float(kind) else ""
     infinite = f"count_if(isinf({name}))" if is_float(kind) else "0"
     number = f"{name}::DOUBLE"
-    middle = f"avg({number}){finite} AS mean_, stddev_samp({number}){finite} AS std_, {infinite} AS infinite_"
+    middle = f"avg({number}){finite} AS __mean, stddev_samp({number}){finite} AS __std, {infinite} AS __infinite"
     if isinstance(check, Outliers) and check.method == "iqr":
-        middle = f"quantile_cont({number}, 0.25) AS low_, quantile_cont({number}, 0.75) AS high_"
+        middle = f"quantile_cont({number}, 0.25) AS __low, quantile_cont({number}, 0.75) AS __high"
     sliced = f"{by}, " if by else ""
 
     def source(table: str) -> str:
@@ -182,17 +182,17 @@ def spread(check: ZScore | Outliers, context: Context) -> Question:
 
 def _far(check: ZScore | Outliers, number: str) -> str:
     if isinstance(check, ZScore):
-        score = f"(({number} - mean_) / std_)"
+        score = f"(({number} - __mean) / __std)"
         threshold = abs(check.threshold) if check.both_sides else check.threshold
         far = f"{f'abs{score}' if check.both_sides else score} >= {threshold!r}"
-        return f"infinite_ = 0 AND std_ > 0 AND {far}"
+        return f"__infinite = 0 AND __std > 0 AND {far}"
     if check.method == "iqr":
-        step = f"({check.multiplier!r} * (high_ - low_))"
-        return f"{number} < low_ - {step} OR {number} > high_ + {step}"
-    step = f"({check.multiplier!r} * std_)"
+        step = f"({check.multiplier!r} * (__high - __low))"
+        return f"{number} < __low - {step} OR {number} > __high + {step}"
+    step = f"({check.multiplier!r} * __std)"
     return (
-        f"infinite_ = 0 AND std_ IS NOT NULL AND "
-        f"CASE WHEN {step} <= 0 THEN {number} <> mean_ ELSE abs({number} - mean_) >= {step} END"
+        f"__infinite = 0 AND __std IS NOT NULL AND "
+        f"CASE WHEN {step} <= 0 THEN {number} <> __mean ELSE abs({number} - __mean) >= {step} END"
     )
 
 

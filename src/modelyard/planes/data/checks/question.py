@@ -143,11 +143,11 @@ def kept_values(name: str, which: str = "") -> str:
 
 
 def values_of(column: str, check: Rule, where: str) -> OfTable:
-    """The source of a column's distinct values `v`, each with its count `n`, by slices where there are any."""
+    """The source of a column's distinct values `__v`, each with its count `__n`, by slices where there are any."""
     by = f", {quoted(check.by)}" if check.by else ""
 
     def source(table: str) -> str:
-        return f"(SELECT {quoted(column)} AS v{by}, count(*) AS n FROM {table} WHERE {where} GROUP BY ALL)"
+        return f"(SELECT {quoted(column)} AS __v{by}, count(*) AS __n FROM {table} WHERE {where} GROUP BY ALL)"
 
     return source
 

@@ -162,8 +162,8 @@ def _distinct(check: Statistic, where: str) -> Question:
     """Distinct values are kept while they are few, so that those of an append can be added to them."""
     measures = {
         "distinct": Measure("count(*)", "overflow"),
-        "values": Measure(kept_values("v"), "union"),
-        "present": Measure("coalesce(sum(n), 0)::BIGINT"),
+        "values": Measure(kept_values("__v"), "union"),
+        "present": Measure("coalesce(sum(__n), 0)::BIGINT"),
     }
     return Question(check, check.of, values_of(check.column, check, where), measures, alone=True)
 
@@ -184,14 +184,14 @@ def quantiles(check: Quantiles, context: Context) -> Question:
     sliced = f"{quoted(check.by)}, " if check.by else ""
 
     def source(table: str) -> str:
-        place = f"row_number() OVER ({by} ORDER BY {name}) - 1 AS i, count(*) OVER ({by}) - 1 AS last"
-        return f"(SELECT {sliced}{name}::DOUBLE AS v, {place} FROM {table} WHERE {where})"
+        place = f"row_number() OVER ({by} ORDER BY {name}) - 1 AS __i, count(*) OVER ({by}) - 1 AS __last"
+        return f"(SELECT {sliced}{name}::DOUBLE AS __v, {place} FROM {table} WHERE {where})"
 
-    measures = {"last": Measure("max(last)", "rescan")}
+    measures = {"last": Measure("max(__last)", "rescan")}
     for place, share in enumerate(check.quantiles):
         for side in ("floor", "ceil"):
-            at = f"i = {side}(last * {float(share)!r}::DOUBLE)"
-            measures[f"{side}{place}"] = Measure(f"max(v) FILTER (WHERE {at})", "rescan")
+            at = f"__i = {side}(__last * {float(share)!r}::DOUBLE)"
+            measures[f"{side}{place}"] = Measure(f"max(__v) FILTER (WHERE {at})", "rescan")
     return Question(check, check.of, source, measures, alone=True)
 
 
@@ -203,25 +203,25 @@ def distinct_values(check: DistinctValues | MostCommon, context: Context) -> Que
         listed = fitting(check.values, kind, check.column)
     else:
         listed = [sql_value(value, kind, check.column) for value in check.values]
-    inside = f"v IN ({', '.join(listed)})" if listed else "false"
+    inside = f"__v IN ({', '.join(listed)})" if listed else "false"
     values = values_of(check.column, check, where)
     if isinstance(check, MostCommon):
         by = f"PARTITION BY {quoted(check.by)}" if check.by else ""
         common = {
-            "common": Measure("list(v ORDER BY v) FILTER (WHERE n = most)", "rescan"),
-            "hits": Measure(f"count_if(n = most AND {inside})", "rescan"),
+            "common": Measure("list(__v ORDER BY __v) FILTER (WHERE __n = __most)", "rescan"),
+            "hits": Measure(f"count_if(__n = __most AND {inside})", "rescan"),
         }
 
         def ranked(table: str) -> str:
-            return f"(SELECT *, max(n) OVER ({by}) AS most FROM {values(table)})"
+            return f"(SELECT *, max(__n) OVER ({by}) AS __most FROM {values(table)})"
 
         return Question(check, check.of, ranked, common, alone=True)
     measures = {
         "found": Measure(f"count_if({inside})", "overflow"),
         "unexpected": Measure(f"count_if(NOT {inside})", "overflow"),
-        "found_values": Measure(kept_values("v", inside), "union"),
-        "unexpected_values": Measure(kept_values("v", f"NOT {inside}"), "union"),
-        "sample": Measure(f"list(v ORDER BY v) FILTER (WHERE NOT {inside})[:20]", "overflow"),
+        "found_values": Measure(kept_values("__v", inside), "union"),
+        "unexpected_values": Measure(kept_values("__v", f"NOT {inside}"), "union"),
+        "sample": Measure(f"list(__v ORDER BY __v) FILTER (WHERE NOT {inside})[:20]", "overflow"),
     }
     distinct_wanted = len(set(listed)) + len(check.values) - len(listed)
     rows = None if check.relation == "contain" else _outside_rows(check, where, listed)
