@@ -7,24 +7,24 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-import msgspec
 import typer
 
-from modelyard.cli import dataset_files
+from modelyard.cli import dataset_check, dataset_files
 from modelyard.cli.context import JsonFlag, client, show_fields, show_items, show_json
-from modelyard.kernel.errors import InvalidInput
 from modelyard.sdk import data
-from modelyard.types.data import Check, CheckReport, CheckResult, Column, Rows
+from modelyard.types.data import Column, Rows
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 quarantine = typer.Typer(add_completion=False, no_args_is_help=True, help="Batches that their checks turned down.")
 app.add_typer(quarantine, name="quarantine")
 app.add_typer(dataset_files.app, name="files")
+app.command("check")(dataset_check.check)
+app.command("check-runs")(dataset_check.check_runs)
+app.command("suite")(dataset_check.suite)
 
 Name = Annotated[str, typer.Argument(help="The dataset's name.")]
 Version = Annotated[str | None, typer.Option("--version", help="A number or a tag. Default: the newest.")]
 Where = Annotated[str | None, typer.Option("--filter", help="An SQL condition, such as \"origin = 'JFK'\".")]
-_CHECKS_BYTES_MAX = 1024 * 1024
 _SUFFIXES = {".parquet": "application/vnd.apache.parquet", ".csv": "text/csv"}
 
 
@@ -96,11 +96,13 @@ def create(
     name: Name,
     description: Annotated[str, typer.Option(help="What it holds.")] = "",
     key: Annotated[list[str] | None, typer.Option(help="A column that says what a row is about; repeatable.")] = None,
-    checks: Annotated[Path | None, typer.Option(help="A YAML or JSON file of checks.")] = None,
+    checks: Annotated[Path | None, typer.Option(help="Checks, as in `check --suite`.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Make a dataset without versions."""
-    made = _handle(name).create(description=description, key=key or [], checks=_read_checks(checks) or [])
+    made = _handle(name).create(
+        description=description, key=key or [], checks=dataset_check.read_checks(checks, name) or []
+    )
     if as_json:
         show_json(made)
     else:
@@ -112,7 +114,7 @@ def write(
     name: Name,
     file: Annotated[Path, typer.Argument(help="Parquet, Arrow or CSV.", exists=True, dir_okay=False)],
     mode: Annotated[str, typer.Option(help="append, or overwrite: the rows take the place of all before.")] = "append",
-    checks: Annotated[Path | None, typer.Option(help="Further checks for this write, YAML or JSON.")] = None,
+    checks: Annotated[Path | None, typer.Option(help="Further checks for this write, as in `checks`.")] = None,
     key: Annotated[str | None, typer.Option(help="Idempotency key: repeated, the write has its first result.")] = None,
     source: Annotated[str, typer.Option(help="Where the rows came from. Default: the file's name.")] = "",
     evolve: Annotated[bool, typer.Option("--evolve", help="Allow new columns; on overwrite, any schema.")] = False,
@@ -121,7 +123,7 @@ def write(
     """Write a file as the next version; exits with 1 where the checks turn it down."""
     written = data.send_file(
         client(), name, file, media_type=_SUFFIXES.get(file.suffix.lower(), "application/octet-stream"),
-        mode=mode, checks=_read_checks(checks), key=key, source=source or file.name, evolve=evolve,
+        mode=mode, checks=dataset_check.read_checks(checks, name), key=key, source=source or file.name, evolve=evolve,
     )  # fmt: skip
     if as_json:
         show_json(written)
@@ -130,7 +132,7 @@ def write(
     else:
         typer.echo(f"{written.rows} rows kept in quarantine as {written.quarantine_id}; {name} did not move")
     if not as_json:
-        _show_report(written.report, only_failed=written.published)
+        dataset_check.show_report(written.report, only_failed=written.published)
     if not written.published:
         raise typer.Exit(1)
 
@@ -177,12 +179,15 @@ def versions(
 @app.command()
 def checks(
     name: Name,
-    file: Annotated[Path | None, typer.Argument(help="A YAML or JSON file of checks to guard every write.")] = None,
+    file: Annotated[
+        Path | None,
+        typer.Argument(help="Checks to guard every write, as in `check --suite`."),
+    ] = None,
     version: Version = None,
     as_json: JsonFlag = False,
 ) -> None:
     """What the checks found for a version; with FILE, replace the dataset's checks."""
-    given = _read_checks(file)
+    given = dataset_check.read_checks(file, name)
     if given is not None:
         changed = _handle(name).checks(given)
         typer.echo(f"{len(changed.checks)} checks guard {name} from now on")
@@ -191,7 +196,7 @@ def checks(
     if as_json:
         show_json(report)
     elif report is not None:
-        _show_report(report)
+        dataset_check.show_report(report)
 
 
 @app.command()
@@ -264,7 +269,7 @@ def get_quarantined(name: Name, quarantine_id: QuarantineId, as_json: JsonFlag =
         show_json(found)
         return
     show_fields([("batch", found.id), ("rows", found.rows), ("source", found.source), ("by", found.created_by)])
-    _show_report(found.report, only_failed=True)
+    dataset_check.show_report(found.report, only_failed=True)
     for failed in found.report.failed:
         if failed.sample:
             typer.echo(f"\n{failed.name}, for example:")
@@ -293,51 +298,6 @@ def discard_quarantined(name: Name, quarantine_id: QuarantineId) -> None:
 
 def _handle(name: str) -> data.DatasetHandle:
     return data.dataset(name, client())
-
-
-def _read_checks(file: Path | None) -> list[Check] | None:
-    """Checks from a YAML or JSON file: a list, or a mapping whose `checks` is one. Raises InvalidInput."""
-    if file is None:
-        return None
-    text = _read_text(file)
-    import yaml  # heavy: imported late
-
-    try:
-        # An alias could stand for itself many times over; a suite has no use for one.
-        if any(isinstance(token, (yaml.AliasToken, yaml.AnchorToken)) for token in yaml.scan(text)):
-            raise InvalidInput(f"{file} uses YAML anchors, which a suite may not", code="dataset.checks_invalid")
-        held = yaml.safe_load(text)
-        listed = held.get("checks") if isinstance(held, dict) else held
-        return msgspec.convert(listed, list[Check])
-    except (yaml.YAMLError, msgspec.ValidationError, RecursionError) as error:
-        raise InvalidInput(
-            f"{file} is no list of checks: {error}",
-            code="dataset.checks_invalid",
-            hint="an entry looks like `{check: range, column: distance, min: 0}`",
-        ) from error
-
-
-def _read_text(file: Path) -> str:
-    try:
-        if file.stat().st_size > _CHECKS_BYTES_MAX:
-            raise InvalidInput(f"{file} is larger than {_CHECKS_BYTES_MAX} bytes", code="dataset.checks_invalid")
-        return file.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"{file} cannot be read: {error}", code="dataset.checks_invalid") from error
-
-
-def _show_report(report: CheckReport, *, only_failed: bool = False) -> None:
-    results: list[CheckResult] = report.failed if only_failed else report.results
-    columns = {
-        "CHECK": lambda one: one.name,
-        "VERDICT": lambda one: one.status if one.severity == "block" or one.status == "passed" else "warning",
-        "LOOKED AT": lambda one: one.evaluated or None,
-        "FAILING": lambda one: one.failing,
-        "WHY": lambda one: one.message,
-    }
-    if results:
-        typer.echo("")
-        show_items(results, columns, as_json=False, empty="")
 
 
 def _show_rows(found: Rows, only: list[str] | None, *, as_json: bool) -> None:

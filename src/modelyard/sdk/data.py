@@ -144,11 +144,9 @@ class DatasetHandle:
         self, columns: Sequence[str] | None = None, filter: str | None = None, version: Ref = None
     ) -> Iterator[pa.RecordBatchReader]:
         """As `read`, but batch by batch, for more than fits in memory: `with dataset.reader() as batches: …`."""
-        import pyarrow as pa  # heavy: imported late
-
         params = {"ref": version, "column": columns, "filter": filter}
-        with self._client.stream(f"{self._path}/data", params) as chunks:
-            yield pa.ipc.open_stream(pa.PythonFile(io.BufferedReader(_Reading(chunks)), mode="r"))
+        with arrow_reader(self._client, f"{self._path}/data", params) as reader:
+            yield reader
 
     def to_pandas(
         self, columns: Sequence[str] | None = None, filter: str | None = None, version: Ref = None
@@ -201,6 +199,15 @@ class DatasetHandle:
     def discard(self, quarantine_id: str) -> None:
         """Remove such a batch with its rows."""
         self._client.delete(f"{self._path}/quarantine/{quote(quarantine_id, safe='')}")
+
+
+@contextmanager
+def arrow_reader(client: Client, path: str, params: dict[str, Any] | None = None) -> Iterator[pa.RecordBatchReader]:
+    """The Arrow stream that a path answers with, batch by batch."""
+    import pyarrow as pa  # heavy: imported late
+
+    with client.stream(path, params or {}) as chunks:
+        yield pa.ipc.open_stream(pa.PythonFile(io.BufferedReader(_Reading(chunks)), mode="r"))
 
 
 def dataset(name: str, client: Client | None = None) -> DatasetHandle:

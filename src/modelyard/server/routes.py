@@ -6,6 +6,7 @@ from typing import Any
 
 from modelyard.planes.automation import routes as automation
 from modelyard.planes.cost import routes as cost
+from modelyard.planes.data import check_routes as checks
 from modelyard.planes.data import file_routes as files
 from modelyard.planes.data import routes as data
 from modelyard.planes.features import routes as features
@@ -18,7 +19,7 @@ from modelyard.planes.tracking import routes as tracking
 from modelyard.server.dialects import mlflow, otlp
 from modelyard.ui import views
 
-_PLANES = (tracking, data, files, jobs, registry, features, pipelines, serving, monitoring, automation, cost)
+_PLANES = (tracking, data, checks, files, jobs, registry, features, pipelines, serving, monitoring, automation, cost)
 
 
 def all_routes() -> list[Any]:

@@ -44,6 +44,7 @@ from modelyard.types.checks import (
     Severity as Severity,
     Sql as Sql,
     Statistic as Statistic,
+    Suite as Suite,
     SumEquals as SumEquals,
     Thresholds as Thresholds,
     TuplesInSet as TuplesInSet,
@@ -117,6 +118,19 @@ class CheckReport(Struct, frozen=True, kw_only=True):
     def failed(self) -> list[CheckResult]:
         """The results that are not `passed`, blocking or not."""
         return [result for result in self.results if result.status != "passed"]
+
+
+class CheckRun(Struct, frozen=True, kw_only=True):
+    """A suite that ran over a version that was there. Result `i` of the report is that of check `i`."""
+
+    id: str
+    dataset: str
+    version: int
+    suite: str = ""
+    checks: list[Check]
+    report: CheckReport
+    created_at: datetime
+    created_by: str
 
 
 # --- datasets ---------------------------------------------------------------------------------------------------
@@ -327,6 +341,21 @@ class UpdateDataset(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     key: list[str] | None = None
     checks: list[Check] | None = None
     retention: Retention | None = None
+
+
+class RunChecks(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Checks to run over a version; null: the dataset's own. `suite`: what they are called."""
+
+    checks: list[Check] | None = None
+    suite: Annotated[str, Meta(max_length=255)] = ""
+    ref: str | None = None
+
+
+class ReadSuite(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A document that declares checks. `model`: which part of a dbt file is meant."""
+
+    document: Any
+    model: str = ""
 
 
 class TagVersion(Struct, frozen=True, kw_only=True):

@@ -21,6 +21,7 @@ from modelyard.kernel.limits import PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX
 from modelyard.kernel.reconcile import Reconciler
 from modelyard.planes.data import store
 from modelyard.planes.data.audit import columns_of
+from modelyard.planes.data.checking import Checking
 from modelyard.planes.data.checks import DATASET, report_sent
 from modelyard.planes.data.diff import Diffs
 from modelyard.planes.data.profile import wire_row
@@ -66,6 +67,7 @@ class Data:
         self._limits = limits or SqlLimits()
         self._states = States(database, tables)
         self._writer = Writer(database, tables, self._states, self._session, self.snapshot)
+        self.checking = Checking(database, tables, self._states, self._find, self.snapshot, self._session)
         self.diffs = Diffs(self.snapshot, self._session)
         self.upkeep = Upkeep(database, tables, self._writer.publisher, spill)
         self.spool: Callable[[], Path] = self.upkeep.spool
@@ -371,6 +373,11 @@ class Data:
             with suppress(Conflict):
                 self.create(scope, name)
             return self._row(scope, name)
+
+    def _find(self, scope: Scope, name: str, ref: Ref) -> tuple[store.DatasetRow, store.VersionRow]:
+        row = self._row(scope, name)
+        row.require("table")
+        return row, self._resolve(scope, row, ref)
 
     def _resolve(self, scope: Scope, row: store.DatasetRow, ref: Ref) -> store.VersionRow:
         name = row.noun.name

@@ -375,6 +375,20 @@ def _with_rows(session: Session, one: Asked, found: CheckResult, table: str) -> 
     return replace(found, sample=[wire_row(row) for row in rows], query="" if one.question.facts else query)
 
 
+def failing_select(session: Session, check: Check, columns: Sequence[Column], provided: Mapping[str, Provided]) -> str:
+    """A SELECT of all rows of the dataset that fail a check; empty where the check is not about rows."""
+    context = Context({column.name: column.type for column in columns}, provided)
+    one = Asked(compile_check(check, context), DATASET, "")
+    if one.question.verdict is not None:
+        return ""
+    _check_conditions(session, [one], context)
+    if one.error:
+        return ""
+    if one.question.text is not None:
+        _answer(session, [one])
+    return failing_rows(one.question, DATASET, one.bad_values)
+
+
 def failing_rows(question: Question, table: str, bad_values: Sequence[str] = ()) -> str:
     """A SELECT of all rows that fail a check; empty where it is not about rows."""
     check, test = question.check, question.text
