@@ -188,6 +188,7 @@ class Checking:
                 provided=others.provided,
                 profiles=others.profiles,
                 before=before,
+                one_table=before is None,
             )
 
     def _files(self, row: store.DatasetRow, state: TableState, files: Sequence[DataFile]) -> FileSet:

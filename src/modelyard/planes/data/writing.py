@@ -290,6 +290,7 @@ class Writer:
                 provided=others.provided,
                 profiles=others.profiles,
                 before=before,
+                one_table=whole is batch or whole.files == batch.files,
             )
 
     def _profile(self, state: State, effect: Effect, batch: Profile, whole: FileSet) -> Profile:

@@ -55,16 +55,23 @@ def row_wise(check: RowWise, context: Context) -> Question:
             return _several(check, context)
         case _:
             kind = context.kind(check.column)
-            values = present_count(check.column, kind, check)
-            return counting(check, present(check.column, kind, check), f"({_violation(check, kind)})", values)
+            # A condition on null is null, which does not count: only NaN must be left out.
+            no_nan = f"NOT isnan({quoted(check.column)})" if is_float(kind) and check.semantics == "pandas" else ""
+            bad = every(no_nan, f"({_violation(check, kind)})")
+            counts = {
+                "elements": Measure(counted(check, "")),
+                "present": Measure(present_count(check.column, kind, check)),
+                "failing": Measure(counted(check, bad)),
+            }
+            failing = every(condition(check), bad)
+            return Question(check, BATCH, measures=counts, rows=lambda table: f"SELECT * FROM {table} WHERE {failing}")
 
 
-def counting(check: RowWise, looked_at: str, bad: str, values: str = "") -> Question:
-    """Rows of the batch that are looked at and bad. `looked_at` is empty where every row is; `values` counts them where
-    that is cheaper said otherwise."""
+def counting(check: RowWise, looked_at: str, bad: str) -> Question:
+    """Rows of the batch that are looked at and bad. `looked_at` is empty where every row is."""
     measures = {"elements": Measure(counted(check, "")), "failing": Measure(counted(check, every(looked_at, bad)))}
     if looked_at:
-        measures["present"] = Measure(values or counted(check, looked_at))
+        measures["present"] = Measure(counted(check, looked_at))
     failing = every(condition(check), looked_at, bad)
     return Question(check, BATCH, measures=measures, rows=lambda table: f"SELECT * FROM {table} WHERE {failing}")
 

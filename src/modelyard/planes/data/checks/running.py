@@ -125,13 +125,15 @@ def run_suite(
     provided: Mapping[str, Provided] | None = None,
     profiles: Mapping[str, Values] | None = None,
     before: Before | None = None,
+    one_table: bool = False,
 ) -> list[CheckResult]:
     """The results of all checks, in their order. One that cannot run gives an error result and disturbs no other.
 
     `provided`: the tables that checks refer to; `profiles`: what the profiles of references say. With `before`, what
-    can go on from the states of the rows before does, and looks at the new rows only.
+    can go on from the states of the rows before does, and looks at the new rows only. `one_table`: `batch` is all of
+    `dataset`, so that both are read at once.
     """
-    known = before or Before()
+    known = before or Before(whole=one_table)
     tables = provided or {}
     keys = [key_of(check, provided_of(check, tables)) for check in checks]
     context = Context({column.name: column.type for column in columns}, tables)
@@ -152,7 +154,7 @@ def _asked(question: Question, key: str, known: Before) -> Asked:
     base = known.states.get(key) if question.merges and known.appended else None
     if base is not None:
         return Asked(question, BATCH, key, base)
-    whole = question.of == DATASET or (known.whole and known.appended)
+    whole = question.of == DATASET or known.whole
     return Asked(question, DATASET if whole else BATCH, key)
 
 
