@@ -9,6 +9,7 @@ import json
 import lzma
 import os
 import pickle
+import tracemalloc
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -21,6 +22,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from modelyard.engines.models import onnx_wire
 from modelyard.engines.models.formats import Safety, classify_directory, classify_file, classify_files
 
 
@@ -217,3 +219,101 @@ def test_blobs_are_classified_by_opener() -> None:
 )
 def test_any_bytes_get_a_verdict(content: bytes, name: str) -> None:
     assert classify_file(name, io.BytesIO(content)).reason
+
+
+# --- crafted headers: bounded work, whatever a file says of itself --------------------------------------------------
+
+
+def tensors(header: object, data: bytes = b"\0" * 4, length: int | None = None) -> bytes:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return (len(text) if length is None else length).to_bytes(8, "little") + text + data
+
+
+def tensor(shape: list[int], offsets: list[int], dtype: str = "F32") -> dict[str, object]:
+    return {"w": {"dtype": dtype, "shape": shape, "data_offsets": offsets}}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        tensors(tensor([2**40, 2**40], [0, 4])),
+        tensors(tensor([1], [0, 8])),
+        tensors(tensor([1], [4, 0])),
+        tensors(tensor([-1], [0, 4])),
+        tensors(tensor([1] * 100, [0, 4])),
+        tensors(tensor([10**30], [0, 4])),
+        tensors(tensor([2], [0, 4])),
+        tensors({"w": {}}),
+        tensors({"w": "x"}),
+        tensors(b"{" * 5_000),
+        tensors(b'{"w":' * 5_000),
+        tensors(tensor([1], [0, 4]), length=90_000_000),
+        tensors(tensor([1], [0, 4]), length=17 * 1024 * 1024),
+    ],
+)
+def test_a_damaged_safetensors_header_is_not_safe(content: bytes) -> None:
+    assert classify_file("m.safetensors", io.BytesIO(content)).safety is not Safety.SAFE
+
+
+def test_safetensors_as_its_own_library_writes_them(tmp_path: Path) -> None:
+    safetensors = pytest.importorskip("safetensors.numpy")
+    arrays = {"a": np.ones((3, 4), np.float32), "b": np.zeros((0,), np.int64), "c": np.ones((), np.float16)}
+    content = safetensors.save(arrays, metadata={"format": "np"})
+    assert classify_file("m.safetensors", io.BytesIO(content)).safety is Safety.SAFE
+
+
+def varint(number: int) -> bytes:
+    found = bytearray()
+    while number > 0x7F:
+        found.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*found, number])
+
+
+def peak_bytes(act: Callable[[], object]) -> int:
+    tracemalloc.start()
+    try:
+        act()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_huge_onnx_file_is_looked_through_without_being_held(tmp_path: Path) -> None:
+    """Half a gigabyte of zeros where a graph should be, as a file with holes."""
+    file = tmp_path / "huge.onnx"
+    size = 512 * 1024 * 1024
+    with file.open("wb") as stream:
+        stream.write(b"\x08\x09\x3a" + varint(size))
+        stream.truncate(8 + size)
+    with file.open("rb") as stream:
+        assert peak_bytes(lambda: classify_file("huge.onnx", stream)) < 8 * 1024 * 1024
+
+
+def test_an_onnx_file_of_endless_parts_is_not_walked_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_wire, "PARTS_MAX", 10_000)
+    parts = b"\x0a\x00" * 20_000 + b"\x12\x08location"  # empty nodes of a graph
+    content = b"\x08\x09\x3a" + varint(len(parts)) + parts
+    assert classify_file("many.onnx", io.BytesIO(content)).safety is not Safety.SAFE
+    monkeypatch.setattr(onnx_wire, "PARTS_MAX", 100_000)
+    assert onnx_wire.scan(io.BytesIO(content)).external_files == [], "as many as are looked at are fine"
+
+
+def test_brackets_do_not_become_lists() -> None:
+    content = b"[" + b"[]," * 4_000_000 + b"1]"
+    verdicts: list[object] = []
+    peak = peak_bytes(lambda: verdicts.append(classify_file("a.json", io.BytesIO(content))))
+    assert peak < 3 * len(content), "the text itself, and no list of lists"
+    assert classify_file("a.json", io.BytesIO(b"[" * 1_000_000)).safety is not Safety.SAFE
+
+
+def test_a_zip_that_claims_a_huge_list_of_members_is_not_opened() -> None:
+    content = bytearray(zipped({"schema.json": b"{}", "1.npy": number_array()}))
+    end = content.rfind(b"PK\x05\x06")
+    content[end + 12 : end + 16] = (2**31).to_bytes(4, "little")
+    assert classify_file("m.skops", io.BytesIO(bytes(content))).safety is not Safety.SAFE
+
+
+def test_an_lzma_stream_that_asks_for_gigabytes_gets_none() -> None:
+    content = b"]" + (2**32 - 1).to_bytes(4, "little") + b"\xff" * 8 + b"\0" * 200
+    assert peak_bytes(lambda: classify_file("m.bin", io.BytesIO(content))) < 16 * 1024 * 1024

@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import bz2
 import io
-import json
 import lzma
+import math
 import os
 import pickletools
 import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -30,7 +29,12 @@ from modelyard.engines.models import onnx_wire
 HEAD_BYTES = 64 * 1024
 UNPACKED_BYTES_MAX = 1024 * 1024
 JSON_HEADER_BYTES_MAX = 100 * 1024 * 1024
+TENSORS_HEADER_BYTES_MAX = 16 * 1024 * 1024
+TENSOR_DIMENSIONS_MAX = 64
+LZMA_BYTES_MAX = 128 * 1024 * 1024
 ZIP_MEMBERS_MAX = 10_000
+ZIP_END_BYTES_MAX = 65_536 + 256
+ZIP_DIRECTORY_BYTES_MAX = 8 * 1024 * 1024
 PICKLE_OPCODES_MAX = 200_000
 
 
@@ -144,21 +148,61 @@ def _classify(name: str, head: bytes, stream: BinaryIO) -> _Finding:
     )  # fmt: skip
 
 
+class _Tensor(msgspec.Struct):
+    """An entry of a safetensors header. Typed, so that a header of other things is left at the first of them."""
+
+    dtype: str
+    shape: list[int]
+    data_offsets: tuple[int, int]
+
+
+_TENSOR_BYTES = {
+    "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2, "U32": 4,
+    "I32": 4, "F32": 4, "U64": 8, "I64": 8, "F64": 8, "C64": 8,
+}  # fmt: skip
+
+
 def _as_safetensors(_lower: str, head: bytes, stream: BinaryIO) -> _Finding | None:
     if len(head) < 10 or head[8:9] != b"{":
         return None
     length = int.from_bytes(head[:8], "little")
+    size = stream.seek(0, os.SEEK_END)
     if not 2 <= length <= JSON_HEADER_BYTES_MAX:
         return None
+    if length > TENSORS_HEADER_BYTES_MAX or length > size - 8:
+        return "safetensors", Safety.UNKNOWN, "its safetensors header is larger than what is looked into"
     stream.seek(8)
-    header = stream.read(length)
-    size = stream.seek(0, os.SEEK_END)
-    with suppress(ValueError, RecursionError):
-        tensors = json.loads(header)
-        ends = [one["data_offsets"][1] for key, one in tensors.items() if key != "__metadata__"]
-        if all(isinstance(end, int) and 0 <= end <= size - 8 - length for end in ends):
-            return "safetensors", Safety.SAFE, "tensors without code"
-    return "safetensors", Safety.UNKNOWN, "its safetensors header is damaged"
+    trouble = _tensors_trouble(stream.read(length), size - 8 - length)
+    if trouble:
+        return "safetensors", Safety.UNKNOWN, f"its safetensors header is damaged: {trouble}"
+    return "safetensors", Safety.SAFE, "tensors without code"
+
+
+def _tensors_trouble(header: bytes, data_bytes: int) -> str:
+    """Why a header cannot be that of so many bytes of tensors; nothing where it fits."""
+    try:
+        entries = msgspec.json.decode(header, type=dict[str, msgspec.Raw])
+        entries.pop("__metadata__", None)
+        for name, raw in entries.items():
+            tensor = msgspec.json.decode(raw, type=_Tensor)
+            trouble = _tensor_trouble(tensor, data_bytes)
+            if trouble:
+                return f"{name[:80]!a} {trouble}"
+    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError, UnicodeDecodeError):
+        return "it is not of the known form"
+    return ""
+
+
+def _tensor_trouble(tensor: _Tensor, data_bytes: int) -> str:
+    begin, end = tensor.data_offsets
+    if not 0 <= begin <= end <= data_bytes:
+        return "lies outside the file"
+    if len(tensor.shape) > TENSOR_DIMENSIONS_MAX or any(not 0 <= one < 2**63 for one in tensor.shape):
+        return "has an impossible shape"
+    width = _TENSOR_BYTES.get(tensor.dtype)
+    if width is not None and math.prod(tensor.shape) * width != end - begin:
+        return "has a shape that its bytes do not fill"
+    return ""
 
 
 def _as_onnx(lower: str, head: bytes, stream: BinaryIO) -> _Finding | None:
@@ -182,10 +226,28 @@ def _as_zip(lower: str, head: bytes, stream: BinaryIO) -> _Finding | None:
         return ("zip", Safety.UNKNOWN, "it is a damaged zip archive") if head.startswith(b"PK\x03\x04") else None
     if not head.startswith(b"PK\x03\x04"):
         return "zip", Safety.UNSAFE, "something stands before the zip archive in it"
+    if _zip_directory_bytes(stream) > ZIP_DIRECTORY_BYTES_MAX:
+        return "zip", Safety.UNKNOWN, "its list of members is larger than what is looked into"
     try:
         return _look_into_zip(lower, stream)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, zlib.error, lzma.LZMAError, EOFError):
         return "zip", Safety.UNKNOWN, "it is a zip archive that cannot be read"
+
+
+def _zip_directory_bytes(stream: BinaryIO) -> int:
+    """How long the list of members says it is: read before anything is made of it."""
+    size = stream.seek(0, os.SEEK_END)
+    stream.seek(max(size - ZIP_END_BYTES_MAX, 0))
+    tail = stream.read(ZIP_END_BYTES_MAX)
+    stream.seek(0)
+    end = tail.rfind(b"PK\x05\x06")
+    if end < 0 or end + 16 > len(tail):
+        return 0
+    claimed = int.from_bytes(tail[end + 12 : end + 16], "little")
+    record = tail.rfind(b"PK\x06\x06", 0, end)
+    if record < 0:
+        return claimed
+    return max(int.from_bytes(tail[record + 40 : record + 48], "little"), claimed if claimed < 2**32 - 1 else 0)
 
 
 def _look_into_zip(lower: str, stream: BinaryIO) -> _Finding:
@@ -225,9 +287,9 @@ def _unpack(head: bytes) -> tuple[str, bytes] | None:
     if head.startswith(b"BZh"):
         return "bzip2", _decompress(bz2.BZ2Decompressor(), head)
     if head.startswith(b"\xfd7zXZ\x00"):
-        return "xz", _decompress(lzma.LZMADecompressor(), head)
+        return "xz", _decompress(lzma.LZMADecompressor(memlimit=LZMA_BYTES_MAX), head)
     if head.startswith(b"]\x00\x00"):
-        return "lzma", _decompress(lzma.LZMADecompressor(lzma.FORMAT_ALONE), head)
+        return "lzma", _decompress(lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=LZMA_BYTES_MAX), head)
     for magic, kind in (
         (b"\x04\x22\x4d\x18", "lz4"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"7z\xbc\xaf\x27\x1c", "7z"),
         (b"ZF", "joblib's old zlib form"), (b"Rar!", "rar"), (b"\x1f\x9d", "compress"),
@@ -291,7 +353,8 @@ def _as_json(stream: BinaryIO) -> _Finding:
     if len(content) > JSON_HEADER_BYTES_MAX:
         return "json", Safety.UNKNOWN, "it is larger than what is looked into"
     try:
-        msgspec.json.decode(content)
+        # Looked through, not built: a hundred megabytes of brackets would be gigabytes of lists.
+        msgspec.json.decode(content, type=msgspec.Raw)
     except (msgspec.DecodeError, RecursionError):
         return "json", Safety.UNKNOWN, "it is not valid JSON, though its name says so"
     return DATA, Safety.SAFE, "JSON"
