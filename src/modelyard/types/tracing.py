@@ -118,3 +118,48 @@ class FilterCounts(msgspec.Struct, frozen=True, kw_only=True):
     second: int
     both: int
     total: int
+
+
+class EvaluationDataset(msgspec.Struct, frozen=True, kw_only=True):
+    """Examples that generative models are judged by. `digest` changes with whatever is in it; `fields` says which keys
+    its inputs, outputs and expectations have, and of which type."""
+
+    id: str
+    name: str
+    digest: str
+    created_ms: int
+    updated_ms: int
+    created_by: str | None = None
+    updated_by: str | None = None
+    tags: dict[str, str] = {}
+    fields: dict[str, Any] | None = None
+    records: int = 0
+    experiment_ids: list[str] = []
+
+
+class EvaluationRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One example: what goes in, what came out, what would be right, and where it is from."""
+
+    id: str
+    dataset_id: str
+    inputs: dict[str, Any]
+    outputs: Any = None
+    expectations: dict[str, Any] | None = None
+    tags: dict[str, str] = {}
+    source_type: str | None = None
+    source: dict[str, Any] | None = None
+    created_ms: int = 0
+    updated_ms: int = 0
+    created_by: str | None = None
+    updated_by: str | None = None
+
+
+class PutRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """An example to add. One with the same inputs is the same example: what else is said of it is merged."""
+
+    inputs: dict[str, Any]
+    outputs: Any = msgspec.UNSET
+    expectations: dict[str, Any] | None = None
+    tags: dict[str, str] = {}
+    source_type: str | None = None
+    source: dict[str, Any] | None = None

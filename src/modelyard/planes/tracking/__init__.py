@@ -1,7 +1,7 @@
 """Tracking: experiments, runs, metrics, logged models and artifacts, on a store made to stay fast.
 
 `Tracking` is the face: `.experiments`, `.runs`, `.metrics`, `.overview`, `.models`, `.artifacts`, `.uploads`,
-`.imports`, `.traces`, `.spans`, `.assessments`. `Owner` says whose an artifact is.
+`.imports`, `.traces`, `.spans`, `.assessments`, `.evaluation`. `Owner` says whose an artifact is.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from modelyard.planes.tracking.plane import Tracking
 from modelyard.planes.tracking.rules import check_batch_sizes, check_params_unique, check_run_id, check_time_ms
 from modelyard.planes.tracking.services.artifacts import Artifacts, Owner, below_uri, locate
 from modelyard.planes.tracking.services.assessments import Assessments
+from modelyard.planes.tracking.services.evaluation_datasets import EvaluationDatasets
 from modelyard.planes.tracking.services.experiments import ARTIFACT_ROOT, Experiments
 from modelyard.planes.tracking.services.metrics import Metrics, OfModel
 from modelyard.planes.tracking.services.models import LoggedModels
@@ -28,6 +29,7 @@ __all__ = [
     "WHERE_TAG",
     "Artifacts",
     "Assessments",
+    "EvaluationDatasets",
     "Experiments",
     "LoggedModels",
     "Metrics",

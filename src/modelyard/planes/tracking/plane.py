@@ -10,6 +10,7 @@ from modelyard.kernel.reconcile import Reconciler
 from modelyard.planes.tracking.reconcile import Compactor
 from modelyard.planes.tracking.services.artifacts import Artifacts
 from modelyard.planes.tracking.services.assessments import Assessments
+from modelyard.planes.tracking.services.evaluation_datasets import EvaluationDatasets
 from modelyard.planes.tracking.services.experiments import Experiments
 from modelyard.planes.tracking.services.imports import Imports
 from modelyard.planes.tracking.services.metrics import Metrics
@@ -36,6 +37,7 @@ class Tracking:
         self.traces = Traces(database, self.experiments)
         self.spans = Spans(database, self.experiments)
         self.assessments = Assessments(database)
+        self.evaluation = EvaluationDatasets(database, self.experiments)
         self._compactor = Compactor(database)
 
     def reconcilers(self) -> Sequence[Reconciler]:

@@ -6,6 +6,7 @@ from modelyard.server.dialects.mlflow import (
     about,
     artifacts,
     assessments,
+    evaluation_datasets,
     experiments,
     graphql,
     logged_models,
@@ -32,6 +33,7 @@ ROUTES = [
             *registry.HANDLERS,
             *traces.HANDLERS,
             *assessments.HANDLERS,
+            *evaluation_datasets.HANDLERS,
             *about.HANDLERS,
             *graphql.HANDLERS,
         ]

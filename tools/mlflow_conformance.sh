@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Run MLflow's own tests against a Modelyard server of this checkout, each test in a project of its own.
+#
+#   tools/mlflow_conformance.sh MLFLOW_CHECKOUT [rest|store|all|FILE] [pytest arguments]
+#
+# Nothing of MLflow is kept in this repository. Needed are
+#   MLFLOW_CHECKOUT        its tests/ and pyproject.toml, at the commit that HARNESS names (late April 2026, 3.11.2.dev0)
+#   MLFLOW_CONFORMANCE     the harness (run.sh and its pytest plugin); by default ../shared/conformance/mlflow
+#   PYTHON                 an interpreter with mlflow==3.12.0 pytest pytest-timeout pytest-asyncio pytest-cov
+# and for a part only of the tests
+#   MLFLOW_CONFORMANCE_BASELINE   such as $MLFLOW_CONFORMANCE/tests-core.json
+# The report (which test, which endpoints, what failed and how) is written to MLFLOW_CONFORMANCE_REPORT.
+set -euo pipefail
+root=$(cd "$(dirname "$0")/.." && pwd)
+checkout=$(cd "${1:?usage: tools/mlflow_conformance.sh MLFLOW_CHECKOUT [rest|store|all|FILE] [pytest arguments]}" && pwd)
+tier=${2:-all}
+shift; shift || true
+harness=${MLFLOW_CONFORMANCE:-$root/../shared/conformance/mlflow}
+[ -x "$harness/run.sh" ] || { echo "no harness at $harness: set MLFLOW_CONFORMANCE" >&2; exit 2; }
+home=$(mktemp -d "${TMPDIR:-/tmp}/modelyard-conformance.XXXXXX")
+export MLFLOW_CONFORMANCE_REPORT=${MLFLOW_CONFORMANCE_REPORT:-$PWD/mlflow-conformance.json}
+
+MODELYARD_HOME=$home/yard MODELYARD_ANONYMOUS_ROLE=admin \
+  "${MODELYARD:-$root/.venv/bin/modelyard}" up --port 0 >"$home/log" 2>&1 &
+server=$!
+trap 'kill "$server" 2>/dev/null; wait "$server" 2>/dev/null || true; rm -rf "$home"' EXIT
+for _ in $(seq 100); do
+  url=$(sed -n 's/.*modelyard is up at \(http[^,]*\),.*/\1/p' "$home/log")
+  [ -n "$url" ] && break
+  kill -0 "$server" 2>/dev/null || { cat "$home/log" >&2; exit 1; }
+  sleep 0.2
+done
+[ -n "$url" ] || { echo "the server did not come up:" >&2; cat "$home/log" >&2; exit 1; }
+status=0
+"$harness/run.sh" "$url/p/{uid}" "$checkout" "$tier" "$@" || status=$?
+echo "report: $MLFLOW_CONFORMANCE_REPORT"
+exit "$status"
