@@ -100,6 +100,7 @@ def test_comparison_shows_what_differs_and_counts_the_rest() -> None:
     worse = msgspec.structs.replace(better, metrics=[msgspec.structs.replace(one, value=0.1) for one in runs_of])
     rows = compare.groups([worse, better], everything=False)[0].rows
     assert {row.name: row.best for row in rows} == {"f1_score": 1, "fit_s": 0}
+    assert best["train_rows"] == -1, "more of it is not known to be better"
 
 
 def test_comparison_can_show_everything_and_more() -> None:

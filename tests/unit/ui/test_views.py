@@ -224,3 +224,11 @@ def test_addresses_keep_the_project_and_the_other_parameters() -> None:
         "/p/team-a/runs?column=a&column=b&order=metrics.auc+DESC"
     )
     assert visit.to("/models") == "/p/team-a/models"
+
+
+def test_home_tells_of_tokens_only_where_a_person_issued_them() -> None:
+    told = [
+        home.is_told(samples.event(kind, "token:x", 1, actor))
+        for kind, actor in (("token.issued", "system"), ("token.issued", "anna"), ("step.cached", "anna"))
+    ]
+    assert told == [False, True, False]

@@ -244,8 +244,16 @@
       for (const row of this.holder.querySelectorAll("[data-run]")) {
         const on = row.dataset.run === id;
         row.classList.toggle("marked", on);
-        if (on && from?.localName === "run-chart") row.scrollIntoView({ block: "nearest" });
+        if (on && from?.localName === "run-chart") this.reveal(row);
       }
+    }
+    // The list scrolls to the row; the page itself stays where it is under the pointer.
+    reveal(row) {
+      const list = row.closest(".run-list ol");
+      if (!list) return;
+      const [box, outer] = [row.getBoundingClientRect(), list.getBoundingClientRect()];
+      if (box.top < outer.top) list.scrollTop -= outer.top - box.top + 4;
+      else if (box.bottom > outer.bottom) list.scrollTop += box.bottom - outer.bottom + 4;
     }
     toggleRun(id, only) {
       if (only) {

@@ -116,7 +116,9 @@
         this.drawAxes(context);
         this.drawLines(context);
       }
-      this.overdraw(null);
+      // Lines that moved while the pointer rests are named anew.
+      const found = this.last && !this.bars && this.range ? this.nearest(...this.last) : null;
+      this.overdraw(found);
     }
 
     measure() {
@@ -295,13 +297,14 @@
       const box = this.getBoundingClientRect();
       const [px, py] = [event.clientX - box.left, event.clientY - box.top];
       if (this.pressedAt !== undefined) return this.overdraw({ drag: [this.pressedAt, px] });
+      this.last = [px, py];
       const found = this.nearest(px, py);
       this.marked = found?.line?.id ?? null;
       this.overdraw(found?.line ? found : null);
       this.tell("marked", this.marked);
     }
     left() {
-      this.pressedAt = undefined;
+      this.pressedAt = this.last = undefined;
       this.marked = null;
       this.overdraw(null);
       this.tell("marked", null);

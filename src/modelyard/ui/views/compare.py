@@ -14,13 +14,16 @@ from modelyard.planes.tracking import Tracking
 from modelyard.types.tracking import Key, Run
 from modelyard.ui.frame import Crumb, Frame, Screen
 from modelyard.ui.page import page as ui_page
-from modelyard.ui.views.columns import Value
+from modelyard.ui.views.columns import SYSTEM, Value
 from modelyard.ui.views.provenance import code_facts, data_facts, environment_facts, files_of_note, text_of
 from modelyard.ui.views.runs import ChartKey, Plot, dot, sections
 
 COMPARED_MAX = 24
 LONG_CHARACTERS = 60
 DIFF_LINES_MAX = 400
+_HIGHER_IS_BETTER = (
+    "acc", "auc", "f1", "precision", "recall", "r2", "score", "map", "ndcg", "bleu", "rouge", "iou", "dice", "reward",
+)  # fmt: skip
 _LOWER_IS_BETTER = ("loss", "error", "mse", "mae", "brier", "latency", "_time")
 _DURATIONS = ("_ms", "_s")
 
@@ -74,11 +77,13 @@ def groups(
 ) -> tuple[Group, ...]:
     """Metrics, params and tags of the runs side by side, and what else is given of each."""
     tags = [{k: v for k, v in run.tags.items() if not k.startswith(("mlflow.", "modelyard."))} for run in runs]
+    latest = [run.latest for run in runs]
     sources: list[tuple[str, Sequence[Mapping[str, Value]]]] = [
-        ("Metrics", [run.latest for run in runs]),
+        ("Metrics", [{key: value for key, value in one.items() if not key.startswith(SYSTEM)} for one in latest]),
         ("Params", [dict(run.params) for run in runs]),
         *more,
         ("Tags", [dict(one) for one in tags]),
+        ("System", [{key: value for key, value in one.items() if key.startswith(SYSTEM)} for one in latest]),
     ]
     result = []
     for name, values in sources:
@@ -100,8 +105,10 @@ def _best(name: str, values: Sequence[Value]) -> int:
     known = [(value, place) for place, value in enumerate(values) if isinstance(value, int | float)]
     if len({value for value, _ in known}) < 2:
         return -1
-    lower = any(word in name.lower() for word in _LOWER_IS_BETTER) or name.endswith(_DURATIONS)
-    return (min(known) if lower else max(known))[1]
+    if any(word in name.lower() for word in _LOWER_IS_BETTER) or name.endswith(_DURATIONS):
+        return min(known)[1]
+    # Of a metric whose direction is not known, no value is called the best.
+    return max(known)[1] if any(word in name.lower() for word in _HIGHER_IS_BETTER) else -1
 
 
 def text_diff(name: str, runs: Sequence[Run], texts: Sequence[str]) -> TextDiff | None:

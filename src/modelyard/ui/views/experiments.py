@@ -14,11 +14,11 @@ from modelyard.ui.frame import Frame, Screen
 from modelyard.ui.page import page as ui_page
 
 SHOWN = 100
-COUNTED_MAX = 200
+COUNTED_MAX = 10_000
 
 
 class ExperimentRow(Struct, frozen=True, kw_only=True):
-    """An experiment with its latest run. `more`: it has more than `runs` runs."""
+    """An experiment with its latest run. `more`: counting its runs ended at `runs`."""
 
     experiment: Experiment
     latest: Run | None
@@ -47,12 +47,10 @@ def experiments(caller: Scope, tracking: Tracking, settings: Settings, page: str
 
 
 def _row(caller: Scope, tracking: Tracking, experiment: Experiment) -> ExperimentRow:
-    runs = tracking.runs.search(caller, [experiment.id], limit=COUNTED_MAX, metric_keys=[])
+    latest = tracking.runs.search(caller, [experiment.id], limit=1, metric_keys=[]).items
+    runs = tracking.overview.count(caller, [experiment.id], at_most=COUNTED_MAX) if latest else 0
     return ExperimentRow(
-        experiment=experiment,
-        latest=runs.items[0] if runs.items else None,
-        runs=len(runs.items),
-        more=runs.next is not None,
+        experiment=experiment, latest=latest[0] if latest else None, runs=runs, more=runs >= COUNTED_MAX
     )
 
 

@@ -40,6 +40,10 @@ EVENTS_SHOWN = 15
 EVENTS_READ = 100
 DETAIL = "step."
 """Events of this kind belong to a pipeline run, and are told on its page."""
+HOUSEKEEPING = ("token.", "principal.")
+"""Events of these kinds by the platform itself: what its jobs sign in with. By a person, they are told."""
+SYSTEM = "system"
+RUNS_COUNTED_MAX = 10_000
 STEP_LABEL = "pipeline_run"
 """On the jobs of pipeline steps: their failures are told once, as those of the run."""
 _URGENCY = ("alert", "endpoint", "monitor", "quarantine", "approval", "automation", "pipeline run", "job", "run")
@@ -242,9 +246,10 @@ def home(
     known_jobs = jobs.list_jobs(caller, limit=COUNTED_MAX)
     known_models = registry.models.search(caller)
     known_endpoints = serving.list(caller)
-    runs = tracking.runs.search(caller, limit=COUNTED_MAX, metric_keys=[])
+    runs = tracking.overview.count(caller, at_most=RUNS_COUNTED_MAX)
+    live_runs = tracking.overview.count(caller, filter="attributes.status = 'RUNNING'", at_most=RUNS_COUNTED_MAX)
     with database.reading(caller) as tx:
-        happened = [event for event in log.recent(tx, limit=EVENTS_READ) if not event.kind.startswith(DETAIL)]
+        happened = [event for event in log.recent(tx, limit=EVENTS_READ) if is_told(event)]
     since = database.clock.now() - timedelta(days=WINDOW_DAYS)
     needs = [
         *of_alerts(monitoring.alerts(caller).items),
@@ -256,12 +261,17 @@ def home(
         *of_pipeline_runs(pipelines.list_runs(caller).items, since),
         *of_jobs([job for job in known_jobs.items if STEP_LABEL not in job.labels], since),
     ]
-    live_runs = sum(run.status == "RUNNING" for run in runs.items)
     live_jobs = sum(not job.state.final for job in known_jobs.items)
     ready = sum(endpoint.ready for endpoint in known_endpoints.items)
     tallies = (
         _tally("Datasets", "/datasets", known_datasets),
-        _tally("Runs", "/runs", runs, f"{live_runs} running" if live_runs else ""),
+        Tally(
+            label="Runs",
+            href="/runs",
+            count=runs,
+            more=runs >= RUNS_COUNTED_MAX,
+            note=f"{live_runs} running" if live_runs else "",
+        ),
         _tally("Jobs", "/jobs", known_jobs, f"{live_jobs} not done" if live_jobs else ""),
         _tally("Models", "/models", known_models),
         _tally("Endpoints", "/endpoints", known_endpoints, f"{ready} ready" if known_endpoints.items else ""),
@@ -273,6 +283,11 @@ def home(
         events=tuple(happened[:EVENTS_SHOWN]),
         fresh=not needs and not any(tally.count for tally in tallies),
     )
+
+
+def is_told(event: Event) -> bool:
+    """Whether an event is worth a line on the first page."""
+    return not event.kind.startswith(DETAIL) and not (event.actor == SYSTEM and event.kind.startswith(HOUSEKEEPING))
 
 
 def _tally(label: str, href: str, found: Page[Any], note: str = "") -> Tally:
