@@ -113,6 +113,23 @@ def _walk_statement(project: str, urn: str, direction: str, depth: int) -> sa.Se
     )
 
 
+def ends_like(tx: Transaction, end: Literal["cause", "effect"], prefix: str, suffix: str, limit: int) -> list[str]:
+    """URNs that begin and end so and are causes, or effects, of something; those of the latest edges first."""
+    column = edges.c.cause if end == "cause" else edges.c.effect
+    rows = tx.all(
+        select(column.label("urn"), sa.func.max(edges.c.at).label("last"))
+        .where(
+            edges.c.project == tx.project,
+            column.startswith(prefix, autoescape=True),
+            column.endswith(suffix, autoescape=True),
+        )
+        .group_by(column)
+        .order_by(sa.desc("last"))
+        .limit(limit)
+    )
+    return [row.urn for row in rows]
+
+
 def neighbours(tx: Transaction, urn: str) -> list[TimedEdge]:
     """The ties that a URN itself has, oldest first."""
     rows = tx.all(

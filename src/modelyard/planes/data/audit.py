@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from modelyard.planes.data.checks.running import Session, run_suite
 from modelyard.types.data import Check, CheckReport, CheckResult, Column, Profile
+from modelyard.types.profiles import Anomaly
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -21,6 +22,7 @@ class Audited:
     report: CheckReport
     profile: Profile | None
     batch: Profile
+    anomalies: list[Anomaly] = field(default_factory=list)
 
 
 def columns_of(schema: pa.Schema) -> list[Column]:

@@ -24,9 +24,13 @@ from modelyard.kernel.auth import Principal, Scope
 from modelyard.kernel.database import Database, Transaction
 from modelyard.kernel.errors import ModelyardError
 from modelyard.planes.data import manifests, store
+from modelyard.planes.data.anomaly_rules import Measure
+from modelyard.planes.data.derivation import Derived, record_derivation
+from modelyard.planes.data.guards import record_write
 from modelyard.planes.data.manifests import Manifest, Part
 from modelyard.planes.data.states import State, schema_from, schema_text
 from modelyard.types.data import CheckReport, Column, Dataset, DatasetVersion
+from modelyard.types.profiles import Anomaly
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -56,6 +60,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     into_before: int = 0
     parts: list[Part] = []
     manifests: list[Manifest] = []
+    measure: Measure | None = None
+    anomalies: list[Anomaly] = []
+    derived: list[Derived] = []
 
     def commit(self, write_id: str) -> Commit:
         """What the table's log shall get."""
@@ -88,6 +95,9 @@ def make_plan(
     removed: Sequence[DataFile] = (),
     added: Sequence[DataFile] = (),
     makes: Literal["version", "layout"] = "version",
+    measure: Measure | None = None,
+    anomalies: Sequence[Anomaly] = (),
+    derived: Sequence[Derived] = (),
 ) -> Plan:
     """The plan that turns a state into a version: some files go, staged and known ones come."""
     arranged = state.arranged(frozenset(one.name for one in removed), [*added, *(one.as_held for one in files)])
@@ -104,6 +114,9 @@ def make_plan(
         makes=makes,
         parts=arranged.parts,
         manifests=arranged.new,
+        measure=measure,
+        anomalies=list(anomalies),
+        derived=list(derived),
     )
 
 
@@ -236,6 +249,9 @@ class Publisher:
             tx.link(version.urn, "derived", f"dataset:{version.dataset}@{version.parent}")
         if tx.actor.startswith(JOB_PREFIX):
             tx.link(tx.actor, "produced", version.urn)
+        record_derivation(tx, version, plan.derived)
+        if version.branch == store.MAIN:
+            record_write(tx, dataset.id, version, plan.measure, plan.anomalies)
 
     def _record_move(self, tx: Transaction, dataset: store.DatasetRow, plan: Plan, table_version: int | None) -> None:
         version = plan.version

@@ -20,6 +20,7 @@ from modelyard.kernel.auth import Action, Scope
 from modelyard.kernel.errors import InvalidInput, TooLarge
 from modelyard.kernel.limits import DATASET_BODY_BYTES_MAX, PAGE_ITEMS_DEFAULT
 from modelyard.kernel.routing import delete, get, patch, post, put
+from modelyard.planes.data import quality_routes
 from modelyard.planes.data.service import Data
 from modelyard.types.data import (
     Check,
@@ -93,15 +94,18 @@ async def write_data(
     evolve: bool = False,
     create: bool = False,
     checks: str | None = None,
+    breaking: bool = False,
 ) -> WriteResult:
     """Write a batch: checked, then published as the next version or kept in quarantine.
 
     The body is an Arrow stream, an Arrow file, Parquet, or CSV by its content type. `key` is an idempotency key.
+    `breaking`: consumers may break by the schema that it brings.
     """
     async with spooled(request, datasets.spool()) as file:
         write = partial(
             _write_file, file, request.headers.get("content-type", ""), datasets, caller, name,
             mode=mode, idempotency_key=key, checks=_checks(checks), source=source, evolve=evolve, create=create,
+            breaking=breaking,
         )  # fmt: skip
         return await anyio.to_thread.run_sync(write)
 
@@ -239,4 +243,5 @@ ROUTES = [
     get_quarantined,
     list_quarantined_rows,
     discard_quarantined,
+    *quality_routes.ROUTES,
 ]

@@ -20,10 +20,15 @@ from modelyard.kernel.ids import new_id
 from modelyard.kernel.limits import PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX
 from modelyard.kernel.reconcile import Reconciler
 from modelyard.planes.data import store
+from modelyard.planes.data.anomalies import Anomalies, FreshnessWatch
 from modelyard.planes.data.audit import columns_of
 from modelyard.planes.data.checking import Checking
 from modelyard.planes.data.checks import DATASET, report_sent
+from modelyard.planes.data.comparison import compare_profiles
+from modelyard.planes.data.contracts import Contracts
+from modelyard.planes.data.derivation import Derivations, Derived, source_text
 from modelyard.planes.data.diff import Diffs
+from modelyard.planes.data.guards import Guards
 from modelyard.planes.data.profile import wire_row
 from modelyard.planes.data.publish import JOB_PREFIX
 from modelyard.planes.data.reconcile import PublicationRecovery, StagedSweep
@@ -31,11 +36,13 @@ from modelyard.planes.data.refs import Ref, check_ref_name, require_rows, resolv
 from modelyard.planes.data.states import States
 from modelyard.planes.data.upkeep import Upkeep
 from modelyard.planes.data.writing import Writer, WriteRequest
+from modelyard.types.contracts import CreateFromSql
 from modelyard.types.data import (
     Check,
     Dataset,
     DatasetKind,
     DatasetVersion,
+    Profile,
     Quarantined,
     Retention,
     Rows,
@@ -43,6 +50,7 @@ from modelyard.types.data import (
     WriteResult,
 )
 from modelyard.types.page import Page
+from modelyard.types.profiles import ProfileDiff
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -68,6 +76,10 @@ class Data:
         self._states = States(database, tables)
         self._writer = Writer(database, tables, self._states, self._session, self.snapshot)
         self.checking = Checking(database, tables, self._states, self._find, self.snapshot, self._session)
+        self._guards = Guards(database)
+        self.contracts = Contracts(database, self._row)
+        self.anomalies = Anomalies(database)
+        self.derivations = Derivations(database, self.snapshot, self._session, self._write_derived)
         self.diffs = Diffs(self.snapshot, self._session)
         self.upkeep = Upkeep(database, tables, self._writer.publisher, spill)
         self.spool: Callable[[], Path] = self.upkeep.spool
@@ -159,6 +171,8 @@ class Data:
         branch: str = store.MAIN,
         where: str | None = None,
         on: Sequence[str] = (),
+        breaking: bool = False,
+        derived: Sequence[Derived] = (),
     ) -> WriteResult:
         """Write a batch aside, check it, and publish it as the next version, or keep it in quarantine.
 
@@ -166,9 +180,10 @@ class Data:
         replaces the rows that have a key of the batch and adds the others; the key is `on`, or the dataset's. With
         `where` an `overwrite` replaces the rows that meet that condition, which the new ones must meet too. `checks`
         come on top of the dataset's own. `evolve` lets a write add columns, and an overwrite of all bring another
-        schema. A write repeated with its `idempotency_key` has the result of the first. Raises NotFound (unless
-        `create`), InvalidInput for an empty batch, values that no table can hold or keys that are null or there twice,
-        Unavailable on a full disk: then the dataset is as it was.
+        schema; who would break by that is named in the report, and the batch kept aside, unless `breaking`. `derived`:
+        what SQL made the rows of. A write repeated with its `idempotency_key` has the result of the first. Raises
+        NotFound (unless `create`), InvalidInput for an empty batch, values that no table can hold or keys that are null
+        or there twice, Unavailable on a full disk: then the dataset is as it was.
         """
         if mode not in ("append", "overwrite", "merge"):
             raise InvalidInput(
@@ -183,15 +198,18 @@ class Data:
             )
         row = self._row_or_new(scope, name) if create else self._row(scope, name)
         row.require("table")
+        guard = self._guards.of(scope, row, mode, breaking=breaking)
         request = WriteRequest(
             mode=mode,
-            checks=(*row.noun.checks, *(checks or ())),
+            checks=(*row.noun.checks, *guard.checks, *(checks or ())),
             source=source,
             evolve=evolve,
             idempotency_key=idempotency_key,
             branch=branch,
             where=where,
             on=tuple(on),
+            guard=guard,
+            derived=tuple(derived),
         )
         return _result_sent(self._writer.write(scope, row, request, batches))
 
@@ -210,9 +228,10 @@ class Data:
         `unchanged` where no row meets it. Raises InvalidInput for what is no condition on the rows.
         """
         row = self._row(scope, name)
+        guard = self._guards.of(scope, row, "delete")
         request = WriteRequest(
-            mode="delete", checks=tuple(row.noun.checks), source=source, where=where, branch=branch,
-            idempotency_key=idempotency_key,
+            mode="delete", checks=(*row.noun.checks, *guard.checks), source=source, where=where, branch=branch,
+            idempotency_key=idempotency_key, guard=guard,
         )  # fmt: skip
         return _result_sent(self._writer.write(scope, row, request, None))
 
@@ -300,6 +319,30 @@ class Data:
         """Some rows of a version as JSON can carry them, for looking at; at most 1,000."""
         return self._rows(self.snapshot(scope, name, ref)[1].file_set, filter, limit)
 
+    def profile(self, scope: Scope, name: str, ref: Ref = None) -> Profile:
+        """What the rows of a version look like. Raises NotFound where that was not looked at."""
+        found = self._profiled(scope, name, ref)[1]
+        return replace(found, columns=[replace(column, sketch="") for column in found.columns])
+
+    def profile_diff(self, scope: Scope, name: str, before: Ref, after: Ref = None, other: str = "") -> ProfileDiff:
+        """How the profiles of two versions differ, or those of a version and of one of the dataset `other`."""
+        old, new = self._profiled(scope, name, before), self._profiled(scope, other or name, after)
+        return compare_profiles(*old, *new)
+
+    def _profiled(self, scope: Scope, name: str, ref: Ref) -> tuple[str, Profile]:
+        found = self._resolve(scope, self._row(scope, name), ref).noun
+        if found.profile is None:
+            raise NotFound(f"version {found.version} of dataset '{name}' has no profile", code="dataset.no_profile")
+        return found.urn, found.profile
+
+    def _write_derived(
+        self, scope: Scope, name: str, batches: Any, *, request: CreateFromSql, derived: Sequence[Derived]
+    ) -> WriteResult:
+        return self.write(
+            scope, name, batches, mode=request.mode, source=source_text(request.statement), evolve=request.evolve,
+            idempotency_key=request.key, create=True, derived=derived,
+        )  # fmt: skip
+
     # --- tags -------------------------------------------------------------------------------------------------
 
     def tag(self, scope: Scope, name: str, tag: str, version: int) -> DatasetVersion:
@@ -352,7 +395,7 @@ class Data:
 
     def reconcilers(self) -> Sequence[Reconciler]:
         """What the reconcile loop runs for this plane."""
-        return [PublicationRecovery(self.upkeep), StagedSweep(self.upkeep)]
+        return [PublicationRecovery(self.upkeep), StagedSweep(self.upkeep), FreshnessWatch(self._database)]
 
     def _row(self, scope: Scope, name: str) -> store.DatasetRow:
         with self._database.reading(scope) as tx:

@@ -200,6 +200,33 @@ def quantile(sketch: Sketch, share: float, low: float, high: float) -> float | N
     """About the value below which a share of the rows lies, within the exact least and greatest; None of no rows."""
     if not sketch.means:
         return None
+    places, values = _line(sketch, low, high)
+    after = min(max(bisect_right(places, share), 1), len(places) - 1)
+    left, right = values[after - 1], values[after]
+    width = places[after] - places[after - 1]
+    part = (share - places[after - 1]) / width if width > 0 else 0.0
+    # Halved, since the difference of two doubles may be too large for one.
+    between = 2 * (left / 2 + (right / 2 - left / 2) * part)
+    return min(max(between, left), right)
+
+
+def share_at_most(sketch: Sketch, value: float, low: float, high: float) -> float:
+    """About the share of the rows that are at most a value; the other way round than `quantile`."""
+    if value < low:
+        return 0.0
+    if value >= high or not sketch.means:
+        return 1.0
+    if sketch.exact:
+        return sum(count for one, count in sketch.top if one <= value) / sum(count for _, count in sketch.top)
+    places, values = _line(sketch, low, high)
+    after = min(max(bisect_right(values, value), 1), len(values) - 1)
+    left, right = values[after - 1], values[after]
+    part = (value / 2 - left / 2) / (right / 2 - left / 2) if right > left else 1.0
+    return places[after - 1] + (places[after] - places[after - 1]) * min(max(part, 0.0), 1.0)
+
+
+def _line(sketch: Sketch, low: float, high: float) -> tuple[list[float], list[float]]:
+    """The shares of the rows, and the values that they lie below: corners of the distribution function."""
     places = [0.0]
     values = [low]
     done = 0.0
@@ -214,10 +241,4 @@ def quantile(sketch: Sketch, share: float, low: float, high: float) -> float | N
         done += weight
     places.append(1.0)
     values.append(high)
-    after = min(max(bisect_right(places, share), 1), len(places) - 1)
-    left, right = values[after - 1], values[after]
-    width = places[after] - places[after - 1]
-    part = (share - places[after - 1]) / width if width > 0 else 0.0
-    # Halved, since the difference of two doubles may be too large for one.
-    between = 2 * (left / 2 + (right / 2 - left / 2) * part)
-    return min(max(between, left), right)
+    return places, values

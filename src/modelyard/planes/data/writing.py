@@ -3,7 +3,7 @@ quarantine."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from modelyard.engines.tables.arrow import as_reader, scan
@@ -13,9 +13,12 @@ from modelyard.kernel.database import Database
 from modelyard.kernel.errors import Conflict, InvalidInput, NotFound
 from modelyard.kernel.ids import new_id
 from modelyard.planes.data import store
+from modelyard.planes.data.anomaly_rules import Measure, measure_of
 from modelyard.planes.data.audit import Audited, columns_of
 from modelyard.planes.data.checks import BASE, BATCH, DATASET, implied_by_key, states_of
 from modelyard.planes.data.checks.running import Before, run_suite
+from modelyard.planes.data.derivation import Derived
+from modelyard.planes.data.guards import Guard
 from modelyard.planes.data.profile import merge_profiles
 from modelyard.planes.data.profiling import Profiler, profile_of
 from modelyard.planes.data.publish import Publisher, make_plan
@@ -33,6 +36,7 @@ from modelyard.types.data import (
     WriteResult,
     WriteStatus,
 )
+from modelyard.types.profiles import Anomaly
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -40,7 +44,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class WriteRequest:
-    """What a writer asks for, besides the rows.
+    """What a writer asks for, besides the rows, and what it is held against.
 
     `where`: for `delete`, and for `overwrite` of a part, the condition on the rows that go. `on`: the key of a `merge`.
     """
@@ -53,6 +57,8 @@ class WriteRequest:
     branch: str = store.MAIN
     where: str | None = None
     on: tuple[str, ...] = ()
+    guard: Guard = field(default_factory=Guard)
+    derived: tuple[Derived, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +192,17 @@ class Writer:
             report=judged.audited.report,
             profile=judged.audited.profile,
         )
-        plan = make_plan(version, judged.state, judged.schema, files=files, removed=gone, dataset=dataset.noun)
+        plan = make_plan(
+            version,
+            judged.state,
+            judged.schema,
+            files=files,
+            removed=gone,
+            dataset=dataset.noun,
+            measure=_measure(request, judged.audited.batch),
+            anomalies=judged.audited.anomalies,
+            derived=request.derived,
+        )
         number = self.publisher.publish(scope, dataset, staged.write_id, plan, request.idempotency_key)
         return _result(dataset, "published", version.rows_written, judged, version=number)
 
@@ -214,14 +230,24 @@ class Writer:
             batch = whole
         only_more = structure.status == "passed" and bool(staged.files) and not effect.removed
         found = self._check(scope, dataset, request, batch, whole, state if only_more else State())
-        results = [structure, *found]
+        held = None if state.schema is None else columns_of(state.schema)
+        contract = request.guard.schema_results(held, columns_of(schema)) if structure.status == "passed" else []
+        anomalies = self._anomalies(request, profile) if structure.status == "passed" else []
+        unusual = request.guard.anomaly_results(anomalies)
+        results = [structure, *contract, *found, *unusual]
         report = CheckReport(
             passed=all(one.status == "passed" or one.severity == "warn" for one in results),
             rows=staged.rows if staged.files else state.rows - effect.rows_gone,
             results=results,
         )
         becomes = self._profile(state, effect, profile, whole) if report.passed else None
-        return Judged(state, effect, schema, Audited(report, becomes, batch=profile))
+        return Judged(state, effect, schema, Audited(report, becomes, batch=profile, anomalies=anomalies))
+
+    def _anomalies(self, request: WriteRequest, batch: Profile) -> list[Anomaly]:
+        """What is unusual about the rows; a part that is replaced, or rows that are merged, are like no other write."""
+        if request.mode not in ("append", "overwrite") or request.where is not None or request.branch != store.MAIN:
+            return []
+        return request.guard.anomalies(batch, self._database.clock.now())
 
     def _effect(
         self, dataset: store.DatasetRow, request: WriteRequest, state: State, staged: Staged, batch: FileSet
@@ -322,6 +348,12 @@ class Writer:
     def _is_recorded(self, scope: Scope, write_id: str) -> bool:
         with self._database.reading(scope) as tx:
             return store.write_row(tx, write_id) is not None
+
+
+def _measure(request: WriteRequest, batch: Profile) -> Measure | None:
+    """What later writes are compared with; None where they cannot be."""
+    is_whole = request.mode in ("append", "overwrite") and request.where is None and request.branch == store.MAIN
+    return measure_of(batch) if is_whole else None
 
 
 def require_writable(dataset: store.DatasetRow, branch: str) -> None:
