@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from modelyard.cli import dataset_check, dataset_files
+from modelyard.cli import dataset_check, dataset_files, dataset_quality
 from modelyard.cli.context import JsonFlag, client, show_fields, show_items, show_json
 from modelyard.sdk import data
 from modelyard.types.data import Column, Rows
@@ -21,6 +21,7 @@ app.add_typer(dataset_files.app, name="files")
 app.command("check")(dataset_check.check)
 app.command("check-runs")(dataset_check.check_runs)
 app.command("suite")(dataset_check.suite)
+app.add_typer(dataset_quality.app)
 
 Name = Annotated[str, typer.Argument(help="The dataset's name.")]
 Version = Annotated[str | None, typer.Option("--version", help="A number or a tag. Default: the newest.")]
@@ -118,12 +119,14 @@ def write(
     key: Annotated[str | None, typer.Option(help="Idempotency key: repeated, the write has its first result.")] = None,
     source: Annotated[str, typer.Option(help="Where the rows came from. Default: the file's name.")] = "",
     evolve: Annotated[bool, typer.Option("--evolve", help="Allow new columns; on overwrite, any schema.")] = False,
+    breaking: Annotated[bool, typer.Option("--breaking", help="Write although the schema breaks consumers.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Write a file as the next version; exits with 1 where the checks turn it down."""
     written = data.send_file(
         client(), name, file, media_type=_SUFFIXES.get(file.suffix.lower(), "application/octet-stream"),
         mode=mode, checks=dataset_check.read_checks(checks, name), key=key, source=source or file.name, evolve=evolve,
+        breaking=breaking,
     )  # fmt: skip
     if as_json:
         show_json(written)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from typing import Annotated
+from urllib.parse import quote
 
 import typer
 
 from modelyard.cli.context import JsonFlag, client, show_json
+from modelyard.kernel.errors import InvalidInput
 from modelyard.kernel.lineage import OBJECT_IS_CAUSE, Graph, TimedEdge
+from modelyard.types.contracts import ColumnLineage
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
@@ -37,6 +40,28 @@ def get(
             typer.echo(line)
     if graph.truncated:
         typer.echo("… there is more than is shown; ask with a smaller --depth")
+
+
+@app.command()
+def columns(
+    column: Annotated[str, typer.Argument(help="DATASET.COLUMN")],
+    version: Annotated[int | None, typer.Option(help="Of this version. Default: the newest that SQL made.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Where a column comes from and what came of it, as far as SQL made it; `*` stands for the rows as such."""
+    dataset, found, name = column.rpartition(".")
+    if not found:
+        raise InvalidInput(f"{column!a} is not DATASET.COLUMN", code="lineage.column_invalid")
+    path = f"/api/datasets/{quote(dataset, safe='')}/columns/{quote(name, safe='')}/lineage"
+    lineage_of = client().get(path, ColumnLineage, {"version": version})
+    if as_json:
+        show_json(lineage_of)
+        return
+    for title, edges in (("comes from", lineage_of.up), ("came of it", lineage_of.down)):
+        typer.echo(f"{title}:" if edges else f"{title}: nothing that SQL made")
+        for one in edges:
+            made = f"{one.dataset}@{one.version}.{one.column}"
+            typer.echo(f"  {made} <- {one.of_dataset}@{one.of_version}.{one.of_column}")
 
 
 def tree(graph: Graph, root: str, way: str) -> list[str]:

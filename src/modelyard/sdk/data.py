@@ -13,6 +13,7 @@ import msgspec
 
 from modelyard.kernel.errors import Conflict, InvalidInput, NotFound
 from modelyard.sdk.client import Client, connect
+from modelyard.sdk.quality import Quality
 from modelyard.types.data import (
     Check,
     CheckReport,
@@ -37,7 +38,7 @@ ARROW_STREAM = "application/vnd.apache.arrow.stream"
 Ref = int | str | None
 
 
-class DatasetHandle:
+class DatasetHandle(Quality):
     """A dataset by its name, which need not exist yet: the first write makes it."""
 
     def __init__(self, name: str, client: Client | None = None) -> None:
@@ -103,13 +104,15 @@ class DatasetHandle:
         source: str = "",
         evolve: bool = False,
         create: bool = True,
+        breaking: bool = False,
         on_reject: Literal["raise", "return"] = "raise",
     ) -> WriteResult:
         """Write rows: they are checked, then published as the next version, or kept in quarantine.
 
         `data`: an Arrow table, reader or iterable of batches, a pandas or Polars frame. `key` makes a repeated write
         have the result of the first. A batch that its checks turn down raises Conflict (`dataset.quarantined`), so
-        that it cannot be overlooked; with `on_reject="return"` the result says so.
+        that it cannot be overlooked; with `on_reject="return"` the result says so. A schema that would break
+        consumers is turned down with their names, unless `breaking`.
         """
         params = {
             "mode": mode,
@@ -117,6 +120,7 @@ class DatasetHandle:
             "source": source or None,
             "evolve": evolve or None,
             "create": create or None,
+            "breaking": breaking or None,
             "checks": None if checks is None else msgspec.json.encode(list(checks)).decode(),
         }
         written: WriteResult = self._client.send_bytes(
@@ -226,6 +230,7 @@ def send_file(
     key: str | None = None,
     source: str = "",
     evolve: bool = False,
+    breaking: bool = False,
 ) -> WriteResult:
     """Write a Parquet, Arrow or CSV file as it is, streamed. The result says where it was turned down."""
     params = {
@@ -234,6 +239,7 @@ def send_file(
         "source": source or None,
         "evolve": evolve or None,
         "create": True,
+        "breaking": breaking or None,
         "checks": None if checks is None else msgspec.json.encode(list(checks)).decode(),
     }
     path = f"/api/datasets/{quote(name, safe='')}/data"

@@ -23,6 +23,9 @@ def label_of(urn: str) -> str:
     """What tells a URN from others of its kind, short."""
     kind, _, rest = urn.partition(":")
     name, at, version = rest.rpartition("@")
+    if at and kind == "dataset" and "#" in version:
+        number, _, column = version.partition("#")
+        return f"{name}.{column} @{number}"
     if at:
         return f"{name} @{version[:7]}" if len(version) > 10 else f"{name} @{version}"
     if kind in ("code", "env"):
@@ -44,6 +47,8 @@ def address_of(urn: str) -> str:
         return f"/runs?experiment={quote(rest, safe='')}"
     if kind in _LISTED:
         return _LISTED[kind]
+    if kind == "dataset" and "#" in version:
+        return lineage_of(urn)
     if kind == "dataset":
         return f"/datasets/{quote(name, safe='')}" + (f"?version={quote(version)}" if version else "")
     if kind == "model":

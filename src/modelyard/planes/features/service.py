@@ -16,11 +16,12 @@ from modelyard.kernel.auth import Scope
 from modelyard.kernel.database import Database
 from modelyard.kernel.errors import InvalidInput, ModelyardError, NotFound
 from modelyard.kernel.limits import PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX
-from modelyard.planes.data import Data
+from modelyard.planes.data import Data, columns_of_query
 from modelyard.planes.features import store
 from modelyard.planes.features.binding import Binding, bind
 from modelyard.planes.features.entities import feature_refs, lookup_table, read_frame, with_features
 from modelyard.planes.features.pit_join import ENTITIES, compile_join
+from modelyard.types.contracts import ConsumedColumn
 from modelyard.types.features import NAME_SEPARATOR, DatasetPin, DefineFeatureView, FeatureView, JoinRecord
 from modelyard.types.page import Page
 
@@ -56,9 +57,14 @@ class Features:
         _, snapshot = self._data.snapshot(scope, definition.source)
         binding = bind(definition, snapshot.schema)
         version = version_of(definition)
+        uses = [
+            ConsumedColumn(name=one, type=str(snapshot.schema.field(one).type))
+            for one in used_columns(definition, snapshot.schema.names)
+        ]
         with self._database.transaction(scope) as tx:
             new = store.add_version(tx, definition, version, binding.features)
             before = store.set_current(tx, definition.name, version, definition.description)
+            self._data.contracts.note_use(tx, definition.source, f"feature-view:{definition.name}", uses)
             if before != version:
                 kind = "feature_view.created" if before is None else "feature_view.updated"
                 urn = f"feature-view:{definition.name}@{version}"
@@ -176,6 +182,20 @@ class Features:
         with self._database.transaction(scope) as tx:
             for view in views:
                 tx.link(scope.actor, "used", view.urn)
+
+
+def used_columns(definition: DefineFeatureView, columns: Sequence[str]) -> Sequence[str]:
+    """The columns of its source that a view uses; all that it may use, where its SQL does not tell."""
+    named = {*definition.entities, definition.event_time, definition.known_at, *definition.columns}
+    named |= {one.column for one in definition.aggregates}
+    if definition.sql:
+        query = columns_of_query(definition.sql, {definition.source: columns})
+        if query is None:
+            return list(columns)
+        rows = {column for _, column in query.rows}
+        made = {column for name, sources in query.outputs.items() if name in named for _, column in sources}
+        named = rows | made
+    return [column for column in columns if column in named]
 
 
 def version_of(definition: DefineFeatureView) -> str:

@@ -26,6 +26,7 @@ from modelyard.types.jobs import Job, JobState
 from modelyard.types.monitoring import Alert, Monitor
 from modelyard.types.page import Page
 from modelyard.types.pipelines import PipelineRun, RunState
+from modelyard.types.profiles import FoundAnomaly
 from modelyard.types.registry import Decision
 from modelyard.types.serving import Endpoint
 from modelyard.ui.format import plural
@@ -46,7 +47,18 @@ SYSTEM = "system"
 RUNS_COUNTED_MAX = 10_000
 STEP_LABEL = "pipeline_run"
 """On the jobs of pipeline steps: their failures are told once, as those of the run."""
-_URGENCY = ("alert", "endpoint", "monitor", "quarantine", "approval", "automation", "pipeline run", "job", "run")
+_URGENCY = (
+    "alert",
+    "endpoint",
+    "monitor",
+    "quarantine",
+    "anomaly",
+    "approval",
+    "automation",
+    "pipeline run",
+    "job",
+    "run",
+)
 
 
 class Need(Struct, frozen=True, kw_only=True):
@@ -145,6 +157,24 @@ def of_quarantine(batches: Iterable[Quarantined]) -> list[Need]:
             at=batch.created_at,
         )
         for batch in batches
+    ]
+
+
+def of_anomalies(found: Iterable[FoundAnomaly]) -> list[Need]:
+    """What is unusual about the newest version of a dataset, or that none came; one need for each dataset."""
+    about: dict[str, list[FoundAnomaly]] = {}
+    for one in found:
+        about.setdefault(one.dataset, []).append(one)
+    return [
+        Need(
+            kind="anomaly",
+            state="warning",
+            title=dataset,
+            why="; ".join(one.anomaly.reason for one in unusual[:3]),
+            href=address_of(f"dataset:{dataset}"),
+            at=unusual[0].found_at,
+        )
+        for dataset, unusual in about.items()
     ]
 
 
@@ -256,6 +286,7 @@ def home(
         *of_endpoints(known_endpoints.items),
         *of_monitors(monitoring.list(caller).items),
         *of_quarantine(b for one in known_datasets.items for b in datasets.quarantine(caller, one.name).items),
+        *of_anomalies(datasets.anomalies.list(caller, standing=True).items),
         *of_approvals(d for one in known_models.items for d in models.waiting_for_approval(caller, registry, one)),
         *of_responses(automation.responses(caller).items, since),
         *of_pipeline_runs(pipelines.list_runs(caller).items, since),
