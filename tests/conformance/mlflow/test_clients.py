@@ -109,6 +109,11 @@ def test_the_registry(release: str, server: Server, project: str, tmp_path: Path
     assert [one["alias"] for one in moves if one["kind"] == "promote"] == ["champion", "challenger"]
 
 
+def test_traces(server: Server, project: str, tmp_path: Path) -> None:
+    seen = run_program("trace.py", "mlflow3", server, project, tmp_path)
+    assert seen["spans"] == 4
+
+
 @BOTH
 def test_mlflow_serves_a_model_of_our_registry(release: str, server: Server, project: str, tmp_path: Path) -> None:
     run_program("served.py", release, server, project, tmp_path)
