@@ -112,3 +112,21 @@ def test_nothing_is_refused_by_the_policy_and_nothing_it_needs_is_missing(
     see(browser, server, "/experiments/1/runs", "best")
     severe = [one["message"] for one in browser.get_log("browser") if one["level"] == "SEVERE"]
     assert [one for one in severe if not any(part in one for part in NOT_SERVED)] == []
+
+
+def test_the_links_that_mlflows_clients_print_lead_to_our_pages(
+    browser: WebDriver, server: Server, run_id: str
+) -> None:
+    base = f"{server.url}/p/{PROJECT}"
+    for link, page in (
+        (f"/#/experiments/1/runs/{run_id}", f"/runs/{run_id}"),
+        ("/#/experiments/1", "/runs?experiment=1"),
+        ("/#/models/delay/versions/1", "/models/delay/versions/1"),
+    ):
+        browser.get("about:blank")
+        browser.get(base + link)
+        give_up = time.monotonic() + 20
+        while browser.current_url != base + page:
+            assert time.monotonic() < give_up, browser.current_url
+            time.sleep(0.1)
+        assert "Not Found" not in browser.title

@@ -6,6 +6,8 @@
   const notice = form.querySelector(".notice");
   const address = new URL(location.href);
   const given = new URLSearchParams(address.hash.slice(1)).get("token") || address.searchParams.get("token");
+  // An address of MLflow's pages goes on to the page that comes next.
+  const there = address.hash.startsWith("#/") ? address.hash : "";
   if (given) {
     address.searchParams.delete("token");
     address.hash = "";
@@ -21,7 +23,7 @@
       body: JSON.stringify({ token: field.value.trim() }),
     });
     if (answer.ok) {
-      location.replace(form.dataset.next);
+      location.replace(form.dataset.next + there);
       return;
     }
     const problem = await answer.json();
