@@ -56,8 +56,7 @@ def image_path(key: str, step: int, timestamp_ms: int) -> str:
             code="image.key_invalid",
             hint="use letters, digits, '_', '-', '.', ' ' or '/'",
         )
-    unique = "x" + uuid.uuid4().hex[1:]
-    return f"images/{key.replace('/', '~')}+step+{step}+timestamp+{timestamp_ms}+{unique}.png"
+    return f"images/{key.replace('/', '~')}+step+{step}+timestamp+{timestamp_ms}+{uuid.uuid4()}.png"
 
 
 def table_bytes(table: Any) -> bytes:

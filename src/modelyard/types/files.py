@@ -21,6 +21,15 @@ class FileEntry(Struct, frozen=True, array_like=True, order=True):
     executable: bool = False
 
 
+class FolderEntry(Struct, frozen=True, kw_only=True):
+    """What lies right in a directory of a tree: a file, or a directory, which has neither size nor digest."""
+
+    path: str
+    is_dir: bool = False
+    size_bytes: int | None = None
+    digest: str | None = None
+
+
 class CommitFiles(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A new version: that of the branch, less `remove` (files, or directories with all below), with `put` in place.
 

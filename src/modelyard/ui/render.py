@@ -19,6 +19,7 @@ from modelyard.kernel.auth import Action
 from modelyard.ui import format as formats
 from modelyard.ui import urns
 from modelyard.ui.assets import asset_url
+from modelyard.ui.distribution import spread
 from modelyard.ui.events import sentence
 from modelyard.ui.frame import Screen
 from modelyard.ui.graph import draw
@@ -173,7 +174,7 @@ def environment() -> Environment:
         isotime=_isotime,
         sentence=sentence,
     )
-    made.globals.update(asset_url=asset_url, draw=draw, sparkline=sparkline, bars=bars, zip=_zip)
+    made.globals.update(asset_url=asset_url, draw=draw, sparkline=sparkline, bars=bars, spread=spread, zip=_zip)
     return made
 
 

@@ -62,7 +62,7 @@ def test_what_is_no_image_is_said(pixels: np.ndarray[Any, Any]) -> None:
 
 def test_images_lie_where_mlflow_looks_for_them() -> None:
     path = media.image_path("val/sample", 7, 1_700_000_000_000)
-    assert path.startswith("images/val~sample+step+7+timestamp+1700000000000+x")
+    assert path.startswith("images/val~sample+step+7+timestamp+1700000000000+")
     assert str(safe_relative(path)) == path
     with pytest.raises(InvalidInput):
         media.image_path("../up%2f", 0, 0)

@@ -11,10 +11,12 @@ import msgspec
 from modelyard.kernel.auth import Action
 from modelyard.kernel.events import Event
 from modelyard.kernel.lineage import TimedEdge
-from modelyard.types import data, jobs, monitoring, registry, serving, tracking
+from modelyard.types import data, files, jobs, monitoring, registry, serving, tracking
 from modelyard.ui.frame import Crumb, Frame, Rail, Screen, tabs, ties_of
+from modelyard.ui.previews import Gallery, Picture
 from modelyard.ui.render import Visit
 from modelyard.ui.series import Chart, series
+from modelyard.ui.views import dataset_files
 from modelyard.ui.views import datasets as dataset_views
 from modelyard.ui.views import endpoints as endpoint_views
 from modelyard.ui.views import events as event_views
@@ -395,6 +397,7 @@ def dataset_screen(tab: str = "versions") -> Screen:
                 ("versions", "Versions", 6),
                 ("checks", "Checks", 5),
                 ("profile", "Profile", None),
+                ("changes", "Changes", None),
                 ("quarantine", "Quarantine", 1),
             ],
         ),
@@ -408,6 +411,90 @@ def dataset_screen(tab: str = "versions") -> Screen:
         version=versions[0],
         quarantined=(BATCH,),
         growth=dataset_views.growth(versions),
+        changes=CHANGES if tab == "changes" else None,
+        before="5",
+        after="6",
+    )
+
+
+FILES = data.Dataset(
+    name="scans",
+    kind="files",
+    latest=2,
+    rows=41,
+    size_bytes=439_300,
+    tags={"reviewed": 1},
+    branches={"relabel": 2},
+    created_at=ago(hours=2),
+    created_by="anna",
+    updated_at=ago(minutes=12),
+)
+CHANGES = data.VersionDiff(
+    dataset="flights",
+    before=5,
+    after=6,
+    rows_before=137_915,
+    rows_after=164_311,
+    key=["flight_id"],
+    columns=[data.ColumnChange("gate", None, "string")],
+    added=26_400,
+    removed=4,
+    changed=1,
+    samples={
+        "added": [{"flight_id": 137_916, "origin": "JFK", "late": True, "distance": None}],
+        "changed": [{"flight_id": 7, "origin before": "JFK", "origin after": "LGA"}],
+    },
+)
+FILE_CHANGES = files.FilesDiff(
+    dataset="scans",
+    before=1,
+    after=2,
+    added=2,
+    removed=1,
+    changed=1,
+    added_bytes=22_000,
+    removed_bytes=10_400,
+    added_paths=["train/dog/img_001.png", "labels-v2.csv"],
+    removed_paths=["labels.csv"],
+    changed_paths=["README.md"],
+    renamed=[("labels.csv", "labels-v2.csv")],
+)
+
+
+def files_screen(tab: str) -> Screen:
+    newest = data.DatasetVersion(
+        dataset="scans", version=2, mode="commit", rows=41, rows_written=12, size_bytes=439_300, columns=[],
+        created_at=ago(minutes=12), created_by="anna", source="relabelled", parent=1, branch="relabel", tree="a" * 64,
+    )  # fmt: skip
+    picture = "train/dog/img_001.png"
+    listed = [
+        files.FolderEntry(path="train/dog", is_dir=True),
+        files.FolderEntry(path="labels-v2.csv", size_bytes=570, digest="5" * 64),
+        files.FolderEntry(path=picture, size_bytes=10_400, digest="6" * 64),
+    ]
+    gallery = Gallery(key="train/dog", pictures=(Picture(step=0, path=picture, thumbnail=picture),))
+    entries = [("versions", "Versions", 2), ("files", "Files", 41), ("changes", "Changes", None)]
+    return dataset_views.DatasetPage(
+        frame=Frame(
+            title="scans, version 2",
+            section="datasets",
+            kind="dataset",
+            owner="anna",
+            at=FILES.updated_at,
+            crumbs=(Crumb("Datasets", "/datasets"),),
+            tabs=tabs("/datasets/scans", tab, entries),
+            rail=rail("dataset:scans@2", "modelyard dataset files list scans"),
+        ),
+        dataset=FILES,
+        tab=tab,
+        versions=(newest,),
+        version=newest,
+        files=dataset_files.Browsed(
+            artifacts=tuple(listed), folder="train", galleries=(gallery,), download="/datasets/scans/versions/2/files/"
+        ),
+        file_changes=FILE_CHANGES if tab == "changes" else None,
+        before="1",
+        after="2",
     )
 
 
@@ -1120,6 +1207,7 @@ SCREENS: dict[str, tuple[str, str, Screen]] = {
     "experiments": ("/experiments", "experiments.html", experiments_screen()),
     "datasets": ("/datasets", "datasets.html", datasets_screen()),
     **{f"dataset-{tab}": ("/datasets/flights", "dataset.html", dataset_screen(tab)) for tab in dataset_views.TABS},
+    **{f"files-{tab}": ("/datasets/scans", "dataset.html", files_screen(tab)) for tab in dataset_views.TABS_OF_FILES},
     "quarantine": ("/datasets/flights/quarantine/x", "quarantine.html", quarantine_screen()),
     "jobs": ("/jobs", "jobs.html", jobs_screen()),
     "job": ("/jobs/x", "job.html", job_screen()),

@@ -78,7 +78,9 @@ def test_nothing_inline_that_the_content_security_policy_forbids(name: str) -> N
     for tag, key in (("script", "src"), ("link", "href"), ("use", "href")):
         assert all((attributes.get(key) or "").startswith("/static/") for attributes in page.all(tag)), tag
     for tag in ("img", "iframe", "audio", "video"):
-        assert all((attributes.get("src") or "").startswith("/runs/") for attributes in page.all(tag)), tag
+        assert all(
+            (attributes.get("src") or "").startswith(("/runs/", "/datasets/")) for attributes in page.all(tag)
+        ), tag
     # What a run wrote may run scripts only where it has no origin.
     assert all(attributes.get("sandbox") == "allow-scripts" for attributes in page.all("iframe"))
 

@@ -18,7 +18,16 @@ from modelyard.planes.data import ledger, store, trees
 from modelyard.planes.data.publish import JOB_PREFIX, NO_REPORT
 from modelyard.planes.data.refs import Ref, require_rows, resolve_number
 from modelyard.types.data import DatasetVersion
-from modelyard.types.files import CommitFiles, Dropbox, FileEntry, FilesDiff, FilesResult, Problem, Verified
+from modelyard.types.files import (
+    CommitFiles,
+    Dropbox,
+    FileEntry,
+    FilesDiff,
+    FilesResult,
+    FolderEntry,
+    Problem,
+    Verified,
+)
 from modelyard.types.page import Page
 
 LISTED_MAX = 10_000
@@ -151,6 +160,13 @@ class Files:
                 return Page(found, found[-1].path)
             found.append(one)
         return Page(found)
+
+    def folder(
+        self, scope: Scope, name: str, ref: Ref = None, directory: str = "", limit: int = SHOWN_MAX
+    ) -> Sequence[FolderEntry]:
+        """What lies right in a directory of a version, by name; nothing where there is no such directory."""
+        index = trees.read_index(self._blobs, self.version(scope, name, ref).tree or "")
+        return trees.children(index, lambda chunk: trees.read_chunk(self._blobs, chunk), directory, limit)
 
     def open(self, scope: Scope, name: str, path: str, ref: Ref = None) -> tuple[FileEntry, BinaryIO]:
         """One file and its bytes, to be closed by the caller. Raises NotFound."""

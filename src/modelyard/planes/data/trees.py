@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 
 import msgspec
 
 from modelyard.engines.blobs.base import BlobStore
 from modelyard.kernel.errors import Conflict, InvalidInput
 from modelyard.kernel.paths import collision_key, safe_relative
-from modelyard.types.files import FileEntry
+from modelyard.types.files import FileEntry, FolderEntry
 
 CHUNK_FILES = 512
+_LAST = "\U0010ffff"
 CHUNK_FILES_MAX = 8 * CHUNK_FILES
 
 
@@ -73,6 +75,28 @@ def entries_after(
         if chunk.first > prefix and not chunk.first.startswith(prefix):
             return
         yield from (one for one in read(chunk) if one.path.startswith(prefix) and one.path > after)
+
+
+def children(
+    index: Sequence[Chunk], read: Callable[[Chunk], list[FileEntry]], directory: str, limit: int
+) -> list[FolderEntry]:
+    """What lies right in a directory, by name, at most so many: a directory below it is skipped at one look."""
+    prefix = f"{directory.strip('/')}/" if directory.strip("/") else ""
+    reading = lru_cache(maxsize=2)(read)
+    found: list[FolderEntry] = []
+    after = ""
+    while len(found) < limit:
+        one = next(entries_after(index, reading, prefix, after), None)
+        if one is None:
+            break
+        name, below, _ = one.path[len(prefix) :].partition("/")
+        if below:
+            found.append(FolderEntry(path=prefix + name, is_dir=True))
+            after = f"{prefix}{name}/{_LAST}"
+        else:
+            found.append(FolderEntry(path=one.path, size_bytes=one.size_bytes, digest=one.digest))
+            after = one.path
+    return found
 
 
 def differences(

@@ -36,7 +36,11 @@ def artifact(
 ) -> Stream:
     """A file of a run, or the range of it that is asked for: to be saved, or with `show` to be seen in a sandbox."""
     found, content = tracking.artifacts.open(caller, Owner("run", run_id), path.lstrip("/"))
-    size = found.size_bytes or 0
+    return served(request, found.path, found.size_bytes or 0, content, show=bool(show))
+
+
+def served(request: Request[Any, Any, Any], path: str, size: int, content: BinaryIO, *, show: bool) -> Stream:
+    """A file that somebody else wrote, or the range of it that is asked for. Raises InvalidInput for a bad range."""
     try:
         first, last = byte_range(request.headers.get("range", ""), size)
     except InvalidInput:
@@ -47,9 +51,9 @@ def artifact(
     return Stream(
         _pieces(content, last - first + 1),
         status_code=200 if whole else 206,
-        media_type=MEDIA_TYPES.get(suffix(found.path), _BYTES) if show else _BYTES,
+        media_type=MEDIA_TYPES.get(suffix(path), _BYTES) if show else _BYTES,
         headers={
-            **_headers(found.path, bool(show)),
+            **_headers(path, show),
             "accept-ranges": "bytes",
             "content-length": str(last - first + 1),
             **({} if whole else {"content-range": f"bytes {first}-{last}/{size}"}),

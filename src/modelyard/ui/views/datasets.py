@@ -6,17 +6,22 @@ from collections.abc import Sequence
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from modelyard.kernel.auth import Scope
 from modelyard.kernel.database import Database
-from modelyard.planes.data import Data
-from modelyard.types.data import Dataset, DatasetVersion, Quarantined
-from modelyard.ui.frame import Crumb, Frame, Screen, rail, tabs
+from modelyard.planes.data import Data, Files
+from modelyard.types.data import Dataset, DatasetKind, DatasetVersion, Quarantined, VersionDiff
+from modelyard.types.files import FilesDiff
+from modelyard.ui.frame import Crumb, Frame, Screen, Tab, rail, tabs
 from modelyard.ui.page import page as ui_page
 from modelyard.ui.series import Chart, series
 from modelyard.ui.urns import address_of
+from modelyard.ui.views import dataset_files
+from modelyard.ui.views.dataset_files import Browsed, browsed
 
-TABS = ("versions", "checks", "profile", "quarantine")
+TABS = ("versions", "checks", "profile", "changes", "quarantine")
+TABS_OF_FILES = ("versions", "files", "changes")
 
 
 class DatasetRow(Struct, frozen=True, kw_only=True):
@@ -41,6 +46,11 @@ class DatasetPage(Screen, frozen=True, kw_only=True):
     quarantined: tuple[Quarantined, ...] = ()
     growth: Chart | None = None
     next: str | None = None
+    files: Browsed | None = None
+    changes: VersionDiff | None = None
+    file_changes: FilesDiff | None = None
+    before: str = ""
+    after: str = ""
 
 
 class QuarantinePage(Screen, frozen=True, kw_only=True):
@@ -49,12 +59,13 @@ class QuarantinePage(Screen, frozen=True, kw_only=True):
     batch: Quarantined
 
 
-def growth(versions: Sequence[DatasetVersion]) -> Chart | None:
-    """Rows by version, once there are three versions to draw a line through."""
+def growth(versions: Sequence[DatasetVersion], kind: DatasetKind = "table") -> Chart | None:
+    """Rows (or files) by version, once there are three versions to draw a line through."""
     if len(versions) < 3:
         return None
     points = [(float(version.version), float(version.rows)) for version in versions]
-    return Chart(title="Rows by version", series=(series("rows", points),))
+    what = "rows" if kind == "table" else "files"
+    return Chart(title=f"{what.capitalize()} by version", series=(series(what, points),))
 
 
 @ui_page("/datasets", template="datasets.html")
@@ -75,43 +86,82 @@ def dataset(
     caller: Scope,
     database: Database,
     datasets: Data,
+    files: Files,
     name: str,
     tab: str = "",
-    version: int | None = None,
+    version: str = "",
     page: str = "",
+    path: str = "",
+    before: str = "",
+    after: str = "",
 ) -> DatasetPage:
-    """One dataset; with a version, its checks and profile."""
+    """One dataset in one of its parts; with a version, its checks, profile or files."""
     found = datasets.get(caller, name)
     history = datasets.versions(caller, name, after=page or None)
-    chosen = datasets.resolve(caller, name, version) if found.latest else None
+    chosen = datasets.resolve(caller, name, version or None) if found.latest else None
     turned_down = datasets.quarantine(caller, name).items
-    shown = [
-        ("versions", "Versions", found.latest),
-        ("checks", "Checks", len(found.checks)),
-        ("profile", "Profile", None),
-        ("quarantine", "Quarantine", len(turned_down)),
-    ]
-    parts = tabs(address_of(f"dataset:{name}"), tab or ("checks" if version else ""), shown)
-    urn = chosen.urn if chosen else f"dataset:{name}"
-    return DatasetPage(
-        frame=Frame(
-            title=name if version is None else f"{name}, version {version}",
-            section="datasets",
-            kind="dataset",
-            about=found.description,
-            owner=found.created_by,
-            at=found.updated_at,
-            crumbs=(Crumb("Datasets", "/datasets"),),
-            tabs=parts,
-            rail=rail(database, caller, urn, f"modelyard dataset get {name}"),
-        ),
+    default = "" if not version else "checks" if found.kind == "table" else "files"
+    parts = _tabs(found, tab or default, len(turned_down))
+    screen = DatasetPage(
+        frame=_frame(database, caller, found, chosen, version, parts),
         dataset=found,
-        tab=next(key for (key, _, _), part in zip(shown, parts, strict=True) if part.current),
+        tab=_current(found, parts),
         versions=tuple(history.items),
         version=chosen,
         quarantined=tuple(turned_down),
-        growth=growth(history.items),
+        growth=growth(history.items, found.kind),
         next=history.next,
+    )
+    if chosen is not None and screen.tab == "files":
+        return replace(screen, files=browsed(caller, files, name, chosen.version, path.strip("/")))
+    if chosen is not None and screen.tab == "changes":
+        return _changes(caller, datasets, files, screen, before or str(chosen.parent or chosen.version), after)
+    return screen
+
+
+def _changes(caller: Scope, datasets: Data, files: Files, screen: DatasetPage, before: str, after: str) -> DatasetPage:
+    name = screen.dataset.name
+    after = after or (str(screen.version.version) if screen.version else "latest")
+    screen = replace(screen, before=before, after=after)
+    if screen.dataset.kind == "files":
+        return replace(screen, file_changes=files.diff(caller, name, before, after))
+    return replace(screen, changes=datasets.diffs.between(caller, name, before, after, screen.dataset.key))
+
+
+def _tabs(found: Dataset, current: str, quarantined: int) -> tuple[Tab, ...]:
+    shown: list[tuple[str, str, int | None]] = [("versions", "Versions", found.latest)]
+    if found.kind == "files":
+        shown += [("files", "Files", found.rows), ("changes", "Changes", None)]
+    else:
+        shown += [
+            ("checks", "Checks", len(found.checks)),
+            ("profile", "Profile", None),
+            ("changes", "Changes", None),
+            ("quarantine", "Quarantine", quarantined),
+        ]
+    return tabs(address_of(f"dataset:{found.name}"), current, shown)
+
+
+def _current(found: Dataset, parts: Sequence[Tab]) -> str:
+    keys = TABS_OF_FILES if found.kind == "files" else TABS
+    return next(key for key, part in zip(keys, parts, strict=True) if part.current)
+
+
+def _frame(
+    database: Database, caller: Scope, found: Dataset, chosen: DatasetVersion | None, version: str, parts: Sequence[Tab]
+) -> Frame:
+    urn = chosen.urn if chosen else f"dataset:{found.name}"
+    what = "dataset files list" if found.kind == "files" else "dataset get"
+    return Frame(
+        title=found.name if not version or chosen is None else f"{found.name}, version {chosen.version}",
+        section="datasets",
+        kind="dataset",
+        about=found.description,
+        owner=found.created_by,
+        at=found.updated_at,
+        crumbs=(Crumb("Datasets", "/datasets"),),
+        tabs=tuple(parts),
+        rail=rail(database, caller, urn, f"modelyard {what} {found.name}"),
     )
 
 
@@ -137,4 +187,4 @@ def quarantine(caller: Scope, datasets: Data, name: str, batch_id: str) -> Quara
     )
 
 
-ROUTES: list[Any] = [datasets, dataset, quarantine]
+ROUTES: list[Any] = [datasets, dataset, quarantine, *dataset_files.ROUTES]
