@@ -221,14 +221,13 @@ def expected_by(instants: Sequence[datetime], promised_s: float | None = None) -
     if promised_s is not None:
         reason = f"its contract promises a version every {spoken(promised_s)}"
         return Expected(by=last + timedelta(seconds=promised_s), gap_s=promised_s, reason=reason)
-    gaps = [((b - a).total_seconds(), a.weekday()) for a, b in pairwise(ordered)]
+    gaps = [((b - a).total_seconds(), a.date()) for a, b in pairwise(ordered)]
     if len(gaps) < HISTORY_MIN:
         return None
-    same = [gap for gap, day in gaps if day == last.weekday()]
-    varied = len({day for _, day in gaps}) > 1
-    chosen, after = ([gap for gap, _ in gaps], "") if len(same) < WEEKDAY_MIN or not varied else (
-        same, f" after a {_WEEKDAYS[last.weekday()]}"
-    )  # fmt: skip
+    same = [(gap, day) for gap, day in gaps if day.weekday() == last.weekday()]
+    by_weekday = len({day for _, day in same}) >= WEEKDAY_MIN and len({day.weekday() for _, day in gaps}) > 1
+    after = f" after a {_WEEKDAYS[last.weekday()]}" if by_weekday else ""
+    chosen = [gap for gap, _ in (same if by_weekday else gaps)]
     usual = median(chosen)
     _, longest = band(chosen, _GAP_FLOOR * usual)
     longest = max(longest, max(chosen))
