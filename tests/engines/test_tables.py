@@ -81,6 +81,16 @@ def test_versions_are_immutable_and_other_readers_open_them(tables: TableStore, 
         assert deltalake.DeltaTable(root / HERE, version=version).to_pyarrow_table().num_rows == count
 
 
+def test_who_watches_sees_every_batch_as_it_is_written(tables: TableStore) -> None:
+    seen: list[pa.RecordBatch] = []
+    source = pa.table({"id": pa.array([1, 2, 3], pa.uint8()), "x": pa.array(["a", None, "c"], pa.large_string())})
+    staged = tables.stage(HERE, "w1", source.to_reader(max_chunksize=2), None, watch=seen.append)
+    assert [batch.num_rows for batch in seen] == [2, 1]
+    written = ds.dataset([str(file) for file in tables.staged(HERE, "w1")]).to_table()
+    assert pa.Table.from_batches(seen).equals(written)
+    assert {batch.schema for batch in seen} == {staged.schema}
+
+
 def test_staged_rows_are_in_no_version_and_can_be_discarded(tables: TableStore, root: Path) -> None:
     first = write(tables, "w1", ONE)
     staged = stage(tables, "w2", TWO)

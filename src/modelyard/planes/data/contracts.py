@@ -131,9 +131,11 @@ class Contracts:
     def note_use(
         self, tx: Transaction, name: str, consumer: str, columns: Sequence[ConsumedColumn], *, owner: str = ""
     ) -> None:
-        """As `declare`, within a transaction of another plane whose noun the consumer is."""
+        """As `declare`, in a transaction of another plane whose noun the consumer is; said again, it is no event."""
         row = store.dataset_named(tx, name)
-        if row is not None:
+        said = (consumer, list(columns), "declared", owner)
+        known = [] if row is None else history_store.consumers_of(tx, row.id)
+        if row is not None and said not in [(one.consumer, one.columns, one.origin, one.owner) for one in known]:
             history_store.set_consumer(tx, row.id, consumer, columns, origin="declared", owner=owner)
             tx.event("dataset.consumer_declared", f"dataset:{name}", {"consumer": consumer, "columns": len(columns)})
 
