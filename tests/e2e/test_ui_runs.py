@@ -268,6 +268,8 @@ def test_no_columns_at_all_can_be_chosen(browser: Browser) -> None:
 def test_runs_are_grouped_with_the_spread_of_their_metrics(browser: Browser) -> None:
     browser.open(address(browser))
     browser.click("[data-menu-of=group] summary")
+    browser.find("#find-group").send_keys("rat")
+    wait_until(lambda: browser.texts("#more-groups .key") == ["rate"], "the key is found")
     browser.click("[data-group='params.rate']")
     browser.click("h1")
     wait_until(lambda: browser.all("tr.group"), "the groups are there")
@@ -376,6 +378,25 @@ def test_a_part_of_a_chart_is_enlarged_in_all(browser: Browser) -> None:
     point_at(browser, chart, 0.3, 0.5, "pointerdown")
     point_at(browser, chart, 0.6, 0.5, "pointerup")
     wait_until(lambda: browser.script(f"return document.querySelector({other!r}).toDataURL()") != before, "zoomed")
+
+
+def test_groups_are_drawn_as_their_mean_and_range(browser: Browser) -> None:
+    browser.open(address(browser, view="charts", drawn="100", group="params.rate"))
+    chart = "[data-metric='val/loss'] run-chart"
+    wait_until(lambda: drawn(browser, f"{chart} canvas") > 2_000, "the lines are drawn")
+    count = f"return document.querySelector({chart!r}).lines.length"
+    assert browser.script(count) == 100
+    browser.click("[data-setting=mean]")
+    wait_until(lambda: browser.script(count) == 4, "a line a group is drawn")
+    assert "mean=1" in browser.path
+    last = browser.script(
+        f"const line = document.querySelector({chart!r}).lines.find((one) => one.name.endsWith('0.8'));"
+        "return [line.low.at(-1), line.ys.at(-1), line.high.at(-1), line.xs.length]"
+    )
+    ends = [descent(0.8, seed)[-1][0] for seed in range(25)]
+    assert last == pytest.approx([min(ends), sum(ends) / 25, max(ends), 40], rel=1e-5)
+    point_at(browser, chart, 0.5, 0.5)
+    wait_until(lambda: len(browser.all(".run-list li.marked")) == 25, "the list shows the runs of the group")
 
 
 def test_metrics_to_draw_are_found_by_name(browser: Browser) -> None:

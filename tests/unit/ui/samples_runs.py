@@ -187,7 +187,7 @@ def compare_screen() -> Screen:
     )
 
 
-def keys_screen() -> Screen:
+def keys_screen() -> runs.KeyChoice:
     return runs.KeyChoice(frame=Frame(title="Columns", section="runs"), keys=COLUMNS, find="a", left_out=11_940)
 
 
@@ -203,6 +203,8 @@ SCREENS: dict[str, tuple[str, str, Screen]] = {
     "runs-none-archived": ("/runs", "runs.html", empty_screen(archived=True)),
     "runs-none-found": ("/runs", "runs.html", empty_screen(text="nothing")),
     "run-keys": ("/run-keys", "run_keys.html", keys_screen()),
+    "run-keys-to-group": ("/run-keys", "run_keys.html", replace(keys_screen(), grouping=True)),
+    "runs-charts-of-groups": ("/runs", "runs.html", runs_screen("charts", group=("params.learning_rate",))),
     "run": ("/runs/x", "run.html", overview_screen()),
     "run-bare": ("/runs/x", "run.html", run_screen(metrics=())),
     "run-archived": ("/runs/x", "run.html", run_screen(run=replace(run(4), stage="deleted"))),

@@ -5,6 +5,7 @@
   const PALETTE = 8;
   const BUDGET = 60000;
   const POLL_MS = 5000;
+  const BINS = 240;
 
   class ChartBoard extends HTMLElement {
     connectedCallback() {
@@ -48,6 +49,7 @@
         x: ["relative", "wall"].includes(query.get("x")) ? query.get("x") : "step",
         smooth: smooth > 0 && smooth < 1 ? smooth : 0,
         log: query.get("log") === "1",
+        mean: query.get("mean") === "1" && this.runs.some((run) => run.group),
       };
       for (const id of (query.get("hide") ?? "").split(",").filter(Boolean))
         for (const run of this.runs) if (run.id.endsWith(id)) this.hidden_runs.add(run.id);
@@ -70,12 +72,13 @@
       put("x", this.settings.x === "step" ? "" : this.settings.x);
       put("smooth", this.settings.smooth ? String(this.settings.smooth) : "");
       put("log", this.settings.log ? "1" : "");
+      put("mean", this.settings.mean ? "1" : "");
       put("hide", [...this.hidden_runs].map((id) => id.slice(-8)).join(","));
       history.replaceState(history.state, "", address);
       // What goes on from here, such as a link to a page of the table, must not lose it.
       const state = document.getElementById("state");
       if (!state) return;
-      for (const name of ["x", "smooth", "log", "hide"]) {
+      for (const name of ["x", "smooth", "log", "mean", "hide"]) {
         state.querySelector(`input[name=${name}]`)?.remove();
         const value = address.searchParams.get(name);
         if (value) state.append(Object.assign(document.createElement("input"), { type: "hidden", name, value }));
@@ -127,6 +130,7 @@
         this.asking = false;
         const keys = [...this.wanted];
         this.wanted.clear();
+        for (const key of keys) this.note(key, "Loading");
         for (let at = 0; at < keys.length; at += 6) this.ask(keys.slice(at, at + 6), this.runs.map((run) => run.id));
       });
     }
@@ -186,9 +190,10 @@
         bad += curve.ys.filter((y) => y === null).length;
         lines.push({ id: run.id, name: this.names.get(run.id), colour: this.colours.get(run.id), xs: curve.xs, ys: curve.ys });
       }
+      const drawn = this.settings.mean ? this.means(lines) : lines;
       const chart = figure.querySelector("run-chart");
       chart.zoom = this.zoom;
-      chart.show(lines, this.settings);
+      chart.show(drawn, this.settings);
       const shown = lines.reduce((sum, line) => Math.max(sum, line.xs.length), 0);
       const notes = [];
       if (most > shown) notes.push(`up to ${most.toLocaleString("en-US")} points, thinned with their peaks kept`);
@@ -198,6 +203,36 @@
       const now = figure.querySelector(".now");
       const ends = lines.length === 1 ? lines[0].ys.filter((y) => y !== null) : [];
       now.textContent = ends.length ? ink.shown(ends.at(-1)) : "";
+    }
+    // The mean of each group's runs, with the least and greatest of them as a band.
+    means(lines) {
+      const every = [...new Set(lines.flatMap((line) => line.xs))].sort((a, b) => a - b);
+      const width = every.length > BINS ? (every.at(-1) - every[0]) / BINS : 0;
+      const place = (x) => (width ? every[0] + (Math.min(BINS - 1, Math.floor((x - every[0]) / width)) + 0.5) * width : x);
+      const groups = new Map();
+      for (const line of lines) {
+        const name = this.groupOf(line.id);
+        if (!groups.has(name)) groups.set(name, { colour: line.colour, runs: 0, bins: new Map() });
+        const group = groups.get(name);
+        group.runs += 1;
+        line.xs.forEach((x, at) => {
+          const y = line.ys[at];
+          if (y === null) return;
+          const bin = group.bins.get(place(x)) ?? { sum: 0, count: 0, low: y, high: y };
+          group.bins.set(place(x), { sum: bin.sum + y, count: bin.count + 1, low: Math.min(bin.low, y), high: Math.max(bin.high, y) });
+        });
+      }
+      return [...groups].map(([name, group]) => {
+        const bins = [...group.bins].sort(([a], [b]) => a - b);
+        const column = (take) => bins.map(([, bin]) => take(bin));
+        return {
+          id: `group:${name}`, name: `mean of ${group.runs}, ${name}`, colour: group.colour, xs: bins.map(([x]) => x),
+          ys: column((bin) => bin.sum / bin.count), low: column((bin) => bin.low), high: column((bin) => bin.high),
+        };
+      });
+    }
+    groupOf(id) {
+      return this.runs.find((run) => run.id === id)?.group ?? "";
     }
     note(key, words) {
       const note = this.charts.get(key).querySelector("[data-note]");
@@ -237,12 +272,13 @@
     mark(id, from) {
       if (this.marked === id) return;
       this.marked = id;
+      const ofGroup = this.settings.mean && id !== null && !id.startsWith("group:") ? `group:${this.groupOf(id)}` : id;
       for (const figure of this.charts.values()) {
         const chart = figure.querySelector("run-chart");
-        if (chart !== from) chart.highlight(id);
+        if (chart !== from) chart.highlight(ofGroup);
       }
       for (const row of this.holder.querySelectorAll("[data-run]")) {
-        const on = row.dataset.run === id;
+        const on = row.dataset.run === id || (id !== null && id === `group:${this.groupOf(row.dataset.run)}`);
         row.classList.toggle("marked", on);
         if (on && from?.localName === "run-chart") this.reveal(row);
       }

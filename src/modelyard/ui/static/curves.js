@@ -80,7 +80,8 @@
     // lines: [{id, name, colour, xs, ys}]
     show(lines, settings) {
       this.settings = settings;
-      this.lines = lines.map((line) => ({ ...line, smooth: smoothed(line.ys, settings.smooth) }));
+      const even = (ys) => ys && smoothed(ys, settings.smooth);
+      this.lines = lines.map((line) => ({ ...line, smooth: even(line.ys), low: even(line.low), high: even(line.high) }));
       this.bars = lines.length > 0 && lines.every((line) => line.xs.length === 1);
       this.draw();
     }
@@ -129,13 +130,14 @@
           if (x > x1) x1 = x;
         }
       if (this.zoom) [x0, x1] = this.zoom;
-      for (const { xs, smooth } of this.lines)
-        for (let at = 0; at < xs.length; at += 1) {
-          const y = smooth[at];
-          if (y === null || xs[at] < x0 || xs[at] > x1 || (this.settings.log && y <= 0)) continue;
-          if (y < y0) y0 = y;
-          if (y > y1) y1 = y;
-        }
+      for (const { xs, smooth, low, high } of this.lines)
+        for (const ys of low ? [low, high] : [smooth])
+          for (let at = 0; at < xs.length; at += 1) {
+            const y = ys[at];
+            if (y === null || xs[at] < x0 || xs[at] > x1 || (this.settings.log && y <= 0)) continue;
+            if (y < y0) y0 = y;
+            if (y > y1) y1 = y;
+          }
       if (x0 > x1 || y0 > y1) return false;
       if (x0 === x1) [x0, x1] = [x0 - 0.5, x1 + 0.5];
       const log = this.settings.log;
@@ -220,6 +222,7 @@
       const many = this.lines.length;
       for (const line of this.lines) {
         context.strokeStyle = line.colour;
+        if (line.low) this.band(context, line);
         if (this.settings.smooth && many <= 12) {
           context.globalAlpha = 0.22;
           context.lineWidth = 1;
@@ -231,6 +234,14 @@
         if (line.xs.length === 1 || (many <= 8 && line.xs.length <= 12)) this.points(context, line);
       }
       context.restore();
+    }
+    band(context, line) {
+      const edge = (ys) => line.xs.map((x, at) => [this.toX(x), this.toY(Math.max(ys[at], this.range.y0))]);
+      context.globalAlpha = 0.12;
+      context.fillStyle = line.colour;
+      context.beginPath();
+      for (const at of [...edge(line.high), ...edge(line.low).reverse()]) context.lineTo(...at);
+      context.fill();
     }
     points(context, line) {
       context.fillStyle = line.colour;

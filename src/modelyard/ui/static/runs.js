@@ -42,11 +42,12 @@
   });
   async function findKeys(box) {
     const query = new URLSearchParams({ find: box.value, experiment: box.dataset.experiment });
-    for (const one of all("[data-shown-keys] input")) query.append("column", one.value);
-    const reply = await fetch(`${box.dataset.findKeys}?${query}`);
+    const taken = box.dataset.into === "more-keys" ? all("[data-shown-keys] input") : all("[data-group]:checked");
+    for (const one of taken) query.append("column", one.dataset.group ?? one.value);
+    const reply = await fetch(`${box.dataset.findKeys}&${query}`);
     const page = new DOMParser().parseFromString(await reply.text(), "text/html");
-    const found = page.getElementById("more-keys");
-    if (found) document.getElementById("more-keys").replaceWith(found);
+    const found = page.getElementById(box.dataset.into);
+    if (found) document.getElementById(box.dataset.into).replaceWith(found);
   }
 
   function chooseKey(box) {

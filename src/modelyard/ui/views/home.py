@@ -277,7 +277,9 @@ def home(
     known_models = registry.models.search(caller)
     known_endpoints = serving.list(caller)
     runs = tracking.overview.count(caller, at_most=RUNS_COUNTED_MAX)
-    live_runs = tracking.overview.count(caller, filter="attributes.status = 'RUNNING'", at_most=RUNS_COUNTED_MAX)
+    live_runs = 0
+    if runs < RUNS_COUNTED_MAX:  # of very many, those that run would be looked for among all of them
+        live_runs = tracking.overview.count(caller, filter="attributes.status = 'RUNNING'", at_most=RUNS_COUNTED_MAX)
     with database.reading(caller) as tx:
         happened = [event for event in log.recent(tx, limit=EVENTS_READ) if is_told(event)]
     since = database.clock.now() - timedelta(days=WINDOW_DAYS)

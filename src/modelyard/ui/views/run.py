@@ -173,7 +173,7 @@ def _overview(caller: Scope, tracking: Tracking, screen: RunPage) -> RunPage:
     return replace(
         screen,
         note=found.tags.get(NOTE_TAG, ""),
-        tags=tuple(sorted((key, value) for key, value in found.tags.items() if not key.startswith("mlflow."))),
+        tags=tuple(sorted(one for one in found.tags.items() if not one[0].startswith(("mlflow.", "modelyard.")))),
         parent=_run_or_none(caller, tracking, parent),
         children=tuple(children),
         children_left_out=max(count - len(children), 0),

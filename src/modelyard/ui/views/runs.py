@@ -116,6 +116,7 @@ class KeyChoice(Screen, frozen=True, kw_only=True):
     keys: tuple[Column, ...]
     find: str = ""
     left_out: int = 0
+    grouping: bool = False
 
 
 def duration_of(run: Run) -> float | None:
@@ -359,17 +360,19 @@ def run_keys(
     experiment: str = "",
     find: str = "",
     column: list[str] | None = None,
-    kinds: str = "",
+    grouping: str = "",
 ) -> KeyChoice:
-    """The columns to choose from whose name contains a text, without those that are shown already."""
+    """The columns to choose from whose name contains a text, without those that are shown already; with `grouping`
+    those that runs can be grouped by."""
     found = tracking.overview.keys(caller, [experiment] if experiment else None, find=find)
     left = [one for one in columns.offered(found) if one.key not in (column or ())]
-    wanted = [one for one in left if not kinds or one.kind in kinds.split(",")]
+    wanted = [one for one in left if not grouping or one.kind != "metric"]
     return KeyChoice(
         frame=Frame(title="Columns", section="runs"),
         keys=tuple(wanted[:PICKER_SHOWN]),
         find=find,
         left_out=max(len(wanted) - PICKER_SHOWN, 0),
+        grouping=bool(grouping),
     )
 
 
