@@ -9,6 +9,8 @@ import msgspec
 TraceState = Literal["STATE_UNSPECIFIED", "IN_PROGRESS", "OK", "ERROR"]
 SpanStatus = Literal["UNSET", "OK", "ERROR"]
 AssessmentKind = Literal["feedback", "expectation", "issue"]
+IssueStatus = Literal["pending", "rejected", "resolved"]
+IssueSeverity = Literal["not_an_issue", "low", "medium", "high"]
 
 
 class AssessmentError(msgspec.Struct, frozen=True, kw_only=True):
@@ -163,3 +165,44 @@ class PutRecord(msgspec.Struct, frozen=True, kw_only=True):
     tags: dict[str, str] = {}
     source_type: str | None = None
     source: dict[str, Any] | None = None
+
+
+class Issue(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that goes wrong in traces of an experiment. Assessments of the kind `issue` name it by its id."""
+
+    id: str
+    experiment_id: str
+    name: str
+    description: str
+    status: IssueStatus
+    severity: IssueSeverity | None = None
+    root_causes: list[str] = []
+    categories: list[str] = []
+    source_run_id: str | None = None
+    created_by: str | None = None
+    created_ms: int = 0
+    updated_ms: int = 0
+    traces: int | None = None
+
+
+class CreateIssue(msgspec.Struct, frozen=True, kw_only=True):
+    """What a new issue is made of."""
+
+    experiment_id: str
+    name: str
+    description: str
+    status: IssueStatus = "pending"
+    severity: IssueSeverity | None = None
+    root_causes: list[str] = []
+    categories: list[str] = []
+    source_run_id: str | None = None
+    created_by: str | None = None
+
+
+class UpdateIssue(msgspec.Struct, frozen=True, kw_only=True):
+    """What changes of an issue; what is None stays."""
+
+    name: str | None = None
+    description: str | None = None
+    status: IssueStatus | None = None
+    severity: IssueSeverity | None = None

@@ -1,7 +1,7 @@
 """Tracking: experiments, runs, metrics, logged models and artifacts, on a store made to stay fast.
 
 `Tracking` is the face: `.experiments`, `.runs`, `.metrics`, `.overview`, `.models`, `.artifacts`, `.uploads`,
-`.imports`, `.traces`, `.spans`, `.assessments`, `.evaluation`. `Owner` says whose an artifact is.
+`.imports`, `.traces`, `.spans`, `.assessments`, `.issues`, `.evaluation`. `Owner` says whose an artifact is.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from modelyard.planes.tracking.services.artifacts import Artifacts, Owner, below
 from modelyard.planes.tracking.services.assessments import Assessments
 from modelyard.planes.tracking.services.evaluation_datasets import EvaluationDatasets
 from modelyard.planes.tracking.services.experiments import ARTIFACT_ROOT, Experiments
+from modelyard.planes.tracking.services.issues import Issues
 from modelyard.planes.tracking.services.metrics import Metrics, OfModel
 from modelyard.planes.tracking.services.models import LoggedModels
 from modelyard.planes.tracking.services.overview import Overview
@@ -31,6 +32,7 @@ __all__ = [
     "Assessments",
     "EvaluationDatasets",
     "Experiments",
+    "Issues",
     "LoggedModels",
     "Metrics",
     "ModelOrder",

@@ -13,6 +13,7 @@ from modelyard.planes.tracking.services.assessments import Assessments
 from modelyard.planes.tracking.services.evaluation_datasets import EvaluationDatasets
 from modelyard.planes.tracking.services.experiments import Experiments
 from modelyard.planes.tracking.services.imports import Imports
+from modelyard.planes.tracking.services.issues import Issues
 from modelyard.planes.tracking.services.metrics import Metrics
 from modelyard.planes.tracking.services.models import LoggedModels
 from modelyard.planes.tracking.services.overview import Overview
@@ -37,6 +38,7 @@ class Tracking:
         self.traces = Traces(database, self.experiments)
         self.spans = Spans(database, self.experiments)
         self.assessments = Assessments(database)
+        self.issues = Issues(database, self.experiments)
         self.evaluation = EvaluationDatasets(database, self.experiments)
         self._compactor = Compactor(database)
 

@@ -90,3 +90,21 @@ links = Table(
     Column("target", String(512), primary_key=True),
     Index("trace_links_by_target", "project", "kind", "target"),
 )
+issues = Table(
+    "trace_issues",
+    metadata,
+    Column("project", String(64), primary_key=True),
+    Column("id", String(40), primary_key=True),
+    Column("experiment", BigInteger, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("severity", String(16)),
+    Column("root_causes", Json, nullable=False),
+    Column("categories", Json, nullable=False),
+    Column("source_run_id", String(64)),
+    Column("created_by", Text),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("updated_ms", BigInteger, nullable=False),
+    Index("trace_issues_by_time", "project", "experiment", "created_ms"),
+)
