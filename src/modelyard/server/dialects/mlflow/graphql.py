@@ -24,6 +24,8 @@ from modelyard.server.dialects.mlflow.graphql_document import Selection, read
 from modelyard.server.dialects.mlflow.wire import Message
 
 VERSIONS_OF_RUNS_MAX = 1_000
+ROOT_FIELDS_MAX = ALIASES_MAX = 10
+"""As a stock server has them: one request is not to be many."""
 _RUNS_AT_ONCE = 100
 _CAPITAL = re.compile(r"(?<=[a-z0-9])([A-Z])")
 M = TypeVar("M", bound=Message)
@@ -110,10 +112,26 @@ def graphql(caller: Scope, tracking: Tracking, registry: Registry, body: bytes) 
     asking = Asking(caller, tracking, registry)
     try:
         operation = read(asked.query, asked.variables or {}, asked.operationName or "")
+        if said := _too_many(operation.selections):
+            return wire.reply({"data": None, "errors": [said]})
         data = {one.alias: _answer(asking, one) for one in operation.selections}
     except InvalidInput as error:
         return wire.reply({"data": None, "errors": [{"message": error.message}]})
     return wire.reply({"data": data, "errors": None})
+
+
+def _too_many(selections: tuple[Selection, ...]) -> str:
+    """What is wrong with a query that asks for too much at once, in MLflow's words; nothing where it is not."""
+    if len(selections) > ROOT_FIELDS_MAX:
+        return f"GraphQL queries should have at most {ROOT_FIELDS_MAX} root fields. Got {len(selections)} root fields."
+    aliases = _aliases(selections)
+    if aliases > ALIASES_MAX:
+        return f"GraphQL queries should have at most {ALIASES_MAX} aliases. Got {aliases} aliases."
+    return ""
+
+
+def _aliases(selections: Iterable[Selection]) -> int:
+    return sum((one.alias != one.name) + _aliases(one.below) for one in selections)
 
 
 def _answer(asking: Asking, asked: Selection) -> Any:
@@ -157,7 +175,9 @@ def _history(asking: Asking, given: dict[str, Any], _asked: Selection) -> dict[s
 
 
 def _files(asking: Asking, given: dict[str, Any], _asked: Selection) -> dict[str, Any]:
-    return artifacts.listing(asking.caller, asking.tracking, _message(given, artifacts.Listed))
+    found = artifacts.listing(asking.caller, asking.tracking, _message(given, artifacts.Listed))
+    # What REST leaves out is here the zero of its type.
+    return {**found, "files": [{"file_size": 0, **one} for one in found.get("files", [])]}
 
 
 def _versions(asking: Asking, given: dict[str, Any], _asked: Selection) -> dict[str, Any]:
@@ -166,7 +186,8 @@ def _versions(asking: Asking, given: dict[str, Any], _asked: Selection) -> dict[
 
 def _datasets(asking: Asking, given: dict[str, Any], _asked: Selection) -> dict[str, Any]:
     wanted = _message(given, experiments.SearchDatasets)
-    return {"dataset_summaries": experiments.datasets(asking.caller, asking.tracking, wanted)}
+    found = experiments.datasets(asking.caller, asking.tracking, wanted)
+    return {"dataset_summaries": [{"context": "", **one} for one in found]}
 
 
 Resolver = Callable[[Asking, dict[str, Any], Selection], dict[str, Any]]
