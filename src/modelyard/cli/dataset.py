@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from modelyard.cli import dataset_check, dataset_files, dataset_quality
+from modelyard.cli import dataset_changes, dataset_check, dataset_files, dataset_quality
 from modelyard.cli.context import JsonFlag, client, show_fields, show_items, show_json
 from modelyard.sdk import data
 from modelyard.types.data import Column, Rows
@@ -22,9 +22,13 @@ app.command("check")(dataset_check.check)
 app.command("check-runs")(dataset_check.check_runs)
 app.command("suite")(dataset_check.suite)
 app.add_typer(dataset_quality.app)
+dataset_changes.add_to(app)
 
 Name = Annotated[str, typer.Argument(help="The dataset's name.")]
-Version = Annotated[str | None, typer.Option("--version", help="A number or a tag. Default: the newest.")]
+Version = Annotated[
+    str | None,
+    typer.Option("--version", "--at", help="A number, tag, branch or instant (2013-04-01T00:00Z). Default: newest."),
+]
 Where = Annotated[str | None, typer.Option("--filter", help="An SQL condition, such as \"origin = 'JFK'\".")]
 _SUFFIXES = {".parquet": "application/vnd.apache.parquet", ".csv": "text/csv"}
 
@@ -72,6 +76,9 @@ def get(name: Name, version: Version = None, as_json: JsonFlag = False) -> None:
             ("key", ", ".join(found.key)),
             ("versions", found.latest),
             ("tags", ", ".join(f"{tag}={number}" for tag, number in found.tags.items())),
+            ("branches", ", ".join(f"{branch}={number}" for branch, number in found.branches.items())),
+            ("partitioned by", ", ".join(found.partition_by)),
+            ("read in place from", found.origin),
             ("created", f"{found.created_at:%Y-%m-%d %H:%M:%S} by {found.created_by}"),
         ]
     )
@@ -98,11 +105,15 @@ def create(
     description: Annotated[str, typer.Option(help="What it holds.")] = "",
     key: Annotated[list[str] | None, typer.Option(help="A column that says what a row is about; repeatable.")] = None,
     checks: Annotated[Path | None, typer.Option(help="Checks, as in `check --suite`.")] = None,
+    partition_by: Annotated[list[str] | None, typer.Option(help="Split its files by this column; repeatable.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Make a dataset without versions."""
     made = _handle(name).create(
-        description=description, key=key or [], checks=dataset_check.read_checks(checks, name) or []
+        description=description,
+        key=key or [],
+        checks=dataset_check.read_checks(checks, name) or [],
+        partition_by=partition_by or [],
     )
     if as_json:
         show_json(made)
@@ -167,6 +178,7 @@ def versions(
     """The versions, newest first."""
     columns = {
         "VERSION": lambda one: one.version,
+        "BRANCH": lambda one: one.branch,
         "MODE": lambda one: one.mode,
         "ROWS": lambda one: one.rows,
         "WRITTEN": lambda one: one.rows_written,

@@ -11,8 +11,10 @@ from urllib.parse import quote
 
 import msgspec
 
-from modelyard.kernel.errors import Conflict, InvalidInput, NotFound
+from modelyard.kernel.errors import Conflict, NotFound
+from modelyard.sdk.arrow_wire import ARROW_STREAM, Reading, ipc_stream
 from modelyard.sdk.client import Client, connect
+from modelyard.sdk.data_changes import Branching, Frames, Upkeeping
 from modelyard.sdk.quality import Quality
 from modelyard.types.data import (
     Check,
@@ -21,6 +23,7 @@ from modelyard.types.data import (
     Dataset,
     DatasetVersion,
     Quarantined,
+    Retention,
     Rows,
     TagVersion,
     UpdateDataset,
@@ -34,11 +37,10 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-ARROW_STREAM = "application/vnd.apache.arrow.stream"
 Ref = int | str | None
 
 
-class DatasetHandle(Quality):
+class DatasetHandle(Quality, Branching, Upkeeping, Frames):
     """A dataset by its name, which need not exist yet: the first write makes it."""
 
     def __init__(self, name: str, client: Client | None = None) -> None:
@@ -57,9 +59,23 @@ class DatasetHandle(Quality):
     def _path(self) -> str:
         return f"/api/datasets/{quote(self.name, safe='')}"
 
-    def create(self, *, description: str = "", key: Sequence[str] = (), checks: Sequence[Check] = ()) -> Dataset:
-        """Make the dataset. Raises Conflict (`dataset.exists`)."""
-        body = CreateDataset(name=self.name, description=description, key=list(key), checks=list(checks))
+    def create(
+        self,
+        *,
+        description: str = "",
+        key: Sequence[str] = (),
+        checks: Sequence[Check] = (),
+        partition_by: Sequence[str] = (),
+    ) -> Dataset:
+        """Make the dataset. `partition_by`: columns by whose values its files are split. Raises Conflict
+        (`dataset.exists`)."""
+        body = CreateDataset(
+            name=self.name,
+            description=description,
+            key=list(key),
+            checks=list(checks),
+            partition_by=list(partition_by),
+        )
         return self._client.post("/api/datasets", body, Dataset)
 
     def get(self) -> Dataset:
@@ -80,12 +96,14 @@ class DatasetHandle(Quality):
         description: str | None = None,
         key: Sequence[str] | None = None,
         checks: Sequence[Check] | None = None,
+        retention: Retention | None = None,
     ) -> Dataset:
         """Change what is not None."""
         body = UpdateDataset(
             description=description,
             key=None if key is None else list(key),
             checks=None if checks is None else list(checks),
+            retention=retention,
         )
         changed: Dataset = self._client.patch(self._path, body, Dataset)
         return changed
@@ -105,14 +123,19 @@ class DatasetHandle(Quality):
         evolve: bool = False,
         create: bool = True,
         breaking: bool = False,
+        branch: str | None = None,
+        where: str | None = None,
+        on: Sequence[str] = (),
         on_reject: Literal["raise", "return"] = "raise",
     ) -> WriteResult:
         """Write rows: they are checked, then published as the next version, or kept in quarantine.
 
         `data`: an Arrow table, reader or iterable of batches, a pandas or Polars frame. `key` makes a repeated write
-        have the result of the first. A batch that its checks turn down raises Conflict (`dataset.quarantined`), so
-        that it cannot be overlooked; with `on_reject="return"` the result says so. A schema that would break
-        consumers is turned down with their names, unless `breaking`.
+        have the result of the first. `branch`: where to write, by default `main`. With `where` an overwrite replaces
+        the rows that meet that SQL condition; a merge replaces those that have a key of the rows, which is `on` or the
+        dataset's. A batch that its checks turn down raises Conflict (`dataset.quarantined`), so that it cannot be
+        overlooked; with `on_reject="return"` the result says so. A schema that would break consumers is turned
+        down with their names, unless `breaking`.
         """
         params = {
             "mode": mode,
@@ -122,6 +145,9 @@ class DatasetHandle(Quality):
             "create": create or None,
             "breaking": breaking or None,
             "checks": None if checks is None else msgspec.json.encode(list(checks)).decode(),
+            "branch": branch,
+            "where": where,
+            "on": list(on) or None,
         }
         written: WriteResult = self._client.send_bytes(
             "POST", f"{self._path}/data", ipc_stream(data), media_type=ARROW_STREAM, type=WriteResult, params=params
@@ -138,8 +164,13 @@ class DatasetHandle(Quality):
         """Write rows that take the place of all before them; older versions stay readable. See `write`."""
         return self.write(data, mode="overwrite", **options)
 
+    def merge_rows(self, data: Any, **options: Any) -> WriteResult:
+        """Replace the rows that have a key of these, add the others. See `write`."""
+        return self.write(data, mode="merge", **options)
+
     def read(self, columns: Sequence[str] | None = None, filter: str | None = None, version: Ref = None) -> pa.Table:
-        """Rows as an Arrow table. `filter`: an SQL condition. `version`: a number, a tag, or None for the newest."""
+        """Rows as an Arrow table. `filter`: an SQL condition. `version`: a number, a tag, a branch, an instant
+        such as `2013-04-01T00:00Z`, or None for the newest."""
         with self.reader(columns, filter, version) as reader:
             return reader.read_all()
 
@@ -211,7 +242,7 @@ def arrow_reader(client: Client, path: str, params: dict[str, Any] | None = None
     import pyarrow as pa  # heavy: imported late
 
     with client.stream(path, params or {}) as chunks:
-        yield pa.ipc.open_stream(pa.PythonFile(io.BufferedReader(_Reading(chunks)), mode="r"))
+        yield pa.ipc.open_stream(pa.PythonFile(io.BufferedReader(Reading(chunks)), mode="r"))
 
 
 def dataset(name: str, client: Client | None = None) -> DatasetHandle:
@@ -283,81 +314,3 @@ def reasons(report: CheckReport) -> str:
     blocking = [one for one in report.failed if one.severity == "block"]
     more = f"; and {len(blocking) - 3} more" if len(blocking) > 3 else ""
     return "; ".join(f"{one.name}: {one.message}" for one in blocking[:3]) + more
-
-
-def ipc_stream(data: Any) -> Iterator[bytes]:
-    """Tabular data as the bytes of an Arrow stream, a piece for each batch. Raises InvalidInput."""
-    import pyarrow as pa  # heavy: imported late
-
-    if isinstance(data, pa.RecordBatch):
-        data = pa.Table.from_batches([data])
-    if isinstance(data, pa.Table):
-        data = data.to_reader(max_chunksize=64 * 1024)
-    elif type(data).__module__.partition(".")[0] == "pandas":
-        # The index is a name for the row and not a column of the data.
-        data = pa.Table.from_pandas(data, preserve_index=False).to_reader(max_chunksize=64 * 1024)
-    elif hasattr(data, "__arrow_c_stream__"):
-        data = pa.RecordBatchReader.from_stream(data)
-    elif hasattr(data, "__iter__") and not isinstance(data, (str, bytes, dict)):
-        data = _of_batches(iter(data))
-    else:
-        raise InvalidInput(
-            f"{type(data).__name__} is not tabular data",
-            code="dataset.not_tabular",
-            hint="pass a pyarrow Table or batches, or a pandas or Polars frame",
-        )
-    return _pieces(data)
-
-
-def _of_batches(batches: Iterator[Any]) -> pa.RecordBatchReader:
-    import pyarrow as pa  # heavy: imported late
-
-    first = next(batches, None)
-    if not isinstance(first, pa.RecordBatch):
-        found = "nothing" if first is None else type(first).__name__
-        raise InvalidInput(
-            f"an iterable of {found} is not tabular data",
-            code="dataset.not_tabular",
-            hint="yield at least one pyarrow record batch",
-        )
-
-    def all_of_them() -> Iterator[pa.RecordBatch]:
-        yield first
-        yield from batches
-
-    return pa.RecordBatchReader.from_batches(first.schema, all_of_them())
-
-
-def _pieces(reader: pa.RecordBatchReader) -> Iterator[bytes]:
-    import pyarrow as pa  # heavy: imported late
-
-    sink = io.BytesIO()
-    with pa.ipc.new_stream(sink, reader.schema) as writer:
-        for batch in reader:
-            writer.write_batch(batch)
-            yield sink.getvalue()
-            sink.seek(0)
-            sink.truncate()
-    yield sink.getvalue()
-
-
-class _Reading(io.RawIOBase):
-    """A file over pieces that arrive."""
-
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        self._pieces = pieces
-        self._held = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, target: Any) -> int:
-        while not self._held:
-            piece = next(self._pieces, None)
-            if piece is None:
-                return 0
-            self._held = memoryview(piece)
-        taken = min(len(target), len(self._held))
-        target[:taken] = self._held[:taken]
-        self._held = self._held[taken:]
-        return taken

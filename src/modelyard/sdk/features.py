@@ -20,8 +20,8 @@ from urllib.parse import quote
 import msgspec
 
 from modelyard.kernel.errors import InvalidInput
+from modelyard.sdk.arrow_wire import ARROW_STREAM, ipc_stream
 from modelyard.sdk.client import Client, connect
-from modelyard.sdk.data import ARROW_STREAM, ipc_stream
 from modelyard.types.features import Aggregate, DefineFeatureView, FeatureView, Function, JoinRecord
 from modelyard.types.page import Page
 

@@ -300,8 +300,17 @@ class ColumnChange(Struct, frozen=True):
     after: str | None
 
 
+class ProfileChange(Struct, frozen=True):
+    """What of a column's profile differs: `measure` is the name of a field of `ColumnProfile`."""
+
+    column: str
+    measure: str
+    before: Any
+    after: Any
+
+
 class VersionDiff(Struct, frozen=True, kw_only=True):
-    """What differs between two versions: columns, and rows over the columns that both have alike.
+    """What differs between two versions: columns, their profiles, and rows over the columns that both have alike.
 
     With a `key`, rows are matched by it; without one, a row that changed counts as removed and as added. `samples`
     holds some rows of each kind: `added`, `removed`, `changed` (its values as `<column> before` and `<column> after`).
@@ -314,6 +323,7 @@ class VersionDiff(Struct, frozen=True, kw_only=True):
     rows_after: int
     key: list[str] = []
     columns: list[ColumnChange] = []
+    profile: list[ProfileChange] = []
     added: int = 0
     removed: int = 0
     changed: int = 0

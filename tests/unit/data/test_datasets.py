@@ -493,7 +493,7 @@ def test_what_a_crash_left_is_swept_and_quarantine_is_not(
     long_ago = (now - dt.timedelta(days=2)).timestamp()
     for path in (orphan, body, staging / (held or "")):
         os.utime(path, (long_ago, long_ago))
-    recovery, sweep = data.reconcilers()[:2]
+    recovery, sweep, *_ = data.reconcilers()
     assert recovery.due(now) == []
     [key] = sweep.due(now)
     sweep.act(key, None)  # type: ignore[arg-type]

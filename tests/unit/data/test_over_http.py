@@ -17,8 +17,9 @@ from typer.testing import CliRunner
 from modelyard.cli.main import app
 from modelyard.kernel.auth import Role
 from modelyard.kernel.errors import Conflict, InvalidInput, ModelyardError, NotFound
+from modelyard.sdk.arrow_wire import ipc_stream
 from modelyard.sdk.client import Client
-from modelyard.sdk.data import dataset, ipc_stream, list_datasets
+from modelyard.sdk.data import dataset, list_datasets
 from modelyard.server.run import Server
 from modelyard.types.data import Range, WriteResult
 from running import client_of, raw_client, running_server, token_for

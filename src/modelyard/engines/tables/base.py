@@ -30,7 +30,8 @@ class DataFile(Struct, frozen=True, array_like=True):
     """One Parquet file of a table, as lists of files hold it. `name` is its path below the table.
 
     `columns`: how many columns it holds, 0 where that is not known. `embedded`: whether the partition columns are in
-    it too, and not only in its name and the log.
+    it too, and not only in its name and the log. `modified_us`: for a file of somebody else's that no log says never to
+    change, when it was written last, in microseconds; else 0.
     """
 
     name: str
@@ -39,6 +40,7 @@ class DataFile(Struct, frozen=True, array_like=True):
     columns: int = 0
     partition: dict[str, str | None] = {}
     embedded: bool = True
+    modified_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,12 +178,16 @@ class TableStore(Protocol):
         """The newest version of the log, which is at least `since`; None where there is no log."""
         ...
 
+    def require_unchanged(self, location: str, files: Sequence[DataFile]) -> None:
+        """Raise EngineError (`table.file_changed`) where files of somebody else's are not as they were taken over."""
+        ...
+
     def paths(self, location: str, files: Sequence[DataFile]) -> tuple[Path, ...]:
         """Where files of the table lie."""
         ...
 
-    def remove(self, location: str, keep: frozenset[str], older_than: datetime) -> tuple[int, int]:
-        """Remove Parquet files of the table that are not named in `keep` and were last written before the instant.
+    def remove(self, location: str, keep: frozenset[str], age_s_min: float) -> tuple[int, int]:
+        """Remove Parquet files of the table that are not named in `keep` and were last written so long ago.
 
         Returns how many, and their bytes.
         """

@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -29,6 +30,7 @@ from modelyard.engines.tables.delta_log import (
     write_entry,
     writer_of,
 )
+from modelyard.engines.tables.folders import require_as_it_was
 from modelyard.engines.tables.parquet import check_partition_columns, write_files
 from modelyard.kernel.errors import EngineError, InvalidInput, NotFound, Unavailable
 from modelyard.kernel.paths import make_private, safe_join, sync_directory
@@ -129,6 +131,10 @@ class DeltaTables:
         table = self._table(location)
         return tuple(table / file.name for file in files)
 
+    def require_unchanged(self, location: str, files: Sequence[DataFile]) -> None:
+        for path, file in zip(self.paths(location, files), files, strict=True):
+            require_as_it_was(path, file)
+
     def snapshot(self, location: str, version: int) -> Snapshot:
         import pyarrow as pa  # heavy: imported late
 
@@ -145,16 +151,17 @@ class DeltaTables:
             held=held,
         )
 
-    def remove(self, location: str, keep: frozenset[str], older_than: datetime) -> tuple[int, int]:
+    def remove(self, location: str, keep: frozenset[str], age_s_min: float) -> tuple[int, int]:
         table = self._table(location)
         count = size_bytes = 0
+        before = time.time() - age_s_min
         for file in table.rglob("*.parquet"):
             name = file.relative_to(table).as_posix()
             if name.startswith("_") or name in keep:
                 continue
             with suppress(FileNotFoundError):
                 found = file.stat()
-                if found.st_mtime < older_than.timestamp():
+                if found.st_mtime <= before:
                     file.unlink()
                     count, size_bytes = count + 1, size_bytes + found.st_size
         return count, size_bytes

@@ -52,6 +52,25 @@ def open_tabular(file: Path, media_type: str) -> Iterator[pa.RecordBatchReader]:
         ) from error
 
 
+def table_of_bytes(data: bytes, media_type: str) -> pa.Table:
+    """As `open_tabular`, of a body that is in memory, read to its end."""
+    import pyarrow as pa  # heavy: imported late
+
+    if not data:
+        raise InvalidInput(
+            "there is nothing in the body", code="dataset.batch_empty", hint="send Arrow, Parquet or CSV"
+        )
+    kind = CSV if media_type.split(";")[0].strip().lower() == CSV else _kind_of(data[:8])
+    try:
+        return _open(pa.BufferReader(data), kind).read_all()
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError, EOFError, OSError) as error:
+        raise InvalidInput(
+            f"the body is no readable {_NAMES[kind]}: {str(error).splitlines()[0]}",
+            code="dataset.not_tabular",
+            hint="it may be truncated; produce it again",
+        ) from error
+
+
 _NAMES = {ARROW_STREAM: "Arrow stream", ARROW_FILE: "Arrow file", PARQUET: "Parquet file", CSV: "CSV"}
 
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 
-from modelyard.engines.tables.base import FileSet, Snapshot
+from modelyard.engines.tables.base import FileSet, Snapshot, file_set
 from modelyard.engines.tables.sql import SqlSession, quoted
 from modelyard.kernel.auth import Scope
 from modelyard.kernel.errors import InvalidInput
 from modelyard.planes.data.profile import wire_row
-from modelyard.types.data import ColumnChange, DatasetVersion, VersionDiff
+from modelyard.types.data import ColumnChange, DatasetVersion, Profile, ProfileChange, VersionDiff
 
 BEFORE = "before"
 AFTER = "after"
+WHOLE = "whole"
+_MEASURES = ("count", "nulls", "nans", "distinct", "min", "max", "mean", "std")
 SAMPLE_ROWS_MAX = 20
 
 Snap = Callable[[Scope, str, "int | str | None"], tuple[DatasetVersion, Snapshot]]
@@ -54,11 +57,49 @@ class Diffs:
             rows_before=old.rows,
             rows_after=new.rows,
             columns=_column_changes(*types),
+            profile=_profile_changes(old.profile, new.profile),
         )
         if not shared or old.version == new.version:
             return found
-        with self._open_session({BEFORE: old_snapshot.file_set, AFTER: new_snapshot.file_set}) as session:
+        common = set(old_snapshot.files) & set(new_snapshot.files)
+        # Rows of a file that both have are the same in both, whatever the others are.
+        tables = {BEFORE: _without(old_snapshot, common), AFTER: _without(new_snapshot, common)}
+        if key:
+            for snapshot, number in ((old_snapshot, old.version), (new_snapshot, new.version)):
+                with self._open_session({WHOLE: snapshot.file_set}) as session:
+                    _require_unique(session, key, number)
+        with self._open_session(tables) as session:
             return _by_key(session, found, shared) if key else _by_row(session, found, shared)
+
+
+def _without(snapshot: Snapshot, files: Collection[Path]) -> FileSet:
+    kept = [(path, one) for path, one in zip(snapshot.files, snapshot.held, strict=True) if path not in files]
+    return file_set(snapshot.schema, tuple(path for path, _ in kept), [one for _, one in kept])
+
+
+def _profile_changes(old: Profile | None, new: Profile | None) -> list[ProfileChange]:
+    """What of the profiles of columns that both have differs."""
+    if old is None or new is None:
+        return []
+    later = {one.name: one for one in new.columns}
+    return [
+        ProfileChange(one.name, measure, before, after)
+        for one in old.columns
+        if one.name in later
+        for measure in _MEASURES
+        if (before := getattr(one, measure)) != (after := getattr(later[one.name], measure))
+    ]
+
+
+def _require_unique(session: SqlSession, key: Sequence[str], version: int) -> None:
+    names = ", ".join(quoted(name) for name in key)
+    rows = session.rows(f"SELECT {names}, count(*) AS rows FROM {WHOLE} GROUP BY ALL HAVING count(*) > 1 LIMIT 1")
+    if rows:
+        raise InvalidInput(
+            f"the key names several rows of version {version}, such as {wire_row(rows[0])}",
+            code="dataset.diff_key_not_unique",
+            hint="use more columns as the key, or none to compare whole rows",
+        )
 
 
 def _column_changes(old: Mapping[str, str], new: Mapping[str, str]) -> list[ColumnChange]:
@@ -76,15 +117,6 @@ def _by_row(session: SqlSession, found: VersionDiff, shared: Sequence[str]) -> V
 
 def _by_key(session: SqlSession, found: VersionDiff, shared: Sequence[str]) -> VersionDiff:
     key = [quoted(name) for name in found.key]
-    for table, version in ((BEFORE, found.before), (AFTER, found.after)):
-        twice = f"SELECT {', '.join(key)}, count(*) AS rows FROM {table} GROUP BY ALL HAVING count(*) > 1 LIMIT 1"
-        rows = session.rows(twice)
-        if rows:
-            raise InvalidInput(
-                f"the key names several rows of version {version}, such as {wire_row(rows[0])}",
-                code="dataset.diff_key_not_unique",
-                hint="use more columns as the key, or none to compare whole rows",
-            )
     matched = " AND ".join(f"b.{name} IS NOT DISTINCT FROM a.{name}" for name in key)
     values = [quoted(name) for name in shared if name not in found.key]
     differs = " OR ".join(f"b.{name} IS DISTINCT FROM a.{name}" for name in values) or "false"
@@ -117,6 +149,7 @@ def _filled(
         rows_before=found.rows_before,
         rows_after=found.rows_after,
         columns=found.columns,
+        profile=found.profile,
         added=counted["added"],
         removed=counted["removed"],
         changed=counted.get("changed", 0),

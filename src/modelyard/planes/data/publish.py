@@ -14,6 +14,7 @@ under the lock belongs to a writer that is gone. Readers only know versions of s
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 JOB_PREFIX = "job:"
+_VERSION_URN = re.compile(r"dataset:[A-Za-z0-9._-]{1,128}@[1-9][0-9]{0,8}")
 NO_REPORT = CheckReport(passed=True, rows=0, results=[])
 
 
@@ -98,8 +100,10 @@ def make_plan(
     measure: Measure | None = None,
     anomalies: Sequence[Anomaly] = (),
     derived: Sequence[Derived] = (),
+    logged: bool | None = None,
 ) -> Plan:
     """The plan that turns a state into a version: some files go, staged and known ones come."""
+    on_main = version.branch == store.MAIN if makes == "version" else dataset.latest == version.version
     arranged = state.arranged(frozenset(one.name for one in removed), [*added, *(one.as_held for one in files)])
     return Plan(
         version=version,
@@ -110,7 +114,7 @@ def make_plan(
         add=list(added),
         partition_by=dataset.partition_by,
         schema_changed=state.schema is not None and state.schema != schema,
-        logged=version.branch == store.MAIN if makes == "version" else dataset.latest == version.version,
+        logged=on_main if logged is None else logged,
         makes=makes,
         parts=arranged.parts,
         manifests=arranged.new,
@@ -247,6 +251,8 @@ class Publisher:
         )
         if version.parent and version.mode != "overwrite":
             tx.link(version.urn, "derived", f"dataset:{version.dataset}@{version.parent}")
+        if _VERSION_URN.fullmatch(version.source) and version.source != version.urn:
+            tx.link(version.urn, "derived", version.source)
         if tx.actor.startswith(JOB_PREFIX):
             tx.link(tx.actor, "produced", version.urn)
         record_derivation(tx, version, plan.derived)
@@ -259,6 +265,8 @@ class Publisher:
         if plan.makes == "layout":
             digest = manifests.insert_schema(tx, dataset.id, plan.schema)
             values |= {"parts": plan.parts, "schema_digest": digest, "size_bytes": version.size_bytes}
+            if plan.logged:
+                store.update_dataset(tx, dataset.id, {"size_bytes": version.size_bytes})
             said = {"version": version.version, "files_before": len(plan.remove), "files_after": len(plan.files)}
             tx.event("dataset.compacted", version.urn, said)
         else:

@@ -20,8 +20,9 @@ from modelyard.kernel.auth import Action, Scope
 from modelyard.kernel.errors import InvalidInput, TooLarge
 from modelyard.kernel.limits import DATASET_BODY_BYTES_MAX, PAGE_ITEMS_DEFAULT
 from modelyard.kernel.routing import delete, get, patch, post, put
-from modelyard.planes.data import quality_routes
+from modelyard.planes.data import branch_routes, quality_routes
 from modelyard.planes.data.service import Data
+from modelyard.planes.data.store import MAIN
 from modelyard.types.data import (
     Check,
     CreateDataset,
@@ -52,7 +53,13 @@ def list_datasets(
 def create_dataset(caller: Scope, datasets: Data, data: CreateDataset) -> Dataset:
     """A new dataset without versions."""
     return datasets.create(
-        caller, data.name, description=data.description, key=data.key, checks=data.checks, kind=data.kind
+        caller,
+        data.name,
+        description=data.description,
+        key=data.key,
+        checks=data.checks,
+        partition_by=data.partition_by,
+        kind=data.kind,
     )
 
 
@@ -65,7 +72,9 @@ def get_dataset(caller: Scope, datasets: Data, name: str) -> Dataset:
 @patch("/api/datasets/{name:str}", requires=Action.WRITE)
 def update_dataset(caller: Scope, datasets: Data, name: str, data: UpdateDataset) -> Dataset:
     """Change its description, key or checks."""
-    return datasets.update(caller, name, description=data.description, key=data.key, checks=data.checks)
+    return datasets.update(
+        caller, name, description=data.description, key=data.key, checks=data.checks, retention=data.retention
+    )
 
 
 @get("/api/datasets/{name:str}/versions", requires=Action.READ)
@@ -78,7 +87,7 @@ def list_versions(
 
 @get("/api/datasets/{name:str}/versions/{ref:str}", requires=Action.READ)
 def get_version(caller: Scope, datasets: Data, name: str, ref: str) -> DatasetVersion:
-    """One version, by number, tag, `main` or `latest`, with its report and profile."""
+    """One version, by number, tag, branch, instant, `main` or `latest`, with its report and profile."""
     return datasets.resolve(caller, name, ref)
 
 
@@ -95,10 +104,14 @@ async def write_data(
     create: bool = False,
     checks: str | None = None,
     breaking: bool = False,
+    branch: str = MAIN,
+    where: str | None = None,
+    keys: Annotated[list[str] | None, Parameter(query="on")] = None,
 ) -> WriteResult:
     """Write a batch: checked, then published as the next version or kept in quarantine.
 
-    The body is an Arrow stream, an Arrow file, Parquet, or CSV by its content type. `key` is an idempotency key.
+    The body is an Arrow stream, an Arrow file, Parquet, or CSV by its content type. `key` is an idempotency key; `on`,
+    which may be given several times, the key of a merge; `where` the rows that an overwrite replaces, by default all.
     `breaking`: consumers may break by the schema that it brings.
     """
     async with spooled(request, datasets.spool()) as file:
@@ -106,6 +119,7 @@ async def write_data(
             _write_file, file, request.headers.get("content-type", ""), datasets, caller, name,
             mode=mode, idempotency_key=key, checks=_checks(checks), source=source, evolve=evolve, create=create,
             breaking=breaking,
+            branch=branch, where=where, on=keys or (),
         )  # fmt: skip
         return await anyio.to_thread.run_sync(write)
 
@@ -244,4 +258,5 @@ ROUTES = [
     list_quarantined_rows,
     discard_quarantined,
     *quality_routes.ROUTES,
+    *branch_routes.ROUTES,
 ]

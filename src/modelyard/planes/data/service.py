@@ -6,13 +6,14 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import gettempdir
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
 from modelyard.engines.tables.arrow import scan
 from modelyard.engines.tables.base import FileSet, Snapshot, TableStore
-from modelyard.engines.tables.sql import SqlLimits, SqlSession, sandbox
+from modelyard.engines.tables.sql import GIB, SqlLimits, SqlSession, sandbox
 from modelyard.kernel.auth import Scope
 from modelyard.kernel.database import Database
 from modelyard.kernel.errors import Conflict, InvalidInput, NotFound
@@ -22,6 +23,8 @@ from modelyard.kernel.reconcile import Reconciler
 from modelyard.planes.data import store
 from modelyard.planes.data.anomalies import Anomalies, FreshnessWatch
 from modelyard.planes.data.audit import columns_of
+from modelyard.planes.data.branches import Branches
+from modelyard.planes.data.buffers import Buffers
 from modelyard.planes.data.checking import Checking
 from modelyard.planes.data.checks import DATASET, report_sent
 from modelyard.planes.data.comparison import compare_profiles
@@ -29,10 +32,12 @@ from modelyard.planes.data.contracts import Contracts
 from modelyard.planes.data.derivation import Derivations, Derived, source_text
 from modelyard.planes.data.diff import Diffs
 from modelyard.planes.data.guards import Guards
+from modelyard.planes.data.layout import Layout
 from modelyard.planes.data.profile import wire_row
 from modelyard.planes.data.publish import JOB_PREFIX
-from modelyard.planes.data.reconcile import PublicationRecovery, StagedSweep
+from modelyard.planes.data.reconcile import BufferFlush, PublicationRecovery, RetentionVacuum, StagedSweep
 from modelyard.planes.data.refs import Ref, check_ref_name, require_rows, resolve_number
+from modelyard.planes.data.sources import Sources
 from modelyard.planes.data.states import States
 from modelyard.planes.data.upkeep import Upkeep
 from modelyard.planes.data.writing import Writer, WriteRequest
@@ -49,6 +54,7 @@ from modelyard.types.data import (
     WriteMode,
     WriteResult,
 )
+from modelyard.types.data_branches import DatasetFiles
 from modelyard.types.page import Page
 from modelyard.types.profiles import ProfileDiff
 
@@ -62,17 +68,23 @@ ROWS_SHOWN_MAX = 1_000
 class Data:
     """Datasets with immutable versions; writing is write-audit-publish.
 
-    `tables` holds the rows, the catalog everything else. `spill` is where SQL may put what does not fit in memory.
+    `tables` holds the rows, the catalog everything else. `spill` is where SQL may put what does not fit in memory,
+    `buffers` where small appends wait.
     `spool()` names a new file for a body that is being received.
     """
 
     def __init__(
-        self, database: Database, tables: TableStore, spill: Path | None = None, limits: SqlLimits | None = None
+        self,
+        database: Database,
+        tables: TableStore,
+        spill: Path | None = None,
+        limits: SqlLimits | None = None,
+        buffers: Path | None = None,
     ) -> None:
         self._database = database
         self._tables = tables
         self._spill = spill
-        self._limits = limits or SqlLimits()
+        self._limits = limits or SqlLimits(memory_bytes=GIB)
         self._states = States(database, tables)
         self._writer = Writer(database, tables, self._states, self._session, self.snapshot)
         self.checking = Checking(database, tables, self._states, self._find, self.snapshot, self._session)
@@ -82,6 +94,11 @@ class Data:
         self.derivations = Derivations(database, self.snapshot, self._session, self._write_derived)
         self.diffs = Diffs(self.snapshot, self._session)
         self.upkeep = Upkeep(database, tables, self._writer.publisher, spill)
+        self.branches = Branches(database, tables, self._states, self._writer.publisher, self._session)
+        self.layout = Layout(database, tables, self._states, self._writer.publisher)
+        self.sources = Sources(self.create, database, tables, self._states, self._writer)
+        kept = buffers or (spill or Path(gettempdir()) / "modelyard" / "spill").parent / "buffers"
+        self.buffers = Buffers(database, self._states, self._writer, kept)
         self.spool: Callable[[], Path] = self.upkeep.spool
 
     # --- datasets ---------------------------------------------------------------------------------------------
@@ -315,6 +332,19 @@ class Data:
         with self._session(tables) as session:
             return session.table(statement)
 
+    def files(self, scope: Scope, name: str, ref: Ref = None) -> DatasetFiles:
+        """The Parquet files of a version, for engines on this machine. Counts as reading."""
+        version, snapshot = self.snapshot(scope, name, ref)
+        table = snapshot.file_set
+        return DatasetFiles(
+            dataset=name,
+            version=version.version,
+            columns=version.columns,
+            files=[str(file) for file in table.files],
+            uniform=table.uniform,
+            partitions=[dict(one) for one in table.partitions],
+        )
+
     def rows(self, scope: Scope, name: str, ref: Ref = None, *, filter: str | None = None, limit: int = 100) -> Rows:
         """Some rows of a version as JSON can carry them, for looking at; at most 1,000."""
         return self._rows(self.snapshot(scope, name, ref)[1].file_set, filter, limit)
@@ -395,7 +425,13 @@ class Data:
 
     def reconcilers(self) -> Sequence[Reconciler]:
         """What the reconcile loop runs for this plane."""
-        return [PublicationRecovery(self.upkeep), StagedSweep(self.upkeep), FreshnessWatch(self._database)]
+        return [
+            PublicationRecovery(self.upkeep),
+            StagedSweep(self.upkeep),
+            BufferFlush(self.buffers),
+            RetentionVacuum(self.upkeep, self.layout),
+            FreshnessWatch(self._database),
+        ]
 
     def _row(self, scope: Scope, name: str) -> store.DatasetRow:
         with self._database.reading(scope) as tx:

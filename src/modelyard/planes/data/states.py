@@ -101,10 +101,24 @@ class States:
             schema = self._schema(tx, dataset.id, version.schema_digest)
             return State(version, schema, tuple(self._files(tx, version.parts)))
 
+    def append_target(self, scope: Scope, name: str) -> tuple[store.AppendTarget, pa.Schema | None] | None:
+        """Where a buffered append goes, and the schema that `main` has now, None before the first version."""
+        with self._database.reading(scope) as tx:
+            target = store.append_target(tx, name)
+            if target is None:
+                return None
+            if target.schema_digest is not None:
+                return target, self._schema(tx, target.id, target.schema_digest)
+            if not target.latest:
+                return target, None
+        return target, self.head(scope, name, store.MAIN).schema
+
     def snapshot(self, scope: Scope, dataset: store.DatasetRow, version: store.VersionRow) -> Snapshot:
         """A version as engines read it."""
         state = self.of(scope, dataset, version)
         assert state.schema is not None
+        if dataset.noun.origin:
+            self._tables.require_unchanged(dataset.location, [one for one in state.files if one.modified_us])
         return Snapshot(
             version=version.noun.version,
             schema=state.schema,

@@ -16,6 +16,7 @@ from modelyard.kernel.errors import Conflict
 from modelyard.kernel.ids import new_id
 from modelyard.planes.data.manifests import Part
 from modelyard.types import data as nouns
+from modelyard.types.data_branches import Branch
 
 datasets = Table(
     "datasets",
@@ -265,6 +266,55 @@ def version_at(tx: Transaction, dataset_id: str, branch: str, at: datetime) -> i
     return found
 
 
+class AppendTarget(msgspec.Struct, frozen=True):
+    """What a buffered append needs to know of a dataset: asked for each of them, so it is one cheap question."""
+
+    id: str
+    location: str
+    kind: nouns.DatasetKind
+    latest: int
+    schema_digest: str | None
+
+
+_APPEND_TARGET = (
+    select(datasets.c.id, datasets.c.location, datasets.c.kind, datasets.c.latest, versions.c.schema_digest)
+    .outerjoin(versions, (versions.c.dataset_id == datasets.c.id) & (versions.c.version == datasets.c.latest))
+    .where(datasets.c.project == sa.bindparam("p"), datasets.c.name == sa.bindparam("n"))
+)
+
+
+def append_target(tx: Transaction, name: str) -> AppendTarget | None:
+    row = tx.execute(_APPEND_TARGET, {"p": tx.project, "n": name}).first()
+    return None if row is None else AppendTarget(row.id, row.location, row.kind, row.latest, row.schema_digest)
+
+
+def insert_branch(tx: Transaction, dataset_id: str, branch: str, head: int) -> None:
+    values = {"dataset_id": dataset_id, "branch": branch, "head": head, "base": head, "at": tx.now, "by": tx.actor}
+    tx.execute(branches.insert().values(**values))
+
+
+def delete_branch(tx: Transaction, dataset_id: str, branch: str) -> bool:
+    named = (branches.c.dataset_id == dataset_id, branches.c.branch == branch)
+    return tx.execute(branches.delete().where(*named)).rowcount == 1
+
+
+def branches_of(tx: Transaction, row: DatasetRow) -> list[Branch]:
+    """By name, without `main`."""
+    rows = tx.all(select(branches).where(branches.c.dataset_id == row.id).order_by(branches.c.branch))
+    return [
+        Branch(
+            dataset=row.noun.name, name=one.branch, head=one.head, base=one.base, created_at=one.at, created_by=one.by
+        )
+        for one in rows
+    ]
+
+
+def parents(tx: Transaction, dataset_id: str) -> dict[int, int]:
+    """What each version came from."""
+    rows = tx.all(select(versions.c.version, versions.c.parent).where(versions.c.dataset_id == dataset_id))
+    return {row.version: row.parent for row in rows}
+
+
 def insert_version(
     tx: Transaction,
     dataset_id: str,
@@ -374,6 +424,14 @@ def write_by_key(tx: Transaction, dataset_id: str, idempotency_key: str) -> Writ
     return None if row is None else _write(row)
 
 
+def keys_like(tx: Transaction, dataset_id: str, key: str) -> set[str]:
+    """Idempotency keys that are this one or begin with it and a colon, of writes that ended."""
+    same = sa.or_(writes.c.idempotency_key == key, writes.c.idempotency_key.startswith(f"{key}:", autoescape=True))
+    ended = writes.c.status != PUBLISHING
+    rows = tx.all(select(writes.c.idempotency_key).where(writes.c.dataset_id == dataset_id, ended, same))
+    return {row.idempotency_key for row in rows}
+
+
 def writes_of(tx: Transaction, dataset_id: str, status: str, limit: int) -> list[WriteRow]:
     """Oldest first for `publishing`, else newest first."""
     order = writes.c.id if status == PUBLISHING else writes.c.id.desc()
@@ -395,6 +453,12 @@ def unfinished(tx: Transaction, before: datetime, limit: int) -> list[tuple[str,
         .distinct()
         .limit(limit)
     )
+    return [(row.project, row.name) for row in rows]
+
+
+def with_retention(tx: Transaction) -> list[tuple[str, str]]:
+    """Project and name of all datasets that say which versions to keep."""
+    rows = tx.all(select(datasets.c.project, datasets.c.name).where(datasets.c.retention.is_not(None)))
     return [(row.project, row.name) for row in rows]
 
 

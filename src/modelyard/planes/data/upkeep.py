@@ -43,6 +43,11 @@ class Upkeep:
         with self._tables.exclusive(row.location):
             return self._publisher.recover(scope, row)
 
+    def with_retention(self) -> Sequence[tuple[str, str]]:
+        """Project and name of datasets that say which versions to keep."""
+        with self._database.reading() as tx:
+            return store.with_retention(tx)
+
     def sweep(self, now: datetime) -> int:
         """Remove files of writes that came to nothing: older than a day, and in no version and no quarantine."""
         before = now - STAGED_KEPT

@@ -90,8 +90,13 @@ class Writer:
         self._rewriter = Rewriter(tables, open_session)
         self.publisher = Publisher(database, tables)
 
-    def write(self, scope: Scope, dataset: store.DatasetRow, request: WriteRequest, batches: Any) -> WriteResult:
-        """Carry one write through; `batches` is None for a `delete`. See `Data.write`."""
+    def write(
+        self, scope: Scope, dataset: store.DatasetRow, request: WriteRequest, batches: Any, *, hold: bool = True
+    ) -> WriteResult:
+        """Carry one write through; `batches` is None for a `delete`. See `Data.write`.
+
+        `hold`: keep what does not pass in quarantine; else nothing is left of it.
+        """
         require_writable(dataset, request.branch)
         earlier = self._earlier(scope, dataset, request)
         if earlier is not None:
@@ -101,7 +106,7 @@ class Writer:
         staged, profile = self._stage(dataset, request, write_id, state, batches)
         try:
             judged = self._judge(scope, dataset, request, state, staged, profile)
-            return self._settle(scope, dataset, request, staged, judged)
+            return self._settle(scope, dataset, request, staged, judged, hold)
         finally:
             if not self._is_recorded(scope, write_id):
                 self._tables.discard(dataset.location, write_id)
@@ -133,8 +138,34 @@ class Writer:
             )
         return staged, profile
 
+    def would_pass(self, scope: Scope, dataset: store.DatasetRow, request: WriteRequest, batches: Any) -> bool:
+        """Whether a write would pass over the newest version, of which nothing is left."""
+        write_id = new_id()
+        state = self._states.head(scope, dataset.noun.name, request.branch)
+        try:
+            staged, profile = self._stage(dataset, request, write_id, state, batches)
+            return self._judge(scope, dataset, request, state, staged, profile).audited.report.passed
+        finally:
+            self._tables.discard(dataset.location, write_id)
+
+    def audit_whole(
+        self, scope: Scope, dataset: store.DatasetRow, table: FileSet, rows: int
+    ) -> tuple[CheckReport, Profile | None]:
+        """What the dataset's checks say of rows that lie somewhere, and their profile where they pass."""
+        request = WriteRequest(mode="adopt", checks=tuple(dataset.noun.checks))
+        results = self._check(scope, dataset, request, table, table, State())
+        passed = all(one.status == "passed" or one.severity == "warn" for one in results)
+        profile = profile_of(table.schema, scan(table, table.schema.names)) if passed else None
+        return CheckReport(passed=passed, rows=rows, results=results), profile
+
     def _settle(
-        self, scope: Scope, dataset: store.DatasetRow, request: WriteRequest, staged: Staged, judged: Judged
+        self,
+        scope: Scope,
+        dataset: store.DatasetRow,
+        request: WriteRequest,
+        staged: Staged,
+        judged: Judged,
+        hold: bool,
     ) -> WriteResult:
         """Under the table's lock: make the verdict one over the newest version, and carry it out."""
         with self._tables.exclusive(dataset.location):
@@ -151,6 +182,8 @@ class Writer:
                 return _result(dataset, "unchanged", 0, judged, version=newest.number)
             if judged.audited.report.passed:
                 return self._publish(scope, dataset, request, staged, judged)
+            if not hold:
+                return _result(dataset, "quarantined", staged.rows, judged)
             self._tables.unstage(dataset.location, staged.write_id, REWRITTEN)
             self.publisher.quarantine(
                 scope,
@@ -300,6 +333,8 @@ class Writer:
         where it has rows; then what was found of them is gone on from."""
         columns = columns_of(batch.schema)
         checks = [*implied_by_key(dataset.noun.key, {one.name: one.type for one in columns}), *request.checks]
+        if not checks:
+            return []
         others = referenced(self._snapshot, scope, dataset.noun.name, checks)
         tables = {BATCH: batch, DATASET: whole, **others.files}
         before = None
@@ -358,6 +393,7 @@ def _measure(request: WriteRequest, batch: Profile) -> Measure | None:
 
 def require_writable(dataset: store.DatasetRow, branch: str) -> None:
     """Raise Conflict for a dataset that is read from a folder of somebody else's, NotFound for a missing branch."""
+    dataset.require("table")
     if dataset.noun.origin:
         raise Conflict(
             f"dataset '{dataset.noun.name}' is read in place from {dataset.noun.origin}, whose owner writes it",
