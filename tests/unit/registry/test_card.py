@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
+import pytest
+
 from modelyard.kernel.auth import Scope
 from modelyard.planes.registry.card import bill_of_materials, model_card
 from modelyard.types.registry import LatencyReport, Policy
 
-from .conftest import House, scored
+from .conftest import LIGHTGBM, MLMODEL, House, scored
 
 
 def test_the_card_says_what_is_known_and_what_is_not(house: House, ann: Scope, bob: Scope) -> None:
@@ -47,3 +50,27 @@ def test_the_bill_lists_files_data_and_measures(house: House, ann: Scope) -> Non
     references = {one["bom-ref"] for one in bill["components"]}
     assert set(bill["dependencies"][0]["dependsOn"]) == references
     assert bill == bill_of_materials(house.registry.record(ann, "delay", 1))
+
+
+def test_the_bill_is_valid_cyclonedx(house: House, ann: Scope, bob: Scope) -> None:
+    """By the schema of CycloneDX itself, with all that a version can have, and with next to nothing."""
+    validation = pytest.importorskip("cyclonedx.validation.json")
+    from cyclonedx.schema import SchemaVersion
+
+    licensed = MLMODEL + b"metadata: {license: apache-2.0}\nsaved_input_example_info: {artifact_path: in.json}\n"
+    made = house.version(ann, files={"MLmodel": licensed, "model.txt": LIGHTGBM, "in.json": b"{}", "a/b.txt": b"x"})
+    with house.database.transaction(ann) as tx:
+        tx.link(f"run:{made.provenance.run}", "used", "dataset:flights@3")
+    full = house.registry.versions.create(ann, "delay", made.source, description="with all", run=made.provenance.run)
+    house.registry.evidence.evaluate(ann, "delay", full.version, [scored(0.5)], dataset="dataset:held_out@1")
+    house.registry.versions.create(ann, "delay", "s3://elsewhere/model")
+    house.version(ann, files={"MLmodel": MLMODEL + b"metadata: {license: My own terms}\n", "model.txt": LIGHTGBM})
+    validator = validation.JsonStrictValidator(SchemaVersion.V1_6)
+    for number in range(1, 5):
+        bill = bill_of_materials(house.registry.record(ann, "delay", number))
+        error = validator.validate_str(msgspec.json.encode(bill).decode())
+        assert error is None, f"version {number}: {error}"
+    component = bill_of_materials(house.registry.record(ann, "delay", full.version))["metadata"]["component"]
+    assert component["licenses"] == [{"license": {"id": "Apache-2.0"}}]
+    assert component["modelCard"]["modelParameters"]["datasets"] == [{"ref": "dataset:flights@3"}]
+    assert validator.validate_str('{"bomFormat": "CycloneDX", "specVersion": "1.6", "components": [{}]}') is not None

@@ -208,3 +208,116 @@ def test_json_for_programs(server: Server, cli) -> None:
         ("diff", "delay", "1", "1"),
     ):
         json.loads(cli(*words, "--json")[1])
+
+
+def test_signing_and_verifying_from_the_command_line(server: Server, cli, tmp_path: Path) -> None:
+    pytest.importorskip("model_signing")
+    from cryptography.hazmat.primitives import serialization as out
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    private, public = tmp_path / "private.pem", tmp_path / "public.pem"
+    private.write_bytes(key.private_bytes(out.Encoding.PEM, out.PrivateFormat.PKCS8, out.NoEncryption()))
+    public.write_bytes(key.public_key().public_bytes(out.Encoding.PEM, out.PublicFormat.SubjectPublicKeyInfo))
+    assert cli("verify", "delay", "1", "--key", str(public)) == (1, "nobody has signed the files of delay@1")
+    assert cli("verify", "delay", "1")[0] == 3
+    assert "is signed with the key" in cli("sign", "delay", "1", "--key", str(private))[1]
+    assert "are those that were signed" in cli("verify", "delay", "1", "--key", str(public))[1]
+    status, said = cli("verify", "delay", "1", "--json")
+    assert status == 3, "valid, but no policy trusts the key"
+    assert json.loads(said)["items"][0]["valid"]
+    policy = tmp_path / "policy.json"
+    policy.write_text(json.dumps({"require_signature": {"keys": [public.read_text()]}}))
+    assert cli("policy", "delay", str(policy))[0] == 0
+    assert cli("verify", "delay", "1")[0] == 0
+    files = tmp_path / "files"
+    assert cli("download", "delay", "1", str(files), "--key", str(public))[0] == 0
+    assert cli("verify", "delay", "1", "--key", str(public), "--directory", str(files))[0] == 0
+    (files / "extra.txt").write_text("not signed")
+    status, said = cli("verify", "delay", "1", "--key", str(public), "--directory", str(files))
+    assert status == 1
+    assert "do not match" in said
+    bundle = tmp_path / "model.sig"
+    assert cli("signatures", "delay", "1", "--into", str(bundle))[0] == 0
+    assert json.loads(bundle.read_text())["mediaType"].startswith("application/vnd.dev.sigstore.bundle")
+
+
+def test_an_unsigned_version_is_not_downloaded_where_the_policy_wants_signatures(
+    server: Server, cli, tmp_path: Path
+) -> None:
+    pytest.importorskip("cryptography")
+    from cryptography.hazmat.primitives import serialization as out
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    shown = ec.generate_private_key(ec.SECP256R1()).public_key()
+    pem = shown.public_bytes(out.Encoding.PEM, out.PublicFormat.SubjectPublicKeyInfo).decode()
+    policy = tmp_path / "policy.json"
+    policy.write_text(json.dumps({"require_signature": {"keys": [pem]}}))
+    cli("policy", "delay", str(policy))
+    status, said = cli("download", "delay", "1", str(tmp_path / "out"))
+    assert status == 1
+    assert "nobody has signed" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_statements_approvals_and_retention_from_the_command_line(server: Server, cli) -> None:
+    assert "attests scan" in cli("attest", "delay", "1", "scan", "-m", "nothing found")[1]
+    cli("attest", "delay", "1", "license", "-m", "as its author says", "--value", "MIT")
+    kinds = [one["kind"] for one in json.loads(cli("attestations", "delay", "1", "--json")[1])["items"]]
+    assert kinds == ["license", "scan"]
+    assert cli("attest", "delay", "1", "No Such Kind!", "-m", "x")[0] == 1
+    cli("approve", "delay", "1", "-m", "fine", who="bob")
+    given = json.loads(cli("approvals", "delay", "1", "--json")[1])["items"][0]
+    assert given["by"] == "bob"
+    assert cli("revoke", "delay", "1", given["id"], "-m", "not mine", who="ann")[0] == 1
+    assert cli("revoke", "delay", "1", given["id"], "-m", "saw a leak", who="bob")[0] == 0
+    revoked = json.loads(cli("approvals", "delay", "1", "--json")[1])["items"][0]
+    assert revoked["revoked_reason"] == "saw a leak"
+    assert cli("latency", "delay", "1", "--p50-ms", "1", "--p95-ms", "2", "--measured-on", "laptop")[0] == 0
+    assert json.loads(cli("latency", "delay", "1", "--json")[1])["items"][0]["p95_ms"] == 2.0
+    assert json.loads(cli("evaluations", "delay", "1", "--json")[1])["items"] == []
+    assert "everything is kept" in cli("retention", "delay")[1]
+    plan = json.loads(cli("retention", "delay", "--keep-last", "2", "--json")[1])["items"]
+    assert [(one["version"], one["action"]) for one in plan] == [(1, "keep")]
+    assert "everything is kept" in cli("retention", "delay", "--remove")[1]
+    cli("promote", "delay", "1", "--alias", "shadow")
+    assert cli("unset-alias", "delay", "shadow")[0] == 0
+    assert cli("delete", "delay", "-m", "project over")[0] == 0
+    assert cli("get", "delay")[0] == 1
+    assert json.loads(cli("history", "delay", "--json")[1])["items"], "what was stays known"
+
+
+def test_webhooks_by_our_own_api_and_command_line(server: Server, cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    from modelyard.cli.webhook import app as hooks
+
+    monkeypatch.setenv("MODELYARD_URL", server.url)
+    monkeypatch.setenv("MODELYARD_TOKEN", client_of(server, "root", Role.ADMIN).token or "")
+
+    def run(*words: str) -> tuple[int, str]:
+        result = CliRunner().invoke(hooks, list(words))
+        return (
+            (1, str(result.exception))
+            if isinstance(result.exception, ModelyardError)
+            else (result.exit_code, result.output)
+        )
+
+    status, said = run("create", "release", "https://hooks.invalid/x", "-e", "model_version.created", "--json")
+    assert status == 0, said
+    made = json.loads(said)
+    assert "secret" not in made
+    assert [one["id"] for one in json.loads(run("list", "--json")[1])["items"]] == [made["id"]]
+    assert run("test", made["id"])[0] == 3, "there is no such host"
+    assert json.loads(run("deliveries", made["id"], "--json")[1])["items"] == []
+    for inside in (
+        "http://127.0.0.1/x",
+        "http://2130706433/x",
+        "http://0x7f.1/",
+        "http://[::ffff:10.0.0.1]/",
+        "http://a.internal/",
+    ):
+        status, said = run("create", "inside", inside, "-e", "model_version.created")
+        assert status == 1, inside
+        assert "non-public" in said
+    assert run("delete", made["id"])[0] == 0
+    monkeypatch.setenv("MODELYARD_TOKEN", client_of(server, "carl", Role.CONTRIBUTOR).token or "")
+    assert run("create", "x", "https://example.org/x", "-e", "model_version.created")[0] == 1

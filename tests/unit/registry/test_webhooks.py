@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -163,10 +164,14 @@ def test_disabled_and_other_projects_webhooks_hear_nothing(hooked: House, receiv
 def test_nothing_inside_the_walls_is_called(house: House, receiver: Receiver, root: Scope) -> None:
     """Without the operator's leave: refused when it says so itself, and at delivery when its name leads there."""
     webhooks = house.registry.webhooks
-    for url in (receiver.url, "http://localhost/x", "http://169.254.169.254/", "http://[::1]/", "http://10.0.0.8/"):
+    for url in (
+        receiver.url, "http://localhost/x", "http://169.254.169.254/", "http://[::1]/", "http://10.0.0.8/",
+        "http://2130706433/", "http://0x7f.1/", "http://127.1/", "http://[::ffff:10.0.0.8]/", "http://a.internal/",
+    ):  # fmt: skip
         with pytest.raises(InvalidInput):
             webhooks.create(root, "ops", url, ALL)
-    hook = webhooks.create(root, "ops", "http://2130706433/", ["registered_model.created"])
+    port = receiver.url.rpartition(":")[2]
+    hook = webhooks.create(root, "ops", f"http://{socket.gethostname()}:{port}", ["registered_model.created"])
     house.registry.models.create(root, "delay")
     tell(house)
     assert webhooks.deliveries(root, hook.id)[0].status != "delivered"

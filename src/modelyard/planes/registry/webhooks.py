@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import ipaddress
 import re
+import socket
 from collections.abc import Collection, Sequence
 from datetime import timedelta
 from typing import Any
@@ -103,7 +104,11 @@ def _says_inside(host: str) -> bool:
     try:
         ipaddress.ip_address(host)
     except ValueError:
-        return False
+        try:
+            # The short and the decimal forms (127.1, 2130706433, 0x7f.1), which resolvers take for addresses.
+            host = socket.inet_ntoa(socket.inet_aton(host))
+        except OSError:
+            return False
     return not is_public(host)
 
 

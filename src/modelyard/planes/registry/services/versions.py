@@ -295,8 +295,10 @@ class Versions:
         points to, that is served or tagged as protected. `with_aliases`: aliases that no policy guards go with it."""
         check_reason(reason, "dropping a version")
         with self._database.transaction(scope) as tx:
-            model, row = model_and_version(tx, name, version)
+            model, _ = model_and_version(tx, name, version)
             store.touch(tx, model.id, revised=True)
+            # Read again under the lock: another may have dropped it, or moved an alias to it, in the meantime.
+            row = version_row(tx, model, version)
             noun = version_noun(tx, model, row.version)
             policy = store.policy_of(model)
             going = noun.aliases if with_aliases else []
