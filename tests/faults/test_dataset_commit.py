@@ -41,13 +41,14 @@ home, first, step = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 PLACES = {
     "staging": (delta, "write_files"),
     "staged": (DeltaTables, "stage"),
-    "audited": (writing.Writer, "_audit"),
+    "audited": (writing.Writer, "_judge"),
     "planned": (store, "insert_write"),
     "moved": (DeltaTables, "_move_in"),
     "entered": (DeltaTables, "_append_entry"),
     "committed": (DeltaTables, "commit"),
     "version": (store, "insert_version"),
     "advanced": (store, "advance"),
+    "remembered": (publish, "record_write"),
     "finished": (store, "finish_write"),
     "carried": (publish.Publisher, "_carry_out"),
     "settled": (writing.Writer, "_settle"),
@@ -76,7 +77,7 @@ while True:
 """
 PLACES = (
     *("staging", "staged", "audited", "planned", "moved", "entered"),
-    *("committed", "version", "advanced", "finished", "carried", "settled"),
+    *("committed", "version", "advanced", "remembered", "finished", "carried", "settled"),
 )
 STEPS = [*(f"before {place}" for place in PLACES), "after entered", "after finished", "after settled"]
 
