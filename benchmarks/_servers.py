@@ -32,6 +32,7 @@ config = uvicorn.Config(app, http="httptools", loop="uvloop", lifespan="off", lo
                         server_header=False, date_header=False)
 bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
 bound.bind(("127.0.0.1", 0))
+bound.listen(128)
 print(f"http://127.0.0.1:{bound.getsockname()[1]}", "-", flush=True)
 uvicorn.Server(config).run(sockets=[bound])
 """

@@ -31,7 +31,8 @@ READER_BATCH = 200
 READER_STRIDE = 1_000
 BACKOFF_S_MAX = 60.0
 LOOK_S_MIN = 0.05
-"""However many events wake it, nothing looks more often than this while it finds nothing to do."""
+"""However many events wake it, nothing looks more often than this while it finds nothing to do; and each look in vain
+doubles the pause, up to the interval, so that a burst of events for others is no burst of queries."""
 _log = logging.getLogger("modelyard.reconcile")
 
 
@@ -137,6 +138,7 @@ class ReconcileLoop:
 
     def _run(self, step: object) -> None:
         assert callable(step)
+        pause_s = LOOK_S_MIN
         while not self._stopped.is_set():
             seen, looked = self._wakes, time.monotonic()
             try:
@@ -146,9 +148,11 @@ class ReconcileLoop:
                 busy = 0
             if not busy:
                 with self._woken:
-                    self._woken.wait_for(lambda seen=seen: self._wakes != seen, self._interval_s)  # type: ignore[misc]
-                # What came in the meantime is one look: a burst of events must not become a burst of queries.
-                self._stopped.wait(max(0.0, looked + LOOK_S_MIN - time.monotonic()))
+                    woken = self._woken.wait_for(lambda seen=seen: self._wakes != seen, self._interval_s)  # type: ignore[misc]
+                self._stopped.wait(max(0.0, looked + pause_s - time.monotonic()))
+                pause_s = max(LOOK_S_MIN, min(pause_s * 2, self._interval_s)) if woken else LOOK_S_MIN
+            else:
+                pause_s = LOOK_S_MIN
 
     def _step_reconciler(self, reconciler: Reconciler) -> int:
         acted = 0

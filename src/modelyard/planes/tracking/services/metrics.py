@@ -20,8 +20,9 @@ from modelyard.types.tracking import AskCurves, Curve, Metric, ModelMetric, Seri
 _SEGMENTS = store.metric_segments
 _LATEST = store.latest_metrics
 _MODEL = store.model_metrics
-# Each write is one in so many to ask for a look by the compactor: no counter on the path of every write.
+# Each write is one in so many to ask for a look by the compactor, a large one always: no counter is on its path.
 _COMPACTION_ODDS = 64
+_COMPACTED_POINTS = 8_192
 DRAWN_RUNS_MAX, DRAWN_KEYS_MAX, DRAWN_POINTS_MAX = 1_000, 50, 2_000
 _MIX = 2_654_435_761
 _INSERT_SEGMENT = Prepared(
@@ -152,7 +153,8 @@ def append(tx: Transaction, run: int, batch: points.Batch) -> None:
         },
     )  # fmt: skip
     # Mixed, so that runs which write in turn do not always hit, or always miss.
-    if number * _MIX % 2**32 < 2**32 // _COMPACTION_ODDS:
+    odds = max(1 / _COMPACTION_ODDS, batch.points / _COMPACTED_POINTS)
+    if number * _MIX % 2**32 < 2**32 * odds:
         tx.execute(
             store.inserting(tx, store.compactions).on_conflict_do_nothing(), [{"run": run, "project": tx.project}]
         )
