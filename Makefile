@@ -42,7 +42,7 @@ check: $(VENV)/.made-dev  ## ruff, types in strict mode, import contracts, tests
 	@$(BIN)/lint-imports --no-cache --config .importlinter
 	@$(BIN)/python -m pytest -q tests/tidy
 
-bench: $(VENV)/.made-dev  ## the benchmarks, each beside a peer and a floor
+bench: $(VENV)/.made-dev $(FOREIGN)  ## the benchmarks, each beside a peer and a floor
 	@$(BIN)/python -m benchmarks
 
 clean:  ## remove the environment and caches

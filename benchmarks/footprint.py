@@ -5,23 +5,21 @@ Beside `mlflow` and a bare Python, each installed in a virtual environment of it
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
+from benchmarks._servers import end, environment, free_port, wait_until_ready
+
 ROOT = Path(__file__).parents[1]
 MLFLOW = "mlflow==3.17.2"
 REPEATS = 5
-READY_TIMEOUT_S = 180
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,9 @@ def measure(directory: Path, name: str, requirement: str, serve: list[str], heal
     import_s = best(lambda: run([python, "-c", f"import {name}"]))
     help_s = best(lambda: run([command, "--help"]))
     ready_s, processes, memory_mb = start(command, serve, health, directory / f"home-{name}")
-    return Footprint(name, *installed, import_s, help_s, ready_s, processes, memory_mb)
+    found = Footprint(name, *installed, import_s, help_s, ready_s, processes, memory_mb)
+    print(found, flush=True)
+    return found
 
 
 def start(command: str, serve: list[str], health: str, home: Path) -> tuple[float, int, float]:
@@ -70,7 +70,7 @@ def start(command: str, serve: list[str], health: str, home: Path) -> tuple[floa
     for _ in range(2):
         port = free_port()
         arguments = [part.format(port=port) for part in serve]
-        environ = {**environment(), "MODELYARD_HOME": str(home), "MLFLOW_DISABLE_TELEMETRY": "true"}
+        environ = environment(MODELYARD_HOME=str(home), MLFLOW_DISABLE_TELEMETRY="true")
         home.mkdir(exist_ok=True)
         began = time.monotonic()
         process = subprocess.Popen(
@@ -87,29 +87,6 @@ def start(command: str, serve: list[str], health: str, home: Path) -> tuple[floa
         finally:
             end(process)
     return results[-1]
-
-
-def wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
-    until = time.monotonic() + READY_TIMEOUT_S
-    while time.monotonic() < until:
-        if process.poll() is not None:
-            raise RuntimeError(f"the server ended with {process.returncode}")
-        try:
-            with urllib.request.urlopen(url, timeout=2):
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.02)
-    raise RuntimeError(f"{url} did not answer")
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    tree = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-    for one in tree:
-        one.terminate()
-    _, alive = psutil.wait_procs(tree, timeout=10)
-    for one in alive:
-        one.kill()
-    process.wait(10)
 
 
 def packages(venv: Path) -> list[str]:
@@ -136,18 +113,6 @@ def best(action: object) -> float:
 
 def run(command: list[str]) -> None:
     subprocess.run(command, check=True, env=environment(), stdout=subprocess.DEVNULL)
-
-
-def environment() -> dict[str, str]:
-    # Without bytecode every start would compile anew, which no user's machine does.
-    return {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def show(ours: Footprint, peer: Footprint | None, floor: float) -> None:
