@@ -11,7 +11,15 @@ from msgspec.structs import replace
 from modelyard.kernel.auth import Scope
 from modelyard.kernel.database import Database
 from modelyard.planes.data import Data, Files
-from modelyard.types.data import Dataset, DatasetKind, DatasetVersion, Quarantined, VersionDiff
+from modelyard.types.data import (
+    CheckRun,
+    Dataset,
+    DatasetKind,
+    DatasetVersion,
+    Quarantined,
+    Unsupported,
+    VersionDiff,
+)
 from modelyard.types.files import FilesDiff
 from modelyard.ui.frame import Crumb, Frame, Screen, Tab, rail, tabs
 from modelyard.ui.page import page as ui_page
@@ -45,12 +53,20 @@ class DatasetPage(Screen, frozen=True, kw_only=True):
     version: DatasetVersion | None = None
     quarantined: tuple[Quarantined, ...] = ()
     growth: Chart | None = None
+    runs: tuple[CheckRun, ...] = ()
     next: str | None = None
     files: Browsed | None = None
     changes: VersionDiff | None = None
     file_changes: FilesDiff | None = None
     before: str = ""
     after: str = ""
+
+
+class CheckRunPage(Screen, frozen=True, kw_only=True):
+    """What a suite found of a version, with what of it is not supported."""
+
+    run: CheckRun
+    unsupported: tuple[Unsupported, ...] = ()
 
 
 class QuarantinePage(Screen, frozen=True, kw_only=True):
@@ -110,6 +126,7 @@ def dataset(
         version=chosen,
         quarantined=tuple(turned_down),
         growth=growth(history.items, found.kind),
+        runs=tuple(datasets.checking.runs(caller, name, limit=20)) if chosen and found.kind == "table" else (),
         next=history.next,
     )
     if chosen is not None and screen.tab == "files":
@@ -165,6 +182,29 @@ def _frame(
     )
 
 
+@ui_page("/datasets/{name:str}/check-runs/{run_id:str}", template="check_run.html")
+def check_run(caller: Scope, datasets: Data, name: str, run_id: str) -> CheckRunPage:
+    """A run of checks over a version."""
+    run = datasets.checking.one(caller, name, run_id)
+    return CheckRunPage(
+        frame=Frame(
+            title=f"Checks of {name}, version {run.version}",
+            section="datasets",
+            kind="check run",
+            state="passed" if run.report.passed else "failed",
+            owner=run.created_by,
+            at=run.created_at,
+            crumbs=(
+                Crumb("Datasets", "/datasets"),
+                Crumb(name, address_of(f"dataset:{name}")),
+                Crumb("Checks", address_of(f"dataset:{name}") + "?tab=checks"),
+            ),
+        ),
+        run=run,
+        unsupported=tuple(one for one in run.checks if isinstance(one, Unsupported)),
+    )
+
+
 @ui_page("/datasets/{name:str}/quarantine/{batch_id:str}", template="quarantine.html")
 def quarantine(caller: Scope, datasets: Data, name: str, batch_id: str) -> QuarantinePage:
     """A batch that was turned down, with its report and failing rows."""
@@ -187,4 +227,4 @@ def quarantine(caller: Scope, datasets: Data, name: str, batch_id: str) -> Quara
     )
 
 
-ROUTES: list[Any] = [datasets, dataset, quarantine, *dataset_files.ROUTES]
+ROUTES: list[Any] = [datasets, dataset, check_run, quarantine, *dataset_files.ROUTES]
