@@ -9,8 +9,9 @@ import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import msgspec
 import typer
 from litestar import Litestar
 
@@ -18,7 +19,10 @@ from modelyard.app import compose
 from modelyard.cli.main import NOUNS
 from modelyard.kernel import settings
 from modelyard.kernel.routing import REQUIRES
+from modelyard.planes.data import suites
+from modelyard.planes.data.suites import dbt
 from modelyard.server.app import create_app
+from modelyard.types import checks
 
 ROOT = Path(__file__).parents[1]
 TARGET = ROOT / "docs" / "reference"
@@ -27,7 +31,13 @@ HEAD = "<!-- Written by tools/make_reference.py; do not edit. -->\n\n"
 
 def pages() -> dict[str, str]:
     """Every page of the reference, by file name."""
-    return {"settings.md": settings_page(), "cli.md": cli_page(), "api.md": api_page(), "errors.md": errors_page()}
+    return {
+        "settings.md": settings_page(),
+        "cli.md": cli_page(),
+        "api.md": api_page(),
+        "errors.md": errors_page(),
+        "checks.md": checks_page(),
+    }
 
 
 def settings_page() -> str:
@@ -46,6 +56,20 @@ def cli_page() -> str:
         command = typer.main.get_command(importlib.import_module(module).app)
         parts.append(f"## `modelyard {noun}`\n\n{summary}\n")
         parts += list(_commands(command, f"modelyard {noun}"))
+    return "\n".join(parts)
+
+
+def checks_page() -> str:
+    shared = {field.name for field in msgspec.structs.fields(checks.Rule)}
+    parts = [f"{HEAD}# Checks\n\nEvery check may also have {', '.join(f'`{name}`' for name in sorted(shared))}.\n"]
+    for kind in sorted(get_args(checks.Check), key=lambda one: one.__struct_config__.tag):
+        own = [field for field in msgspec.structs.fields(kind) if field.name not in shared]
+        fields = ", ".join(f"`{field.name}`{'' if field.required else '?'}" for field in own)
+        parts.append(f"## `{kind.__struct_config__.tag}`\n\n{inspect.cleandoc(kind.__doc__ or '')}\n\n{fields}\n")
+    named = "\n".join(f"- `{name}`" for name in suites.SUPPORTED)
+    parts.append(f"## Expectations of Great Expectations that are supported\n\n{named}\n")
+    listed = "\n".join(f"- `{name}`" for name in dbt.SUPPORTED)
+    parts.append(f"## Tests of dbt that are supported\n\n{listed}\n")
     return "\n".join(parts)
 
 
