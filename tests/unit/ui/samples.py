@@ -511,6 +511,29 @@ def quarantine_screen() -> Screen:
     return dataset_views.QuarantinePage(frame=frame, batch=BATCH)
 
 
+def check_run_screen() -> Screen:
+    run = data.CheckRun(
+        id=BATCH_ID,
+        dataset="flights",
+        version=6,
+        suite="flights.warning",
+        checks=[data.NotNull(column="id"), data.Unsupported(what="expect_column_values_to_rhyme", reason="unknown")],
+        report=REPORT,
+        created_at=ago(minutes=3),
+        created_by="anna",
+    )
+    frame = Frame(
+        title="Checks of flights, version 6",
+        section="datasets",
+        kind="check run",
+        state="failed",
+        owner="anna",
+        at=run.created_at,
+        crumbs=(Crumb("Datasets", "/datasets"), Crumb("flights", "/datasets/flights")),
+    )
+    return dataset_views.CheckRunPage(frame=frame, run=run, unsupported=tuple(run.checks[1:]))  # type: ignore[arg-type]
+
+
 def job(state: str, name: str, reason: str, number: int = 0) -> jobs.Job:
     started = ago(minutes=31 - number) if state != "queued" else None
     ended = started + timedelta(seconds=48) if started and state not in ("queued", "running") else None
@@ -1209,6 +1232,7 @@ SCREENS: dict[str, tuple[str, str, Screen]] = {
     **{f"dataset-{tab}": ("/datasets/flights", "dataset.html", dataset_screen(tab)) for tab in dataset_views.TABS},
     **{f"files-{tab}": ("/datasets/scans", "dataset.html", files_screen(tab)) for tab in dataset_views.TABS_OF_FILES},
     "quarantine": ("/datasets/flights/quarantine/x", "quarantine.html", quarantine_screen()),
+    "check run": ("/datasets/flights/check-runs/x", "check_run.html", check_run_screen()),
     "jobs": ("/jobs", "jobs.html", jobs_screen()),
     "job": ("/jobs/x", "job.html", job_screen()),
     "models": ("/models", "models.html", models_screen()),

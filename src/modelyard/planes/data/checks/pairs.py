@@ -66,7 +66,10 @@ def unique(check: Unique, context: Context) -> Question:
         "failing": Measure(f"coalesce({added}, 0)::BIGINT"),
         "groups": Measure("count(*) FILTER (WHERE __kept AND (__m = 1 OR (__m = 0 AND __n > 1)))"),
     }
-    return Question(check, DATASET, source, whole, {}, True, rows, Append(appended, delta))
+    alone = len(check.columns) == 1 and not check.where and not check.by and check.ignore_row_if != "never"
+    kind = context.kind(check.columns[0])
+    rising = check.columns[0] if alone and is_ordered(kind) and "isnan" not in has_value[0] else ""
+    return Question(check, DATASET, source, whole, {}, True, rows, Append(appended, delta), rising)
 
 
 def references(check: References, context: Context) -> Question:

@@ -58,7 +58,8 @@ class Question:
 
     `of`: the table. `source`: what follows FROM. `measures`: aggregates over it, and `plain` ones over the table; both
     are judged by `verdicts`. `alone`: in a statement of its own, since it would slow the common one down. `rows`:
-    selects all failing rows. `append`, `text`: other ways to the same measures. `verdict`: known without data.
+    selects all failing rows. `append`, `text`: other ways to the same measures. `rising`: a column such that nothing
+    fails if its values strictly rise from row to row, which costs a tenth to find out. `verdict`: known without data.
     """
 
     check: Check
@@ -69,6 +70,7 @@ class Question:
     alone: bool = False
     rows: OfTable | None = None
     append: Append | None = None
+    rising: str = ""
     text: TextTest | None = None
     facts: Values = field(default_factory=dict)
     verdict: CheckResult | None = None
