@@ -14,7 +14,7 @@ from modelyard.kernel.routing import get
 from modelyard.planes.data import Files
 from modelyard.types.files import FolderEntry
 from modelyard.types.tracking import Artifact
-from modelyard.ui.previews import Gallery, Picture, Preview, kind_of, preview
+from modelyard.ui.previews import Gallery, Picture, Preview, Spreads, kind_of, preview
 from modelyard.ui.urns import address_of
 from modelyard.ui.views.artifacts import served
 
@@ -28,6 +28,7 @@ class Browsed(Struct, frozen=True, kw_only=True):
     folder: str = ""
     shown: Preview | None = None
     galleries: tuple[Gallery, ...] = ()
+    spreads: tuple[Spreads, ...] = ()
     download: str = ""
 
 
