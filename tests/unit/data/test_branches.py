@@ -9,7 +9,7 @@ from typing import Any
 import deltalake
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from modelyard.engines.tables.delta import DeltaTables
@@ -322,6 +322,7 @@ def test_a_retention_of_the_dataset_is_carried_out_by_itself(data: Data, scope: 
 marks = st.lists(st.integers(0, 20), unique=True, min_size=1).map(sorted)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(marks, st.none() | st.integers(1, 25), st.none() | st.integers(0, 25), st.sets(st.integers(0, 20)))
 def test_a_vacuum_gives_up_only_what_no_rule_keeps(
     days: list[int], versions: int | None, keep_days: int | None, pinned: set[int]

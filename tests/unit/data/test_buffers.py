@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from modelyard.engines.tables.delta import DeltaTables
@@ -265,6 +265,7 @@ def test_a_segment_taken_in_twice_is_there_once(data: Data, scope: Scope, tmp_pa
     assert len(data.quarantine(scope, "flights").items) == 1
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=6), st.data())
 def test_a_segment_that_is_cut_anywhere_is_whole_up_to_there(
     tmp_path_factory: pytest.TempPathFactory, sizes: list[int], drawn: st.DataObject

@@ -180,7 +180,9 @@ def test_an_overwrite_of_a_part_replaces_that_part(data: Data, scope: Scope, tmp
             data.write(scope, "flights", rows(1), mode=mode, where="id = 1")  # type: ignore[arg-type]
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(
     st.lists(
         st.one_of(

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from modelyard.engines.tables.delta import DeltaTables
@@ -566,6 +566,7 @@ fields = st.sampled_from([pa.field(name, kind) for name in "abc" for kind in (pa
 schemas = st.lists(fields, unique_by=lambda field: field.name, min_size=1).map(pa.schema)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(schemas, schemas)
 def test_an_append_keeps_what_the_dataset_had(batch: pa.Schema, base: pa.Schema) -> None:
     strict = schema_result(batch, base, "append", evolve=False)

@@ -106,7 +106,11 @@ class Evaluator:
         seen = self._row.noun.predictions_version
         if seen is None:
             return log.files, False
-        old = self._data.snapshot(self._scope, self._row.predictions, seen)[1]
+        try:
+            old = self._data.snapshot(self._scope, self._row.predictions, seen)[1]
+        except NotFound:
+            # A vacuum gave up the version that was seen last, so what is new since then cannot be told.
+            return log.files, True
         added = prediction_log.added_files(old, log)
         return (log.files, True) if added is None else (added, False)
 
