@@ -161,8 +161,6 @@ def _settings(limits: SqlLimits, scratch: Path | None) -> list[str]:
         "SET asof_loop_join_threshold = 0",
         "SET autoinstall_known_extensions = false",
         "SET python_enable_replacements = false",
-        # It would be printed over a server's log, or a program's output.
-        "SET enable_progress_bar = false",
         # It would write to the standard output of whoever called.
         "SET enable_progress_bar = false",
         f"SET max_temp_directory_size = '{limits.spill_bytes // 2**20 if scratch else 0}MiB'",
