@@ -58,7 +58,7 @@ def compose(settings: Settings, clock: Clock | None = None) -> Yard:
     migrate(database)
     blobs = LocalBlobs(settings.home / "blobs")
     tables = DeltaTables(settings.home / "tables")
-    data = Data(database, tables, spill=settings.home / "spill", buffers=settings.home / "buffers")
+    data = Data(database, tables, spill=settings.home / "spill", buffers=settings.home / "buffers", blobs=blobs)
     tracking = Tracking(database, blobs)
     engine = ProcessEngine(process_environment(), cpus=settings.cpus, memory_bytes=settings.memory_bytes)
     jobs = Jobs(database, engine, settings.home / "jobs", server_url=settings.public_url)

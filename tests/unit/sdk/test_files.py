@@ -103,6 +103,26 @@ def test_part_of_a_tree_is_replaced_added_to_or_removed(scans: FilesHandle, tmp_
     assert (last.added, last.removed, last.changed) == (0, 1, 0)
 
 
+def test_a_branch_is_written_and_merged_and_undone(scans: FilesHandle, client: Client, tmp_path: Path) -> None:
+    raw = _fill(tmp_path / "raw", FILES)
+    scans.add(raw)
+    table = dataset(scans.name, client)
+    table.branch("clean")
+    (raw / "train/b.png").unlink()
+    scans.add(raw, branch="clean")
+    assert (scans.version().version, scans.version("clean").version) == (1, 2)
+    assert table.merge("clean").moved
+    assert "train/b.png" not in {one.path for one in scans.list()}
+    table.revert(1)
+    assert {one.path for one in scans.list()} == set(FILES)
+    _fill(raw, {"readme.md": "theirs"})
+    scans.add(raw, branch="clean")
+    _fill(raw, {"readme.md": "ours"})
+    scans.add(raw)
+    with pytest.raises(Conflict, match=r"readme\.md"):
+        table.merge("clean")
+
+
 def test_a_file_that_moved_is_seen_as_one(scans: FilesHandle, tmp_path: Path) -> None:
     raw = _fill(tmp_path / "raw", FILES)
     scans.add(raw)

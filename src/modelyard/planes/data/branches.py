@@ -17,6 +17,7 @@ from modelyard.kernel.database import Database
 from modelyard.kernel.errors import Conflict, InvalidInput, NotFound
 from modelyard.kernel.ids import new_id
 from modelyard.planes.data import store
+from modelyard.planes.data.file_branches import FileBranches
 from modelyard.planes.data.profile import wire_row
 from modelyard.planes.data.publish import NO_REPORT, Plan, Publisher, make_plan
 from modelyard.planes.data.refs import Ref, check_ref_name, require_rows, resolve_number
@@ -34,19 +35,25 @@ class Branches:
     """The verbs of branches of one dataset."""
 
     def __init__(
-        self, database: Database, tables: TableStore, states: States, publisher: Publisher, open_session: OpenSession
+        self,
+        database: Database,
+        tables: TableStore,
+        states: States,
+        publisher: Publisher,
+        open_session: OpenSession,
+        of_files: FileBranches | None,
     ) -> None:
         self._database = database
         self._tables = tables
         self._states = states
         self._publisher = publisher
         self._open_session = open_session
+        self._of_files = of_files
 
     def create(self, scope: Scope, name: str, branch: str, at: Ref = None) -> Branch:
         """A branch that names a version, by default the newest of `main`. Raises Conflict where there is one."""
         with self._database.transaction(scope) as tx:
             row = require_dataset(store.dataset_named(tx, name), scope, name)
-            row.require("table")
             check_ref_name(row.noun, branch, "branch")
             if branch in row.noun.branches:
                 raise Conflict(f"dataset '{name}' has a branch '{branch}' already", code="dataset.branch_exists")
@@ -97,6 +104,8 @@ class Branches:
         row = self._row(scope, name)
         if branch == into:
             raise InvalidInput(f"'{branch}' cannot be merged into itself", code="dataset.merge_itself")
+        if row.noun.kind == "files" and self._of_files is not None:
+            return self._of_files.merge(scope, row, branch, into)
         with self._tables.exclusive(row.location):
             self._publisher.recover(scope, row)
             row = self._row(scope, name)
@@ -108,9 +117,9 @@ class Branches:
             )
             with self._database.reading(scope) as tx:
                 parents = store.parents(tx, row.id)
-            if source.number in _line(parents, target.number):
+            if source.number in store.line(parents, target.number):
                 return replace(ended, version=target.number, moved=False)
-            if target.number not in _line(parents, source.number):
+            if target.number not in store.line(parents, source.number):
                 raise self._conflict(scope, row, (branch, source), (into, target), parents)
             if into == store.MAIN:
                 require_own_head(self._tables, row, target)
@@ -125,7 +134,7 @@ class Branches:
         ours: tuple[str, State],
         parents: Mapping[int, int],
     ) -> Conflict:
-        lines = {name: _line(parents, state.number) for name, state in (theirs, ours)}
+        lines = {name: store.line(parents, state.number) for name, state in (theirs, ours)}
         common = max(set(lines[theirs[0]]) & set(lines[ours[0]]), default=0)
         since = {name: sorted(one for one in line if one > common) for name, line in lines.items()}
         said = "; ".join(f"'{name}' has {_shown(numbers)}" for name, numbers in since.items())
@@ -168,6 +177,8 @@ class Branches:
     def revert(self, scope: Scope, name: str, to: Ref, branch: str = store.MAIN) -> WriteResult:
         """Make a version with the rows of an older one, in its files. What came between stays readable."""
         row = self._row(scope, name)
+        if row.noun.kind == "files" and self._of_files is not None:
+            return self._of_files.revert(scope, row, to, branch)
         with self._tables.exclusive(row.location):
             self._publisher.recover(scope, row)
             row = self._row(scope, name)
@@ -243,15 +254,6 @@ def _no_branch(name: str, branch: str) -> NotFound:
         code="dataset.branch_not_found",
         hint=f"list them with `modelyard dataset branch {name}`",
     )
-
-
-def _line(parents: Mapping[int, int], number: int) -> list[int]:
-    """A version and all that it came from, down to 0, which is before the first."""
-    line = [number]
-    while number:
-        number = parents.get(number, 0)
-        line.append(number)
-    return line
 
 
 def _merge_plan(row: store.DatasetRow, source: State, target: State, into: str) -> Plan:

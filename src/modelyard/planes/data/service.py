@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
+from modelyard.engines.blobs.base import BlobStore
 from modelyard.engines.tables.arrow import scan
 from modelyard.engines.tables.base import FileSet, Snapshot, TableStore
 from modelyard.engines.tables.sql import GIB, SqlLimits, SqlSession, sandbox
@@ -31,6 +32,7 @@ from modelyard.planes.data.comparison import compare_profiles
 from modelyard.planes.data.contracts import Contracts
 from modelyard.planes.data.derivation import Derivations, Derived, source_text
 from modelyard.planes.data.diff import Diffs
+from modelyard.planes.data.file_branches import FileBranches
 from modelyard.planes.data.guards import Guards
 from modelyard.planes.data.layout import Layout
 from modelyard.planes.data.profile import wire_row
@@ -80,6 +82,7 @@ class Data:
         spill: Path | None = None,
         limits: SqlLimits | None = None,
         buffers: Path | None = None,
+        blobs: BlobStore | None = None,
     ) -> None:
         self._database = database
         self._tables = tables
@@ -94,7 +97,8 @@ class Data:
         self.derivations = Derivations(database, self.snapshot, self._session, self._write_derived)
         self.diffs = Diffs(self.snapshot, self._session)
         self.upkeep = Upkeep(database, tables, self._writer.publisher, spill)
-        self.branches = Branches(database, tables, self._states, self._writer.publisher, self._session)
+        of_files = None if blobs is None else FileBranches(database, blobs)
+        self.branches = Branches(database, tables, self._states, self._writer.publisher, self._session, of_files)
         self.layout = Layout(database, tables, self._states, self._writer.publisher)
         self.sources = Sources(self.create, database, tables, self._states, self._writer)
         kept = buffers or (spill or Path(gettempdir()) / "modelyard" / "spill").parent / "buffers"

@@ -315,6 +315,15 @@ def parents(tx: Transaction, dataset_id: str) -> dict[int, int]:
     return {row.version: row.parent for row in rows}
 
 
+def line(parents: Mapping[int, int], number: int) -> list[int]:
+    """A version and all that it came from, down to 0, which is before the first."""
+    line = [number]
+    while number:
+        number = parents.get(number, 0)
+        line.append(number)
+    return line
+
+
 def insert_version(
     tx: Transaction,
     dataset_id: str,
