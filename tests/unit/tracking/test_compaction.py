@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import func, select
 
@@ -53,6 +53,7 @@ def line(count: int, start: int = 0, spike_at: int | None = None) -> History:
     return History(values, steps, steps * 10)
 
 
+@settings(deadline=None)
 @given(BATCHES)
 def test_merging_changes_no_point(batches: list[Logged]) -> None:
     before = [Batch.of(one).body for one in batches]
@@ -102,6 +103,7 @@ def test_each_point_is_written_again_once_a_level_and_a_key_stays_in_few_segment
     assert whole.steps.tolist() == list(range(steps))
 
 
+@settings(deadline=None, max_examples=30)
 @given(st.integers(0, 199_999), st.integers(4, 2_000))
 def test_a_sketch_of_a_sketch_keeps_the_spike_and_the_ends(spike_at: int, points_max: int) -> None:
     history = line(200_000, spike_at=spike_at)

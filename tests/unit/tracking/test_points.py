@@ -8,7 +8,7 @@ import struct
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelyard.kernel.errors import EngineError, InvalidInput
@@ -36,6 +36,7 @@ def _kept(value: float) -> float:
     return math.copysign(1.7976931348623157e308, value) if math.isinf(value) else value
 
 
+@settings(deadline=None)
 @given(POINTS)
 def test_a_segment_gives_back_what_was_put_in(logged: list[tuple[str, float, int, int]]) -> None:
     batch = Batch.of(logged)
@@ -52,6 +53,7 @@ def test_a_segment_gives_back_what_was_put_in(logged: list[tuple[str, float, int
     assert points.unpack(batch.body, "absent") is None
 
 
+@settings(deadline=None)
 @given(POINTS)
 def test_exact_duplicates_are_one_point(logged: list[tuple[str, float, int, int]]) -> None:
     once, twice = _history(logged, "a"), _history(logged + logged, "a")
@@ -61,12 +63,14 @@ def test_exact_duplicates_are_one_point(logged: list[tuple[str, float, int, int]
     assert len(once) == len({one for one in distinct if not math.isnan(struct.unpack("d", one[2])[0])}) + len(nan)
 
 
+@settings(deadline=None)
 @given(POINTS)
 def test_two_segments_of_the_same_points_are_one_history(logged: list[tuple[str, float, int, int]]) -> None:
     body = Batch.of(logged).body
     assert len(_merged([body, body], "a")) == len(_merged([body], "a"))
 
 
+@settings(deadline=None)
 @given(POINTS)
 def test_the_latest_is_by_step_then_time_then_value(logged: list[tuple[str, float, int, int]]) -> None:
     latest = Batch.of(logged).latest
@@ -100,6 +104,7 @@ def test_a_history_is_by_time_then_step_then_value() -> None:
     ]  # fmt: skip
 
 
+@settings(deadline=None)
 @given(POINTS)
 def test_the_packed_form_gives_back_the_same_history(logged: list[tuple[str, float, int, int]]) -> None:
     history = _history(logged, "a")
@@ -112,6 +117,7 @@ def test_the_packed_form_gives_back_the_same_history(logged: list[tuple[str, flo
     assert np.array_equal(again.values, history.values, equal_nan=True)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(allow_nan=True, allow_infinity=False), min_size=50, max_size=400), st.integers(4, 40))
 def test_a_thinned_history_keeps_its_extremes_and_ends(values: list[float], points_max: int) -> None:
     history = _history([("a", value, at, at) for at, value in enumerate(values)], "a")
@@ -134,6 +140,7 @@ def test_sampled_steps_keep_the_first_and_last_of_each_run() -> None:
     assert series.sampled_steps([long], 5, 100, 110).tolist() == [100, 102, 104, 106, 108, 110]
 
 
+@settings(deadline=None)
 @given(POINTS, st.data())
 def test_a_flipped_bit_in_a_segment_is_found_out(
     logged: list[tuple[str, float, int, int]], data: st.DataObject
@@ -155,6 +162,7 @@ def _read(found: History) -> list[tuple[int, int, float]]:
     return list(zip(found.times.tolist(), found.steps.tolist(), found.values.tolist(), strict=True))
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=80))
 def test_bytes_that_are_no_segment_are_found_out(body: bytes) -> None:
     try:
