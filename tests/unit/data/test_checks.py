@@ -246,6 +246,19 @@ def test_own_sql_sees_the_batch_and_the_dataset_as_it_would_become() -> None:
     assert found[3].observed == 1
 
 
+def test_an_empty_set_holds_no_value_and_null_is_none() -> None:
+    [found] = audit([{"i": 1}, {"i": None}, {"i": 2}], InSet(column="i", values=[]))
+    assert (found.status, found.evaluated, found.missing, found.failing) == ("failed", 2, 1, 2)
+
+
+def test_ids_that_rise_are_unique_and_others_are_counted() -> None:
+    check = Unique(columns=["i"])
+    for values, failing in (([1, 2, None, 7], 0), ([2, 1], 0), ([1, 1, 2], 2), ([None, None], 0), ([], 0)):
+        [found] = audit([{"i": value} for value in values], check)
+        assert (found.failing, found.evaluated) == (failing, sum(value is not None for value in values))
+        assert found.missing == values.count(None)
+
+
 def test_samples_are_bounded() -> None:
     [found] = audit([{"i": -1}] * 500, Range(column="i", min=0))
     assert found.failing == 500

@@ -114,7 +114,7 @@ def _membership(check: InSet | NotInSet, column: str, kind: str) -> str:
     else:
         listed = [sql_value(value, kind, check.column) for value in check.values]
     if not listed:
-        return "true" if isinstance(check, InSet) else "false"
+        return f"{column} IS NOT NULL" if isinstance(check, InSet) else "false"
     return f"{column} {'NOT IN' if isinstance(check, InSet) else 'IN'} ({', '.join(listed)})"
 
 
