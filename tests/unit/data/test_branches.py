@@ -347,7 +347,6 @@ def test_a_vacuum_gives_up_only_what_no_rule_keeps(
 def test_what_is_for_tables_is_refused_for_files(data: Data, scope: Scope) -> None:
     data.create(scope, "images", kind="files")
     for act in (
-        lambda: data.branches.create(scope, "images", "try"),
         lambda: data.branches.revert(scope, "images", 1),
         lambda: data.layout.compact(scope, "images"),
         lambda: data.layout.vacuum(scope, "images"),

@@ -104,8 +104,8 @@ class Branches:
         row = self._row(scope, name)
         if branch == into:
             raise InvalidInput(f"'{branch}' cannot be merged into itself", code="dataset.merge_itself")
-        if row.noun.kind == "files" and self._of_files is not None:
-            return self._of_files.merge(scope, row, branch, into)
+        if row.noun.kind == "files":
+            return self._file_branches(row).merge(scope, row, branch, into)
         with self._tables.exclusive(row.location):
             self._publisher.recover(scope, row)
             row = self._row(scope, name)
@@ -177,8 +177,8 @@ class Branches:
     def revert(self, scope: Scope, name: str, to: Ref, branch: str = store.MAIN) -> WriteResult:
         """Make a version with the rows of an older one, in its files. What came between stays readable."""
         row = self._row(scope, name)
-        if row.noun.kind == "files" and self._of_files is not None:
-            return self._of_files.revert(scope, row, to, branch)
+        if row.noun.kind == "files":
+            return self._file_branches(row).revert(scope, row, to, branch)
         with self._tables.exclusive(row.location):
             self._publisher.recover(scope, row)
             row = self._row(scope, name)
@@ -231,6 +231,12 @@ class Branches:
         )
         # The order of the rows is that of the older version, so its manifests are taken as they are.
         return replace(plan, parts=[part for part, _ in wanted.held], manifests=[]) if wanted.listed else plan
+
+    def _file_branches(self, row: store.DatasetRow) -> FileBranches:
+        if self._of_files is None:
+            row.require("table")
+            raise AssertionError("a dataset of files is no table")
+        return self._of_files
 
     def _row(self, scope: Scope, name: str) -> store.DatasetRow:
         with self._database.reading(scope) as tx:
