@@ -269,7 +269,7 @@ class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     require_signature: TrustedKeys | None = None
     size_bytes_max: Annotated[int, Meta(gt=0)] | None = None
     evidence_valid_days: Annotated[float, Meta(gt=0.0)] | None = None
-    approvals: ApprovalRule = ApprovalRule()
+    approvals: ApprovalRule = field(default_factory=ApprovalRule)
 
 
 class SetPolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
