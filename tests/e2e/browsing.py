@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ __all__ = ["NEEDS_CHROMIUM", "Browser", "Keys", "WebDriver", "start_chromium", "
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 NEEDS_CHROMIUM = [
     pytest.mark.browser,
+    pytest.mark.slow,
     pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs Debian's chromium and chromium-driver"),
 ]
 FLAGS = (
@@ -35,8 +37,10 @@ FLAGS = (
 def wait_until(condition: Callable[[], object], what: str, seconds: float = 20) -> Any:
     give_up = time.monotonic() + seconds
     while time.monotonic() < give_up:
-        if found := condition():
-            return found
+        # A page that is put in the place of another takes its elements away while one reads them.
+        with suppress(StaleElementReferenceException):
+            if found := condition():
+                return found
         time.sleep(0.05)
     pytest.fail(f"waited {seconds} s in vain until {what}")
 

@@ -22,6 +22,7 @@ from modelyard.types.jobs import Job
 from modelyard.types.page import Page
 from modelyard.types.pipelines import PipelineRun
 
+pytestmark = pytest.mark.slow
 WAIT_S = 120.0
 FLOW = """
     import pathlib, time

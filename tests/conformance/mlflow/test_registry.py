@@ -17,6 +17,8 @@ mlflow = pytest.importorskip("mlflow")
 linear_model = pytest.importorskip("sklearn.linear_model")
 np = pytest.importorskip("numpy")
 
+pytestmark = pytest.mark.slow
+
 ROWS = np.arange(20.0).reshape(10, 2)
 LABELS = (ROWS[:, 0] > 8).astype(int)
 
