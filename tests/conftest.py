@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -11,11 +12,17 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from hypothesis import HealthCheck, settings
 
 from modelyard.cli import context
 from modelyard.kernel.auth import Principal, Role, Scope
 from modelyard.kernel.clock import FixedClock
 from modelyard.kernel.database import Database, metadata
+
+# In CI the same examples each time, so that what lands does not hang on a draw; at a desk new ones each time.
+settings.register_profile("ci", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("desk", deadline=None)
+settings.load_profile("ci" if os.environ.get("CI") else "desk")
 
 
 @pytest.fixture(autouse=True)

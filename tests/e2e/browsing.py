@@ -26,6 +26,8 @@ CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 NEEDS_CHROMIUM = [
     pytest.mark.browser,
     pytest.mark.slow,
+    # A browser is a program of many processes on a busy machine: what fails twice in a row is ours.
+    pytest.mark.flaky(reruns=1),
     pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs Debian's chromium and chromium-driver"),
 ]
 FLAGS = (
