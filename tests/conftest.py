@@ -6,7 +6,7 @@ import importlib.util
 import os
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -66,12 +66,19 @@ def _new_postgres_database(url: str) -> str:
     return sa.make_url(url).set(database=name).render_as_string(hide_password=False)
 
 
+@pytest.fixture(scope="session")
+def new_postgres_database(postgres_url: str) -> Callable[[], str]:
+    """Makes an empty database on that server and gives its URL; no two tests share one."""
+    return lambda: _new_postgres_database(postgres_url)
+
+
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=[pytest.mark.postgres, pytest.mark.slow])])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of an empty database, once on SQLite and once on PostgreSQL."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'catalog.db'}"
-    return _new_postgres_database(request.getfixturevalue("postgres_url"))
+    made: str = request.getfixturevalue("new_postgres_database")()
+    return made
 
 
 @pytest.fixture

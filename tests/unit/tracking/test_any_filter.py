@@ -70,7 +70,7 @@ def tracking(request: pytest.FixtureRequest) -> Iterator[Tracking]:
     """A plane with a run and a trace."""
     with tempfile.TemporaryDirectory() as directory:
         on_postgres = request.param == "postgresql"
-        url = request.getfixturevalue("postgres_url") if on_postgres else f"sqlite:///{directory}/catalog.db"
+        url = request.getfixturevalue("new_postgres_database")() if on_postgres else f"sqlite:///{directory}/catalog.db"
         database = Database(url)
         metadata.create_all(database.engine)
         made = Tracking(database, LocalBlobs(Path(directory) / "blobs"))
