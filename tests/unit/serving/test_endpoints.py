@@ -75,6 +75,7 @@ def test_a_moved_alias_is_followed_under_load(house: House, ann: Scope, root: Sc
     thread = threading.Thread(target=ask)
     thread.start()
     try:
+        house.until(lambda: answers)
         house.clock.advance(3600)
         house.champion(root, second)
         house.until(lambda: house.serving.get(ann, "late").observed_revision == 2)
