@@ -48,7 +48,7 @@ class FileBranches:
             said = {"branch": branch, "into": into, "version": source, "before": target}
             tx.event("dataset.merged", version.urn, said)
             if into == store.MAIN:
-                _tell_published(tx, version, into)
+                tell_published(tx, version, into)
         return ended
 
     def revert(self, scope: Scope, row: store.DatasetRow, to: Ref, branch: str) -> WriteResult:
@@ -78,7 +78,7 @@ class FileBranches:
             )
             store.insert_version(tx, row.id, made, parts=(), schema_digest=None, write_id=new_id())
             store.advance(tx, row.id, made)
-            _tell_published(tx, made, branch)
+            tell_published(tx, made, branch)
             tx.link(made.urn, "derived", wanted.urn)
         return WriteResult(dataset=name, status="published", rows=made.rows, report=NO_REPORT, version=made.version)
 
@@ -120,7 +120,8 @@ def _version(tx: Transaction, row: store.DatasetRow, number: int) -> DatasetVers
     return found.noun
 
 
-def _tell_published(tx: Transaction, version: DatasetVersion, branch: str) -> None:
+def tell_published(tx: Transaction, version: DatasetVersion, branch: str) -> None:
+    """Say that a branch names a new version."""
     kind = "dataset.version_published" if branch == store.MAIN else "dataset.branch_written"
     said = {"dataset": version.dataset, "version": version.version, "branch": branch, "mode": version.mode}
     tx.event(

@@ -15,6 +15,8 @@ from modelyard.kernel.errors import Conflict, InvalidInput, NotFound, TooLarge
 from modelyard.kernel.ids import new_id
 from modelyard.kernel.limits import ARTIFACT_BYTES_MAX, DATASET_FILES_MAX
 from modelyard.planes.data import ledger, store, trees
+from modelyard.planes.data.branches import require_dataset
+from modelyard.planes.data.file_branches import tell_published
 from modelyard.planes.data.publish import JOB_PREFIX, NO_REPORT
 from modelyard.planes.data.refs import Ref, require_rows, resolve_number
 from modelyard.types.data import DatasetVersion
@@ -176,7 +178,7 @@ class Files:
             raise NotFound(
                 f"version {version.version} of dataset '{name}' has no file {path[:200]!a}",
                 code="files.not_there",
-                hint=f"list them with `modelyard dataset files {name}`",
+                hint=f"list them with `modelyard dataset files list {name}`",
             )
         self.used(scope, version)
         return found, self._blobs.open(found.digest)
@@ -207,13 +209,7 @@ class Files:
 
     def _row(self, scope: Scope, name: str) -> store.DatasetRow:
         with self._database.reading(scope) as tx:
-            row = store.dataset_named(tx, name)
-        if row is None:
-            raise NotFound(
-                f"dataset {name[:128]!a} does not exist in project '{scope.project}'",
-                code="dataset.not_found",
-                hint="list them with `modelyard dataset list`; `modelyard dataset add` makes one of files",
-            )
+            row = require_dataset(store.dataset_named(tx, name), scope, name)
         row.require("files")
         return row
 
@@ -286,10 +282,7 @@ class Files:
     def _record(self, tx: Transaction, row: store.DatasetRow, made: DatasetVersion) -> None:
         store.insert_version(tx, row.id, made, parts=(), schema_digest=None, write_id=new_id())
         store.advance(tx, row.id, made)
-        said = {"dataset": made.dataset, "version": made.version, "branch": made.branch, "mode": made.mode}
-        counts = {"rows": made.rows, "rows_written": made.rows_written, "source": made.source}
-        kind = "dataset.version_published" if made.branch == store.MAIN else "dataset.branch_written"
-        tx.event(kind, made.urn, {**said, **counts})
+        tell_published(tx, made, made.branch)
         if made.parent:
             tx.link(made.urn, "derived", f"dataset:{made.dataset}@{made.parent}")
         if tx.actor.startswith(JOB_PREFIX):

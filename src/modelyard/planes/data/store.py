@@ -134,7 +134,7 @@ DISCARDED = "discarded"
 
 _HELD = {
     "table": ("a table, not files", "read and write its rows, or give the files a dataset of their own"),
-    "files": ("files, not a table", "use `modelyard dataset add`, `files` and `checkout`, or make a dataset for rows"),
+    "files": ("files, not a table", "use `modelyard dataset files`, or make a dataset for rows"),
 }
 
 
