@@ -2,12 +2,11 @@
 
 The peer's commits (`deltalake`) do not wait for the disk; ours, and the floor of appends, do.
 
-`python -m benchmarks data_tables [--appends 1000] [--commits 2000] [--rows 2000000]`
+`APPENDS=…`, `COMMITS=…` and `ROWS=…` set other sizes.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import tempfile
 import time
@@ -26,20 +25,18 @@ from modelyard.kernel.database import Database, metadata
 from modelyard.planes.data import Data
 
 SCOPE = Scope("default", Principal("bench", {"*": Role.ADMIN}))
+APPENDS = int(os.environ.get("APPENDS", "1000"))
+COMMITS = int(os.environ.get("COMMITS", "2000"))
+ROWS = int(os.environ.get("ROWS", "2000000"))
 
 
 def main() -> None:
     """Run all and print a line for each."""
-    asked = argparse.ArgumentParser()
-    asked.add_argument("--appends", type=int, default=1_000)
-    asked.add_argument("--commits", type=int, default=2_000)
-    asked.add_argument("--rows", type=int, default=2_000_000)
-    chosen = asked.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         home = Path(directory)
-        small_appends(home / "small", chosen.appends)
-        opening(home / "opening", chosen.commits)
-        reading(home / "reading", chosen.rows)
+        small_appends(home / "small", APPENDS)
+        opening(home / "opening", COMMITS)
+        reading(home / "reading", ROWS)
 
 
 def opened(home: Path) -> Data:
