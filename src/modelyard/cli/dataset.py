@@ -129,7 +129,10 @@ def write(
     checks: Annotated[Path | None, typer.Option(help="Further checks for this write, as in `checks`.")] = None,
     key: Annotated[str | None, typer.Option(help="Idempotency key: repeated, the write has its first result.")] = None,
     source: Annotated[str, typer.Option(help="Where the rows came from. Default: the file's name.")] = "",
-    evolve: Annotated[bool, typer.Option("--evolve", help="Allow new columns; on overwrite, any schema.")] = False,
+    evolve: Annotated[bool, typer.Option("--evolve", help="Allow new columns; on overwrite, wider types.")] = False,
+    replace_schema: Annotated[
+        bool, typer.Option("--replace-schema", help="On overwrite: allow any other schema.")
+    ] = False,
     breaking: Annotated[bool, typer.Option("--breaking", help="Write although the schema breaks consumers.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -137,7 +140,7 @@ def write(
     written = data.send_file(
         client(), name, file, media_type=_SUFFIXES.get(file.suffix.lower(), "application/octet-stream"),
         mode=mode, checks=dataset_check.read_checks(checks, name), key=key, source=source or file.name, evolve=evolve,
-        breaking=breaking,
+        replace_schema=replace_schema, breaking=breaking,
     )  # fmt: skip
     if as_json:
         show_json(written)

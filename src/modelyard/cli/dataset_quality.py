@@ -117,14 +117,18 @@ def create_from_sql(
     ],
     append: Annotated[bool, typer.Option("--append", help="Add the rows instead of replacing all.")] = False,
     at: Annotated[list[str] | None, typer.Option(help="DATASET=VERSION: read it at that version; repeatable.")] = None,
-    evolve: Annotated[bool, typer.Option("--evolve", help="Allow another schema than the version before.")] = False,
+    evolve: Annotated[bool, typer.Option("--evolve", help="Allow new columns; replacing all, wider types.")] = False,
+    replace_schema: Annotated[
+        bool, typer.Option("--replace-schema", help="Replacing all rows, allow any other schema.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Make a dataset, or its next version, by SQL over others; exits with 1 where its checks turn it down."""
     text = _read(Path(statement[1:])) if statement.startswith("@") else statement
     written = _handle(name).from_sql(
-        text, mode="append" if append else "overwrite", inputs=dict(map(_pinned, at or [])), evolve=evolve
-    )
+        text, mode="append" if append else "overwrite", inputs=dict(map(_pinned, at or [])), evolve=evolve,
+        replace_schema=replace_schema,
+    )  # fmt: skip
     _show_written(name, written, as_json=as_json)
 
 

@@ -121,6 +121,7 @@ class DatasetHandle(Quality, Branching, Upkeeping, Frames):
         key: str | None = None,
         source: str = "",
         evolve: bool = False,
+        replace_schema: bool = False,
         create: bool = True,
         breaking: bool = False,
         branch: str | None = None,
@@ -133,15 +134,17 @@ class DatasetHandle(Quality, Branching, Upkeeping, Frames):
         `data`: an Arrow table, reader or iterable of batches, a pandas or Polars frame. `key` makes a repeated write
         have the result of the first. `branch`: where to write, by default `main`. With `where` an overwrite replaces
         the rows that meet that SQL condition; a merge replaces those that have a key of the rows, which is `on` or the
-        dataset's. A batch that its checks turn down raises Conflict (`dataset.quarantined`), so that it cannot be
-        overlooked; with `on_reject="return"` the result says so. A schema that would break consumers is turned
-        down with their names, unless `breaking`.
+        dataset's. `evolve` lets a write add columns, and an overwrite of all rows widen them; `replace_schema` lets
+        that bring any other schema. A batch that its checks turn down raises Conflict (`dataset.quarantined`), so that
+        it cannot be overlooked; with `on_reject="return"` the result says so. A schema that would break consumers is
+        turned down with their names, unless `breaking`.
         """
         params = {
             "mode": mode,
             "key": key,
             "source": source or None,
             "evolve": evolve or None,
+            "replace_schema": replace_schema or None,
             "create": create or None,
             "breaking": breaking or None,
             "checks": None if checks is None else msgspec.json.encode(list(checks)).decode(),
@@ -261,6 +264,7 @@ def send_file(
     key: str | None = None,
     source: str = "",
     evolve: bool = False,
+    replace_schema: bool = False,
     breaking: bool = False,
 ) -> WriteResult:
     """Write a Parquet, Arrow or CSV file as it is, streamed. The result says where it was turned down."""
@@ -269,6 +273,7 @@ def send_file(
         "key": key,
         "source": source or None,
         "evolve": evolve or None,
+        "replace_schema": replace_schema or None,
         "create": True,
         "breaking": breaking or None,
         "checks": None if checks is None else msgspec.json.encode(list(checks)).decode(),

@@ -100,13 +100,17 @@ class Quality(ABC):
         mode: Literal["append", "overwrite"] = "overwrite",
         inputs: Mapping[str, int | str] | None = None,
         evolve: bool = False,
+        replace_schema: bool = False,
         key: str | None = None,
     ) -> WriteResult:
         """Write what one SELECT over datasets gives, as the next version. `inputs`: at which version one is read.
 
         The result says where checks turned it down.
         """
-        body = CreateFromSql(statement=statement, mode=mode, inputs=dict(inputs or {}), evolve=evolve, key=key)
+        body = CreateFromSql(
+            statement=statement, mode=mode, inputs=dict(inputs or {}), evolve=evolve, replace_schema=replace_schema,
+            key=key,
+        )  # fmt: skip
         return self._client.post(f"{self._path}/from-sql", body, WriteResult)
 
     def column_lineage(self, column: str, version: int | None = None) -> ColumnLineage:

@@ -125,6 +125,7 @@ class CreateFromSql(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     mode: Literal["append", "overwrite"] = "overwrite"
     inputs: dict[str, int | str] = {}
     evolve: bool = False
+    replace_schema: bool = False
     key: str | None = None
 
 

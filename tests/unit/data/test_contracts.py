@@ -136,13 +136,13 @@ def test_a_producer_is_told_whom_it_would_break_before_anything_is_published(dat
     assert data.contracts.check(scope, "flights").passed
 
     without = flights().drop(["distance"])
-    told = data.write(scope, "flights", without, mode="overwrite", evolve=True)
+    told = data.write(scope, "flights", without, mode="overwrite", replace_schema=True)
     assert told.status == "quarantined"
     [failed] = told.report.failed
     assert failed.message == "model:delay would break: column 'distance' is missing"
     assert data.get(scope, "flights").latest == 1
 
-    knowing = data.write(scope, "flights", without, mode="overwrite", evolve=True, breaking=True)
+    knowing = data.write(scope, "flights", without, mode="overwrite", replace_schema=True, breaking=True)
     assert knowing.published
     assert [(one.name, one.severity) for one in knowing.report.failed] == [("consumer model:delay", "warn")]
     added = flights().drop(["distance"]).append_column("more", [[1, 2, 3]])

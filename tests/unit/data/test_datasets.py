@@ -22,7 +22,7 @@ from modelyard.kernel.database import Database
 from modelyard.kernel.errors import Conflict, InvalidInput, ModelyardError, NotFound
 from modelyard.kernel.events import events as events_table
 from modelyard.planes.data import Data
-from modelyard.planes.data.schemas import resulting_schema, schema_result
+from modelyard.planes.data.schemas import Allowed, resulting_schema, schema_result
 from modelyard.types.data import (
     Check,
     DatasetVersion,
@@ -238,12 +238,29 @@ def test_key_columns_hold_no_null_nan_or_infinity(data: Data, scope: Scope, bad:
     assert "'x'" in failed.name
 
 
-def test_an_overwrite_with_the_wrong_schema_is_held_back_unless_asked_for(data: Data, scope: Scope) -> None:
+def test_an_overwrite_with_another_schema_is_held_back_unless_it_shall_replace_it(
+    data: Data, scope: Scope, database: Database
+) -> None:
     data.create(scope, "flights")
     data.write(scope, "flights", flights(1))
     new = pa.table({"id": ["a"], "z": [1]})
     assert not data.write(scope, "flights", new, mode="overwrite").published
-    assert data.write(scope, "flights", new, mode="overwrite", evolve=True).version == 2
+    held = data.write(scope, "flights", new, mode="overwrite", evolve=True)
+    assert held.status == "quarantined"
+    [failed] = held.report.failed
+    for said in ("column 'distance' (double) is missing", "column 'id' is string, not int64", "`replace_schema`"):
+        assert said in failed.message
+    assert data.write(scope, "flights", new, mode="overwrite", replace_schema=True).version == 2
+    lost = ["column 'distance' (double) is missing", "column 'carrier' (string) is missing"]
+    lost.append("column 'id' is string, not int64")
+    report = data.resolve(scope, "flights").report
+    assert report is not None
+    assert report.results[0].details == {"replaced": lost}
+    published = events_table.c.kind == "dataset.version_published"
+    with database.reading(scope) as tx:
+        found = tx.all(events_table.select().where(published).order_by(events_table.c.id))
+    told = [json.loads(row.data) if isinstance(row.data, str) else row.data for row in found]
+    assert [one.get("schema_replaced") for one in told] == [None, lost]
     assert data.read(scope, "flights").to_pylist() == [{"id": "a", "z": 1}]
     assert data.read(scope, "flights", 1).to_pylist() == flights(1).to_pylist()
     assert data.append(scope, "flights", new).rows == 2
@@ -260,6 +277,34 @@ def test_an_append_may_add_columns_when_asked_and_never_change_them(data: Data, 
     narrowed = wider.set_column(0, "id", pa.array(["2"]))
     assert not data.write(scope, "flights", narrowed, evolve=True).published
     assert data.resolve(scope, "flights").version == 2
+
+
+def test_an_overwrite_of_all_may_widen_columns_and_narrow_none(data: Data, scope: Scope) -> None:
+    narrow, wide = pa.table({"id": pa.array([1], pa.int32())}), pa.table({"id": pa.array([2**40], pa.int64())})
+    data.create(scope, "counts")
+    data.write(scope, "counts", narrow)
+    assert not data.write(scope, "counts", wide, mode="overwrite").published
+    assert data.write(scope, "counts", wide, mode="overwrite", evolve=True).published
+    # A narrower integer fits into the wider column, so that is what it becomes; unless the schema is to be another.
+    assert data.write(scope, "counts", narrow, mode="overwrite", evolve=True).published
+    assert str(data.read(scope, "counts").schema.field("id").type) == "int64"
+    assert data.write(scope, "counts", narrow, mode="overwrite", replace_schema=True).published
+    assert str(data.read(scope, "counts").schema.field("id").type) == "int32"
+    texts = pa.table({"id": ["1"]})
+    assert not data.write(scope, "counts", texts, mode="overwrite", evolve=True).published
+
+
+def test_rows_that_stay_keep_their_schema(data: Data, scope: Scope) -> None:
+    data.create(scope, "flights")
+    data.write(scope, "flights", flights(1, 2))
+    texts = flights(1).set_column(0, "id", pa.array(["1"]))
+    held = data.write(scope, "flights", texts, mode="overwrite", where="true", evolve=True)
+    assert held.status == "quarantined"
+    assert "overwrite all rows" in held.report.failed[0].message
+    for how in ({"mode": "append"}, {"mode": "overwrite", "where": "id = '1'"}, {"mode": "merge", "on": ["id"]}):
+        with pytest.raises(InvalidInput, match="only an overwrite of all rows"):
+            data.write(scope, "flights", texts, replace_schema=True, **how)
+    assert data.get(scope, "flights").latest == 1
 
 
 def test_columns_may_come_in_any_order_and_in_narrower_types(data: Data, scope: Scope) -> None:
@@ -569,12 +614,15 @@ schemas = st.lists(fields, unique_by=lambda field: field.name, min_size=1).map(p
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(schemas, schemas)
 def test_an_append_keeps_what_the_dataset_had(batch: pa.Schema, base: pa.Schema) -> None:
-    strict = schema_result(batch, base, "append", evolve=False)
+    strict = schema_result(batch, base, Allowed())
     assert (strict.status == "passed") == ({(f.name, f.type) for f in batch} == {(f.name, f.type) for f in base})
-    if schema_result(batch, base, "append", evolve=True).status == "passed":
-        merged = resulting_schema(batch, base, "append")
+    if schema_result(batch, base, Allowed(evolve=True)).status == "passed":
+        merged = resulting_schema(batch, base)
         assert list(merged)[: len(base)] == list(base)
         assert set(merged.names) == set(batch.names)
-    assert schema_result(batch, base, "overwrite", evolve=True).status == "passed"
-    assert resulting_schema(batch, base, "overwrite") == batch
+    kept = {(f.name, f.type) for f in base} <= {(f.name, f.type) for f in batch}
+    assert (schema_result(batch, base, Allowed(evolve=True, whole=True)).status == "passed") == kept
+    assert schema_result(batch, base, Allowed(replace=True, whole=True)).status == "passed"
+    assert schema_result(batch, base, Allowed(replace=True)).status == strict.status
+    assert resulting_schema(batch, base, whole=True) == batch
     assert Finite(column="a").severity == "block"

@@ -162,7 +162,7 @@ def test_who_stops_using_a_dataset_is_no_consumer_of_it(data: Data, scope: Scope
     data.derivations.create(scope, "made", sql("SELECT id FROM flights"))
     assert [one.consumer for one in data.contracts.consumers(scope, "flights")] == ["dataset:made"]
     made = "SELECT code FROM airports"
-    data.derivations.create(scope, "made", sql(made, evolve=True))
+    data.derivations.create(scope, "made", sql(made, replace_schema=True))
     assert data.contracts.consumers(scope, "flights") == []
     assert [[one.name for one in use.columns] for use in data.contracts.consumers(scope, "airports")] == [["code"]]
 

@@ -64,7 +64,7 @@ def test_versions_are_compared_in_columns_and_rows(data: Data, scope: Scope) -> 
     data.create(scope, "flights", key=["id"])
     data.write(scope, "flights", pa.table({"id": [1, 2, 3], "x": ["a", "b", "c"], "old": [1, 1, 1]}))
     new = pa.table({"id": [2, 3, 4], "x": ["b", "C", "d"], "new": [1.5, 1.5, 1.5]})
-    data.write(scope, "flights", new, mode="overwrite", evolve=True)
+    data.write(scope, "flights", new, mode="overwrite", replace_schema=True)
     found = data.diffs.between(scope, "flights", 1, None, ["id"])
     assert found.columns == [ColumnChange("old", "int64", None), ColumnChange("new", None, "double")]
     assert (found.before, found.after, found.added, found.removed, found.changed) == (1, 2, 1, 1, 1)

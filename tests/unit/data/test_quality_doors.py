@@ -51,7 +51,7 @@ def test_contracts_and_consumers_through_the_sdk(client: Client) -> None:
         ("model:delay", "dist"),
     ]
     with pytest.raises(Conflict) as caught:
-        flights.overwrite(FLIGHTS.drop(["dist"]), evolve=True)
+        flights.overwrite(FLIGHTS.drop(["dist"]), replace_schema=True)
     assert "model:delay would break" in caught.value.message
     closed = Contract(columns=[ContractColumn(name="id")], closed=True)
     with pytest.raises(Conflict):

@@ -335,10 +335,10 @@ def test_a_key_of_another_type_is_refused(features: Features, scope: Scope) -> N
 def test_a_source_that_changed_its_schema_is_named(features: Features, data: Data, scope: Scope) -> None:
     features.apply(scope, definition())
     without = ARRIVALS.drop_columns(["delay"])
-    told = data.write(scope, "arrivals", without, mode="overwrite", evolve=True)
+    told = data.write(scope, "arrivals", without, mode="overwrite", replace_schema=True)
     assert told.status == "quarantined"
     assert told.report.failed[0].message.startswith("feature-view:")
-    data.write(scope, "arrivals", without, mode="overwrite", evolve=True, breaking=True)
+    data.write(scope, "arrivals", without, mode="overwrite", replace_schema=True, breaking=True)
     with pytest.raises(InvalidInput) as caught:
         joined(features, scope, ["origin_delays"])
     assert caught.value.code == "feature_view.source_changed"

@@ -31,7 +31,7 @@ from modelyard.kernel.limits import BUFFERED_APPEND_BYTES_MAX
 from modelyard.kernel.paths import make_private, safe_join, sync_directory
 from modelyard.planes.data import segments, store
 from modelyard.planes.data.branches import require_dataset
-from modelyard.planes.data.schemas import schema_result
+from modelyard.planes.data.schemas import Allowed, schema_result
 from modelyard.planes.data.segments import Record
 from modelyard.planes.data.states import States
 from modelyard.planes.data.writing import Writer, WriteRequest, require_writable
@@ -271,7 +271,7 @@ def _fitted(name: str, base: pa.Schema | None, batches: Any) -> pa.Table:
 
     source = as_reader(batches)
     schema = staged_schema(source.schema, base)
-    structure = schema_result(schema, base, "append", evolve=False)
+    structure = schema_result(schema, base, Allowed())
     if structure.status != "passed":
         raise InvalidInput(
             f"the rows do not fit dataset '{name}': {structure.message}",

@@ -29,6 +29,7 @@ from modelyard.planes.data.anomaly_rules import Measure
 from modelyard.planes.data.derivation import Derived, record_derivation
 from modelyard.planes.data.guards import record_write
 from modelyard.planes.data.manifests import Manifest, Part
+from modelyard.planes.data.schemas import replaced_columns
 from modelyard.planes.data.states import State, schema_from, schema_text
 from modelyard.types.data import CheckReport, Column, Dataset, DatasetVersion
 from modelyard.types.profiles import Anomaly
@@ -236,6 +237,7 @@ class Publisher:
         digest = manifests.insert_schema(tx, dataset.id, plan.schema)
         store.insert_version(tx, dataset.id, version, parts=plan.parts, schema_digest=digest, write_id=write_id)
         store.advance(tx, dataset.id, version)
+        replaced = replaced_columns(version.report)
         tx.event(
             "dataset.version_published" if version.branch == store.MAIN else "dataset.branch_written",
             version.urn,
@@ -247,6 +249,7 @@ class Publisher:
                 "rows": version.rows,
                 "rows_written": version.rows_written,
                 "source": version.source,
+                **({"schema_replaced": replaced} if replaced else {}),
             },
         )
         if version.parent and version.mode != "overwrite":

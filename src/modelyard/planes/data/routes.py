@@ -101,6 +101,7 @@ async def write_data(
     key: str | None = None,
     source: str = "",
     evolve: bool = False,
+    replace_schema: bool = False,
     create: bool = False,
     checks: str | None = None,
     breaking: bool = False,
@@ -112,13 +113,14 @@ async def write_data(
 
     The body is an Arrow stream, an Arrow file, Parquet, or CSV by its content type. `key` is an idempotency key; `on`,
     which may be given several times, the key of a merge; `where` the rows that an overwrite replaces, by default all.
-    `breaking`: consumers may break by the schema that it brings.
+    `evolve`: it may add columns; `replace_schema`: an overwrite of all rows may bring any schema; `breaking`:
+    consumers may break by that.
     """
     async with spooled(request, datasets.spool()) as file:
         write = partial(
             _write_file, file, request.headers.get("content-type", ""), datasets, caller, name,
             mode=mode, idempotency_key=key, checks=_checks(checks), source=source, evolve=evolve, create=create,
-            breaking=breaking,
+            replace_schema=replace_schema, breaking=breaking,
             branch=branch, where=where, on=keys or (),
         )  # fmt: skip
         return await anyio.to_thread.run_sync(write)

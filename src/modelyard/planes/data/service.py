@@ -188,6 +188,7 @@ class Data:
         checks: Sequence[Check] | None = None,
         source: str = "",
         evolve: bool = False,
+        replace_schema: bool = False,
         create: bool = False,
         branch: str = store.MAIN,
         where: str | None = None,
@@ -200,11 +201,12 @@ class Data:
         `batches`: an Arrow table, reader or iterable of batches, or a frame with the Arrow stream interface. A `merge`
         replaces the rows that have a key of the batch and adds the others; the key is `on`, or the dataset's. With
         `where` an `overwrite` replaces the rows that meet that condition, which the new ones must meet too. `checks`
-        come on top of the dataset's own. `evolve` lets a write add columns, and an overwrite of all bring another
-        schema; who would break by that is named in the report, and the batch kept aside, unless `breaking`. `derived`:
-        what SQL made the rows of. A write repeated with its `idempotency_key` has the result of the first. Raises
-        NotFound (unless `create`), InvalidInput for an empty batch, values that no table can hold or keys that are null
-        or there twice, Unavailable on a full disk: then the dataset is as it was.
+        come on top of the dataset's own. `evolve` lets a write add columns, and an overwrite of all widen them;
+        `replace_schema` lets that bring any other schema. Who would break by it is named in the report, and the batch
+        kept aside, unless `breaking`. `derived`: what SQL made the rows of. A write repeated with its
+        `idempotency_key` has the result of the first. Raises NotFound (unless `create`), InvalidInput for an empty
+        batch, values that no table can hold or keys that are null or there twice, Unavailable on a full disk: then the
+        dataset is as it was.
         """
         if mode not in ("append", "overwrite", "merge"):
             raise InvalidInput(
@@ -217,6 +219,12 @@ class Data:
                 f"a condition says which rows an overwrite replaces; it means nothing for {mode}",
                 code="dataset.mode_invalid",
             )
+        if replace_schema and (mode != "overwrite" or where is not None):
+            raise InvalidInput(
+                "only an overwrite of all rows can replace the schema, since rows that stay have the one that there is",
+                code="dataset.mode_invalid",
+                hint="overwrite without a condition, or add columns with `evolve`",
+            )
         row = self._row_or_new(scope, name) if create else self._row(scope, name)
         row.require("table")
         guard = self._guards.of(scope, row, mode, breaking=breaking)
@@ -225,6 +233,7 @@ class Data:
             checks=(*row.noun.checks, *guard.checks, *(checks or ())),
             source=source,
             evolve=evolve,
+            replace_schema=replace_schema,
             idempotency_key=idempotency_key,
             branch=branch,
             where=where,
@@ -374,7 +383,7 @@ class Data:
     ) -> WriteResult:
         return self.write(
             scope, name, batches, mode=request.mode, source=source_text(request.statement), evolve=request.evolve,
-            idempotency_key=request.key, create=True, derived=derived,
+            replace_schema=request.replace_schema, idempotency_key=request.key, create=True, derived=derived,
         )  # fmt: skip
 
     # --- tags -------------------------------------------------------------------------------------------------

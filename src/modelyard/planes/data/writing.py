@@ -24,7 +24,7 @@ from modelyard.planes.data.profiling import Profiler, profile_of
 from modelyard.planes.data.publish import Publisher, make_plan
 from modelyard.planes.data.references import TakeSnapshot, referenced
 from modelyard.planes.data.rewriting import REWRITTEN, Effect, OpenSession, Rewriter, check_key_columns
-from modelyard.planes.data.schemas import resulting_schema, schema_result
+from modelyard.planes.data.schemas import Allowed, resulting_schema, schema_result
 from modelyard.planes.data.states import State, States
 from modelyard.types.data import (
     Check,
@@ -53,12 +53,18 @@ class WriteRequest:
     checks: tuple[Check, ...]
     source: str = ""
     evolve: bool = False
+    replace_schema: bool = False
     idempotency_key: str | None = None
     branch: str = store.MAIN
     where: str | None = None
     on: tuple[str, ...] = ()
     guard: Guard = field(default_factory=Guard)
     derived: tuple[Derived, ...] = ()
+
+    @property
+    def replaces_all(self) -> bool:
+        """Whether no row of the version before stays."""
+        return self.mode == "overwrite" and self.where is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +130,8 @@ class Writer:
                 dataset.location,
                 write_id,
                 as_reader(batches),
-                state.schema,
+                # A schema that replaces another is taken as it is sent.
+                None if request.replace_schema else state.schema,
                 dataset.noun.partition_by,
                 watch=profiler.add,
             )
@@ -250,8 +257,10 @@ class Writer:
         staged: Staged,
         profile: Profile,
     ) -> Judged:
-        structure = schema_result(staged.schema, state.schema, request.mode, evolve=request.evolve)
-        schema = resulting_schema(staged.schema, state.schema, request.mode, whole=request.where is None)
+        whole_goes = request.replaces_all
+        allowed = Allowed(request.evolve, request.replace_schema, whole_goes)
+        structure = schema_result(staged.schema, state.schema, allowed)
+        schema = resulting_schema(staged.schema, state.schema, whole=whole_goes)
         batch = FileSet(staged.schema, self._tables.staged(dataset.location, staged.write_id), uniform=True)
         if structure.status == "passed":
             effect = self._effect(dataset, request, state, staged, batch)
@@ -264,7 +273,8 @@ class Writer:
         only_more = structure.status == "passed" and bool(staged.files) and not effect.removed
         found = self._check(scope, dataset, request, batch, whole, state if only_more else State())
         held = None if state.schema is None else columns_of(state.schema)
-        contract = request.guard.schema_results(held, columns_of(schema)) if structure.status == "passed" else []
+        knows_schema = whole_goes or structure.status == "passed"
+        contract = request.guard.schema_results(held, columns_of(schema)) if knows_schema else []
         anomalies = self._anomalies(request, profile) if structure.status == "passed" else []
         unusual = request.guard.anomaly_results(anomalies)
         results = [structure, *contract, *found, *unusual]
