@@ -107,6 +107,7 @@ class Browser:
     def sign_in(self, token: str) -> None:
         """Begin afresh on a wide screen, as whom the token is of."""
         self.width(1280)
+        self.theme("light")
         self.open("/sign-in")
         self.script("localStorage.clear()")
         self.driver.delete_all_cookies()

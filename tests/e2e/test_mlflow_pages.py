@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 
+from e2e.browsing import NEEDS_CHROMIUM, Browser, WebDriver
 from foreign_python import foreign_python
 from modelyard.sdk.client import Client
 from modelyard.server.run import Server
 from running import client_of, running_server
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-from selenium.webdriver.chrome.service import Service  # noqa: E402
-from selenium.webdriver.remote.webdriver import WebDriver  # noqa: E402
-
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.slow,
-    pytest.mark.flaky(reruns=1),
-    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs Debian's chromium and chromium-driver"),
-]
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-dev-shm-usage",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--window-size=1400,1000",
-)  # fmt: skip
+pytestmark = NEEDS_CHROMIUM
 PROJECT = "flights"
 # What MLflow's pages ask for and do not need: parts of it that are not served here.
 NOT_SERVED = ("users/current", "assistant/", "gateway-proxy", "ui-telemetry")
@@ -46,17 +33,14 @@ def run_id(server: Server) -> str:
     return fill(client_of(server, PROJECT))
 
 
-@pytest.fixture(scope="module")
-def browser(server: Server) -> Iterator[WebDriver]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in FLAGS:
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    driver.get(server.sign_in_link())
-    yield driver
-    driver.quit()
+@pytest.fixture
+def browser(driver: WebDriver, server: Server) -> WebDriver:
+    """Signed in, on a screen as wide as MLflow's pages want."""
+    site = SimpleNamespace(server=server)
+    one = Browser(driver, site)
+    one.sign_in(server.token)
+    one.width(1400)
+    return driver
 
 
 def fill(client: Client) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from e2e.browsing import NEEDS_CHROMIUM, Browser, Keys, WebDriver, start_chromium, wait_until
+from e2e.browsing import NEEDS_CHROMIUM, Browser, Keys, WebDriver, wait_until
 from modelyard.kernel.auth import Role
 from modelyard.sdk.client import Client
 from modelyard.sdk.data import DatasetHandle
@@ -102,22 +102,6 @@ def register_model(client: Client, ben: Client, run_id: str) -> None:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with running_server(tmp_path_factory.mktemp("ui") / "home") as server:
         yield Site(server)
-
-
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebDriver]:
-    started = start_chromium(tmp_path_factory.mktemp("chromium"))
-    yield started
-    started.quit()
-
-
-@pytest.fixture
-def browser(driver: WebDriver, site: Site) -> Iterator[Browser]:
-    """Signed in as admin, on a wide screen; what the page complains about fails the test."""
-    one = Browser(driver, site)
-    one.sign_in(site.server.token)
-    yield one
-    assert one.complaints() == []
 
 
 # --- signing in -------------------------------------------------------------------------------------------------------

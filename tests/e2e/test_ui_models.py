@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from e2e.browsing import NEEDS_CHROMIUM, Browser, WebDriver, start_chromium, wait_until
+from e2e.browsing import NEEDS_CHROMIUM, Browser, WebDriver, wait_until
 from modelyard.kernel.auth import Role
 from modelyard.sdk.client import Client
 from modelyard.sdk.registry import ModelHandle
@@ -56,31 +56,6 @@ class Site:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with running_server(tmp_path_factory.mktemp("models") / "home") as server:
         yield Site(server)
-
-
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebDriver]:
-    started = start_chromium(tmp_path_factory.mktemp("chromium"))
-    yield started
-    started.quit()
-
-
-@pytest.fixture
-def browser(driver: WebDriver, site: Site) -> Iterator[Browser]:
-    """Signed in as admin; what the page complains about fails the test."""
-    one = signed_in(driver, site, site.server.token)
-    yield one
-    assert one.complaints() == []
-
-
-def signed_in(driver: WebDriver, site: Site, token: str) -> Browser:
-    one = Browser(driver, site)
-    one.width(1280)
-    one.open("/sign-in")
-    one.driver.delete_all_cookies()
-    one.driver.add_cookie({"name": "modelyard_session", "value": token, "path": "/", "sameSite": "Strict"})
-    one.complaints()
-    return one
 
 
 def fill(browser: Browser, dialog: str, reason: str) -> None:
@@ -190,7 +165,8 @@ def test_a_dropped_version_keeps_its_page(browser: Browser, site: Site) -> None:
 
 
 def test_a_contributor_sees_no_button_of_approvers(driver: WebDriver, site: Site) -> None:
-    browser = signed_in(driver, site, token_for(site.server, "carl", Role.CONTRIBUTOR))
+    browser = Browser(driver, site)
+    browser.sign_in(token_for(site.server, "carl", Role.CONTRIBUTOR))
     browser.open("/models/late/versions/2")
     assert browser.title == "late, version 2"
     assert [one.get_attribute("data-open") for one in browser.all("[data-open]")] == []

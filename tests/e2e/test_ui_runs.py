@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from e2e.browsing import NEEDS_CHROMIUM, Browser, Keys, WebDriver, start_chromium, wait_until
+from e2e.browsing import NEEDS_CHROMIUM, Browser, Keys, WebDriver, wait_until
 from modelyard.kernel.auth import Role
 from modelyard.sdk.client import Client
 from modelyard.server.run import Server
@@ -133,22 +133,6 @@ class Site:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with running_server(tmp_path_factory.mktemp("runs") / "home") as server:
         yield Site(server)
-
-
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebDriver]:
-    started = start_chromium(tmp_path_factory.mktemp("chromium"))
-    yield started
-    started.quit()
-
-
-@pytest.fixture
-def browser(driver: WebDriver, site: Site) -> Iterator[Browser]:
-    """Signed in as admin; what the page complains about fails the test."""
-    one = Browser(driver, site)
-    one.sign_in(site.server.token)
-    yield one
-    assert one.complaints() == []
 
 
 def names(browser: Browser) -> list[str]:

@@ -14,6 +14,7 @@ from modelyard.sdk import data
 from modelyard.sdk.quality import list_anomalies
 from modelyard.types.contracts import Contract, ContractCheck
 from modelyard.types.data import WriteResult
+from modelyard.types.profiles import FreshnessState
 
 T = TypeVar("T")
 app = typer.Typer(add_completion=False, no_args_is_help=True)
@@ -176,6 +177,7 @@ def get_contract(
         show_json(found)
         return
     held = found.contract
+    fresh = _handle(name).freshness()
     show_fields(
         [
             ("contract", f"{found.number}, set {found.set_at:%Y-%m-%d %H:%M:%S} by {found.set_by}"),
@@ -183,6 +185,7 @@ def get_contract(
             ("description", held.description),
             ("columns", "these and no others" if held.closed else "at least these"),
             ("a version every", None if held.max_age_s is None else f"{held.max_age_s:g} s"),
+            ("the next is due", _due(fresh)),
             ("what is unusual", "blocks" if held.on_anomaly == "block" else "warns"),
             ("checks", len(held.checks)),
         ]
@@ -195,6 +198,10 @@ def get_contract(
         "DESCRIPTION": lambda one: one.description,
     }
     show_items(held.columns, columns, as_json=False, empty="it names no columns")
+
+
+def _due(fresh: FreshnessState) -> str | None:
+    return None if fresh.due_at is None else f"{fresh.due_at:%Y-%m-%d %H:%M:%S}{', overdue' if fresh.overdue else ''}"
 
 
 @contract.command("history")

@@ -21,7 +21,7 @@ from modelyard.types.contracts import (
 )
 from modelyard.types.data import Profile, WriteResult
 from modelyard.types.page import Page
-from modelyard.types.profiles import FoundAnomaly, ProfileDiff
+from modelyard.types.profiles import FoundAnomaly, FreshnessState, ProfileDiff, WriteVolume
 
 if TYPE_CHECKING:
     from modelyard.sdk.client import Client
@@ -54,6 +54,14 @@ class Quality(ABC):
     def anomalies(self, *, standing: bool = False, limit: int = 100) -> list[FoundAnomaly]:
         """What was unusual about it, newest first. `standing`: only what is about its newest version."""
         return list_anomalies(self._client, self.name, standing=standing, limit=limit).items
+
+    def freshness(self) -> FreshnessState:
+        """When its last version came and by when the next should."""
+        return self._client.get(f"{self._path}/freshness", FreshnessState)
+
+    def volumes(self) -> list[WriteVolume]:
+        """What its latest writes brought, oldest first, each with what was usual then."""
+        return self._client.get(f"{self._path}/volumes", Page[WriteVolume]).items
 
     def contract(self, number: int | None = None) -> ContractVersion:
         """The contract in force, or an earlier one. Raises NotFound."""

@@ -82,3 +82,24 @@ class FoundAnomaly(Struct, frozen=True, kw_only=True):
     anomaly: Anomaly
     found_at: datetime
     ended_at: datetime | None = None
+
+
+class FreshnessState(Struct, frozen=True, kw_only=True):
+    """When the last version of a dataset came, by when the next should, and why one thinks so; `due_at` is null where
+    nobody can tell."""
+
+    last_at: datetime | None
+    due_at: datetime | None
+    overdue: bool
+    reason: str
+
+
+class WriteVolume(Struct, frozen=True, kw_only=True):
+    """How many rows a write brought, and how many would have been usual in view of those before it; null where they
+    were too few to tell."""
+
+    version: int
+    at: datetime
+    rows: int
+    expected_low: float | None = None
+    expected_high: float | None = None

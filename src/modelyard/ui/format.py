@@ -181,12 +181,13 @@ def plural(number_of: int, noun: str) -> str:
 STATE_TONES: dict[str, str] = {
     **dict.fromkeys(
         ("ok", "finished", "succeeded", "passed", "ready", "running_ok", "published", "approved", "healthy",
-         "resolved", "promoted", "completed", "unchanged", "active", "champion", "main", "cached"), "good"),
+         "resolved", "promoted", "completed", "unchanged", "active", "champion", "main", "cached", "kept",
+         "fresh"), "good"),
     **dict.fromkeys(("running", "starting", "scheduled_now", "updating", "training", "canary"), "live"),
     **dict.fromkeys(
         ("waiting", "queued", "pending", "scheduled", "warning", "warn", "stale", "degraded", "acknowledged",
          "unknown", "not_enough_data", "quarantined", "drifted", "paused", "dropped", "suppressed",
-         "preempted", "missing"), "warn"),
+         "preempted", "missing", "overdue", "stands"), "warn"),
     **dict.fromkeys(
         ("failed", "error", "rejected", "killed", "lost", "timed_out", "firing", "open", "critical",
          "unhealthy", "broken", "crashed", "timeout"), "bad"),

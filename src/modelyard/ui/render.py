@@ -16,6 +16,7 @@ from markupsafe import Markup, escape
 from msgspec import Struct
 
 from modelyard.kernel.auth import Action
+from modelyard.planes.data import name_of
 from modelyard.ui import format as formats
 from modelyard.ui import urns
 from modelyard.ui.assets import asset_url
@@ -170,6 +171,7 @@ def environment() -> Environment:
         urn_kind=urns.kind_of,
         lineage_href=urns.lineage_of,
         segment=lambda text: quote(str(text), safe=""),
+        check_name=name_of,
         wire=_wire,
         isotime=_isotime,
         sentence=sentence,

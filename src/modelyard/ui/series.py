@@ -20,6 +20,15 @@ class Series(Struct, frozen=True, kw_only=True):
     href: str = ""
 
 
+class Band(Struct, frozen=True, kw_only=True):
+    """What is usual at each x, from low to high, drawn behind the lines."""
+
+    name: str
+    xs: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+
 class Chart(Struct, frozen=True, kw_only=True):
     """A line chart. `x` is `step`, `time` (seconds since the epoch) or `window` (number of a tick)."""
 
@@ -31,6 +40,7 @@ class Chart(Struct, frozen=True, kw_only=True):
     threshold: float | None = None
     threshold_label: str = ""
     note: str = ""
+    band: Band | None = None
 
 
 def series(name: str, points: Sequence[tuple[float, float | None]], *, href: str = "") -> Series:

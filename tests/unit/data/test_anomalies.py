@@ -15,6 +15,7 @@ from modelyard.engines.tables.delta import DeltaTables
 from modelyard.kernel.auth import Scope
 from modelyard.kernel.clock import FixedClock
 from modelyard.kernel.database import Database
+from modelyard.kernel.errors import NotFound
 from modelyard.kernel.events import events as events_table
 from modelyard.kernel.reconcile import ReconcileLoop
 from modelyard.planes.data import Data
@@ -277,3 +278,30 @@ def test_what_a_contract_promises_is_watched_from_the_first_version_on(
     loop.settle()
     [found] = data.anomalies.list(scope).items
     assert "its contract promises" in found.anomaly.reason
+
+
+def test_the_freshness_of_a_dataset_can_be_asked_for_at_any_time(data: Data, scope: Scope, clock: FixedClock) -> None:
+    data.write(scope, "orders", rows(5), create=True)
+    first = clock.now()
+    assert data.anomalies.freshness(scope, "orders").due_at is None
+    data.contracts.set(scope, "orders", Contract(max_age_s=3_600))
+    known = data.anomalies.freshness(scope, "orders")
+    assert (known.last_at, known.due_at, known.overdue) == (first, first + dt.timedelta(hours=1), False)
+    clock.advance(4_000)
+    ReconcileLoop(data._database, [FreshnessWatch(data._database)]).settle()
+    late = data.anomalies.freshness(scope, "orders")
+    assert (late.due_at, late.overdue) == (first + dt.timedelta(hours=1), True)
+    assert "its contract promises" in late.reason
+    with pytest.raises(NotFound):
+        data.anomalies.freshness(scope, "nothing")
+
+
+def test_the_volumes_of_writes_come_with_what_was_usual_then(data: Data, scope: Scope, clock: FixedClock) -> None:
+    write_daily(data, scope, clock, 8)
+    data.write(scope, "orders", rows(3))
+    volumes = data.anomalies.volumes(scope, "orders")
+    assert [one.rows for one in volumes] == [100] * 8 + [3]
+    assert [one.expected_low for one in volumes[:HISTORY_MIN]] == [None] * HISTORY_MIN
+    last = volumes[-1]
+    [said] = [one.anomaly for one in data.anomalies.list(scope).items if one.anomaly.kind == "volume"]
+    assert (last.expected_low, last.expected_high) == (said.expected_low, said.expected_high)

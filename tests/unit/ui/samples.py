@@ -27,6 +27,7 @@ from modelyard.ui.views import lineage as lineage_views
 from modelyard.ui.views import model_versions as version_views
 from modelyard.ui.views import models as model_views
 from modelyard.ui.views import monitors as monitor_views
+from unit.ui import samples_trust
 
 DROP = "AUC 0.671 in June 2013 is below 0.705 (baseline 0.735 less 0.03), surely: at most 0.682 with 95 % confidence"
 NOW = datetime(2026, 11, 24, 9, 30, tzinfo=UTC)
@@ -395,9 +396,11 @@ def dataset_screen(tab: str = "versions") -> Screen:
             tab,
             [
                 ("versions", "Versions", 6),
+                ("contract", "Contract", None),
                 ("checks", "Checks", 5),
                 ("profile", "Profile", None),
                 ("changes", "Changes", None),
+                ("anomalies", "Anomalies", None),
                 ("quarantine", "Quarantine", 1),
             ],
         ),
@@ -412,6 +415,8 @@ def dataset_screen(tab: str = "versions") -> Screen:
         quarantined=(BATCH,),
         growth=dataset_views.growth(versions),
         changes=CHANGES if tab == "changes" else None,
+        trust=samples_trust.TRUST if tab == "contract" else None,
+        unusual=samples_trust.UNUSUAL if tab == "anomalies" else None,
         before="5",
         after="6",
     )

@@ -1,8 +1,9 @@
 """The data plane: datasets with immutable versions, guarded by checks."""
 
+from modelyard.planes.data.checks import name_of
 from modelyard.planes.data.column_lineage import columns_of_query
 from modelyard.planes.data.files import Files
 from modelyard.planes.data.refs import Ref
 from modelyard.planes.data.service import Data
 
-__all__ = ["Data", "Files", "Ref", "columns_of_query"]
+__all__ = ["Data", "Files", "Ref", "columns_of_query", "name_of"]

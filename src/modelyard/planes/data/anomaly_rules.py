@@ -113,6 +113,15 @@ def band(values: Sequence[float], floor: float) -> tuple[float, float]:
     return middle - width, middle + width
 
 
+def usual_rows(history: Sequence[Earlier], at: datetime) -> tuple[float, float] | None:
+    """How many rows would be usual for a write, in view of those before it; None while they are too few to tell."""
+    if len(history) < HISTORY_MIN:
+        return None
+    before = [float(one.measure.rows) for one in _peers(history, at)[0]]
+    low, high = band(before, _VOLUME_FLOOR * median(before))
+    return max(low, 0.0), high
+
+
 def _volume(before: Sequence[float], rows: float, among: str) -> list[Anomaly]:
     middle = median(before)
     low, high = band(before, _VOLUME_FLOOR * middle)

@@ -4,7 +4,7 @@ and consumers. All SQL on them."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -92,6 +92,13 @@ def earlier_writes(tx: Transaction, dataset_id: str, mode: str) -> list[Earlier]
     return [
         Earlier(version=row.version, at=row.at, measure=msgspec.convert(row.measure, Measure)) for row in rows[::-1]
     ]
+
+
+def last_mode(tx: Transaction, dataset_id: str) -> str | None:
+    """How the latest write that was measured was made."""
+    newest = select(measures.c.mode).where(measures.c.dataset_id == dataset_id)
+    found: str | None = tx.scalar(newest.order_by(measures.c.version.desc()).limit(1))
+    return found
 
 
 def write_instants(tx: Transaction, dataset_id: str) -> list[datetime]:
@@ -191,6 +198,14 @@ def expectation(tx: Transaction, dataset_id: str) -> tuple[datetime, Expected] |
         select(expectations).where(expectations.c.dataset_id == dataset_id, expectations.c.expected_by.is_not(None))
     )
     return None if row is None else (row.last_at, Expected(by=row.expected_by, gap_s=row.gap_s, reason=row.reason))
+
+
+def last_expectation(tx: Transaction, dataset_id: str) -> Expected | None:
+    """What is expected, also where it has been said already that nothing came."""
+    row = tx.one(select(expectations).where(expectations.c.dataset_id == dataset_id))
+    if row is None:
+        return None
+    return Expected(by=row.last_at + timedelta(seconds=row.gap_s), gap_s=row.gap_s, reason=row.reason)
 
 
 def expectation_told(tx: Transaction, dataset_id: str) -> None:

@@ -18,7 +18,7 @@ from modelyard.types.contracts import (
 )
 from modelyard.types.data import Profile, WriteResult
 from modelyard.types.page import Page
-from modelyard.types.profiles import FoundAnomaly, ProfileDiff
+from modelyard.types.profiles import FoundAnomaly, FreshnessState, ProfileDiff, WriteVolume
 
 
 @get("/api/datasets/{name:str}/profile", requires=Action.READ)
@@ -46,6 +46,18 @@ def list_anomalies(
 ) -> Page[FoundAnomaly]:
     """What was unusual, newest first, of one dataset or all. `standing`: only what is about newest versions."""
     return datasets.anomalies.list(caller, dataset, standing=standing, after=after, limit=limit)
+
+
+@get("/api/datasets/{name:str}/freshness", requires=Action.READ)
+def get_freshness(caller: Scope, datasets: Data, name: str) -> FreshnessState:
+    """When the last version came and by when the next should."""
+    return datasets.anomalies.freshness(caller, name)
+
+
+@get("/api/datasets/{name:str}/volumes", requires=Action.READ)
+def list_volumes(caller: Scope, datasets: Data, name: str) -> Page[WriteVolume]:
+    """What the latest writes brought, oldest first, each with what was usual then."""
+    return Page(list(datasets.anomalies.volumes(caller, name)))
 
 
 @get("/api/datasets/{name:str}/contract", requires=Action.READ)
@@ -109,6 +121,8 @@ ROUTES = [
     get_profile,
     diff_profiles,
     list_anomalies,
+    get_freshness,
+    list_volumes,
     get_contract,
     list_contracts,
     set_contract,

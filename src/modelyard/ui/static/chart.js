@@ -31,7 +31,10 @@
   }
 
   // Series have xs of their own; uPlot wants one x axis with gaps where a series has no point.
-  function aligned(series) {
+  function aligned(chart) {
+    const band = chart.band;
+    const edges = band ? [{ xs: band.xs, ys: band.high }, { xs: band.xs, ys: band.low }] : [];
+    const series = [...chart.series, ...edges];
     const xs = [...new Set(series.flatMap((one) => one.xs))].sort((a, b) => a - b);
     const place = new Map(xs.map((x, index) => [x, index]));
     const columns = series.map((one) => {
@@ -107,7 +110,9 @@
           points: { show: few, size: 5, fill: colour("--bg-raised") },
           spanGaps: false,
         })),
+        ...(chart.band ? [0, 1] : []).map(() => ({ stroke: "transparent", width: 0, points: { show: false } })),
       ],
+      ...(chart.band && { bands: [{ series: [chart.series.length + 1, chart.series.length + 2], fill: colour("--band") }] }),
       hooks: {
         draw: [threshold(chart)],
         setCursor: [
@@ -144,7 +149,7 @@
     draw() {
       this.plot?.destroy();
       if (!this.chart.series.some((one) => one.xs.length)) return;
-      this.plot = new uPlot(options(this.chart, this), aligned(this.chart.series), this);
+      this.plot = new uPlot(options(this.chart, this), aligned(this.chart), this);
       this.plot.setCursor({ left: -10, top: -10 });
     }
   }

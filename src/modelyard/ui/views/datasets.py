@@ -27,8 +27,9 @@ from modelyard.ui.series import Chart, series
 from modelyard.ui.urns import address_of
 from modelyard.ui.views import dataset_files
 from modelyard.ui.views.dataset_files import Browsed, browsed
+from modelyard.ui.views.dataset_trust import Trust, Unusual, trust, unusual
 
-TABS = ("versions", "checks", "profile", "changes", "quarantine")
+TABS = ("versions", "contract", "checks", "profile", "changes", "anomalies", "quarantine")
 TABS_OF_FILES = ("versions", "files", "changes")
 
 
@@ -60,6 +61,8 @@ class DatasetPage(Screen, frozen=True, kw_only=True):
     file_changes: FilesDiff | None = None
     before: str = ""
     after: str = ""
+    trust: Trust | None = None
+    unusual: Unusual | None = None
 
 
 class CheckRunPage(Screen, frozen=True, kw_only=True):
@@ -110,10 +113,10 @@ def dataset(
     path: str = "",
     before: str = "",
     after: str = "",
+    drop: str = "",
 ) -> DatasetPage:
     """One dataset in one of its parts; with a version, its checks, profile or files."""
     found = datasets.get(caller, name)
-    history = datasets.versions(caller, name, after=page or None)
     chosen = datasets.resolve(caller, name, version or None) if found.latest else None
     turned_down = datasets.quarantine(caller, name).items
     default = "" if not version else "checks" if found.kind == "table" else "files"
@@ -122,17 +125,25 @@ def dataset(
         frame=_frame(database, caller, found, chosen, version, parts),
         dataset=found,
         tab=_current(found, parts),
-        versions=tuple(history.items),
         version=chosen,
-        quarantined=tuple(turned_down),
-        growth=growth(history.items, found.kind),
-        runs=tuple(datasets.checking.runs(caller, name, limit=20)) if chosen and found.kind == "table" else (),
-        next=history.next,
     )
-    if chosen is not None and screen.tab == "files":
-        return replace(screen, files=browsed(caller, files, name, chosen.version, path.strip("/")))
-    if chosen is not None and screen.tab == "changes":
-        return _changes(caller, datasets, files, screen, before or str(chosen.parent or chosen.version), after)
+    match screen.tab:
+        case "versions":
+            history = datasets.versions(caller, name, after=page or None)
+            shown = tuple(history.items)
+            return replace(screen, versions=shown, growth=growth(shown, found.kind), next=history.next)
+        case "contract":
+            return replace(screen, trust=trust(caller, datasets, found, chosen, drop))
+        case "checks" if chosen is not None:
+            return replace(screen, runs=tuple(datasets.checking.runs(caller, name, limit=20)))
+        case "files" if chosen is not None:
+            return replace(screen, files=browsed(caller, files, name, chosen.version, path.strip("/")))
+        case "changes" if chosen is not None:
+            return _changes(caller, datasets, files, screen, before or str(chosen.parent or chosen.version), after)
+        case "anomalies":
+            return replace(screen, unusual=unusual(caller, datasets, name, page))
+        case "quarantine":
+            return replace(screen, quarantined=tuple(turned_down))
     return screen
 
 
@@ -151,9 +162,11 @@ def _tabs(found: Dataset, current: str, quarantined: int) -> tuple[Tab, ...]:
         shown += [("files", "Files", found.rows), ("changes", "Changes", None)]
     else:
         shown += [
+            ("contract", "Contract", None),
             ("checks", "Checks", len(found.checks)),
             ("profile", "Profile", None),
             ("changes", "Changes", None),
+            ("anomalies", "Anomalies", None),
             ("quarantine", "Quarantine", quarantined),
         ]
     return tabs(address_of(f"dataset:{found.name}"), current, shown)
