@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from modelyard.planes.data.comparison import compare_profiles
 from modelyard.planes.data.profiling import profile_of
-from modelyard.planes.data.sketches import quantile, share_at_most, unpacked
+from modelyard.planes.data.sketches import quantiles, share_at_most, unpacked
 from modelyard.types.data import Profile
 from modelyard.types.profiles import ColumnShift
 
@@ -100,6 +100,6 @@ def test_the_share_below_a_value_grows_and_is_the_quantile_turned_round(values: 
     truth = sum(one <= value for one in values) / len(values)
     assert share == pytest.approx(truth, abs=0.011 + 1 / len(values))
     assert share <= share_at_most(sketch, value + 1, low, high) + 1e-12
-    middle = quantile(sketch, 0.5, low, high)
+    [middle] = quantiles(sketch, [0.5], low, high)
     assert middle is not None
     assert share_at_most(sketch, middle, low, high) >= 0.5 - 0.011 - 1 / len(values)

@@ -22,7 +22,7 @@ from modelyard.planes.data.sketches import (
     distinct_count,
     merged,
     packed,
-    quantile,
+    quantiles,
     unpacked,
 )
 from modelyard.types.data import ColumnProfile, Profile
@@ -101,7 +101,7 @@ def test_a_digest_keeps_all_weight_and_its_order(values: list[float]) -> None:
     assert means == sorted(means)
     if values:
         sketch = Sketch(means=means, weights=weights)
-        asked = [quantile(sketch, share / 20, min(values), max(values)) for share in range(21)]
+        asked = quantiles(sketch, [share / 20 for share in range(21)], min(values), max(values))
         assert all(one is not None and min(values) <= one <= max(values) for one in asked)
         assert asked == sorted(asked, key=lambda one: one or 0.0)
 
@@ -113,7 +113,7 @@ def test_a_digest_stays_small_however_often_it_is_merged() -> None:
         means, weights = compressed([(draw.gauss(0, 1), 1.0) for _ in range(50)])
         sketch = merged(sketch, Sketch(means=means, weights=weights, finite=50))
     assert len(sketch.means) < 800
-    middle = quantile(sketch, 0.5, -9, 9)
+    [middle] = quantiles(sketch, [0.5], -9, 9)
     assert middle is not None
     assert abs(middle) < 0.05
 

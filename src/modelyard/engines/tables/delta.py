@@ -98,7 +98,9 @@ class DeltaTables:
         return tuple(directory / name for name in names)
 
     def discard(self, location: str, write_id: str) -> None:
-        shutil.rmtree(self._staged(location, write_id), ignore_errors=True)
+        directory = self._staged(location, write_id)
+        if directory.exists():
+            shutil.rmtree(directory, ignore_errors=True)
 
     def withdraw(self, location: str, commit: Commit) -> None:
         self.discard(location, commit.write_id)
@@ -108,6 +110,7 @@ class DeltaTables:
     def place(self, location: str, write_id: str, files: Sequence[StagedFile]) -> None:
         with storage_errors():
             self._move_in(location, write_id, files)
+        self.discard(location, write_id)
 
     def commit(self, location: str, commit: Commit) -> int:
         found = self.committed(location, commit.write_id, commit.base_version)
@@ -116,6 +119,7 @@ class DeltaTables:
         with storage_errors():
             self._move_in(location, commit.write_id, commit.files)
             version = self._append_entry(location, commit)
+        self.discard(location, commit.write_id)
         if version % CHECKPOINT_EVERY == CHECKPOINT_EVERY - 1:
             self._checkpoint(location)
         return version
@@ -218,16 +222,10 @@ class DeltaTables:
                     hint="write the batch again",
                 )
         sync_directory(table)
-        shutil.rmtree(staged, ignore_errors=True)
 
     def _append_entry(self, location: str, commit: Commit) -> int:
         version = 0 if commit.base_version is None else commit.base_version + 1
-        scratch = self._staged(location, commit.write_id) / "entry.json"
-        try:
-            write_entry(self._table(location), version, commit, scratch)
-        finally:
-            with suppress(OSError):
-                scratch.parent.rmdir()
+        write_entry(self._table(location), version, commit, self._staged(location, commit.write_id) / "entry.json")
         return version
 
     def _checkpoint(self, location: str) -> None:

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from modelyard.planes.data.profile import QUANTILES
-from modelyard.planes.data.sketches import Sketch, Unreadable, quantile, share_at_most, unpacked
+from modelyard.planes.data.sketches import Sketch, Unreadable, quantiles, share_at_most, unpacked
 from modelyard.types.data import ColumnProfile, Profile
 from modelyard.types.profiles import ColumnShift, ProfileDiff, QuantileShift, Verdict
 
@@ -149,7 +149,7 @@ def _is_category(before: Sketch, now: Sketch) -> bool:
 
 def _numeric_stability(old: ColumnProfile, new: ColumnProfile, before: Sketch, now: Sketch) -> float:
     bounds = float(old.min), float(old.max)
-    edges = sorted({quantile(before, place / _BINS, *bounds) or 0.0 for place in range(1, _BINS)})
+    edges = sorted(set(quantiles(before, [place / _BINS for place in range(1, _BINS)], *bounds)))
     shares = []
     for sketch, low, high in ((before, *bounds), (now, float(new.min), float(new.max))):
         below = [0.0, *(share_at_most(sketch, edge, low, high) for edge in edges), 1.0]

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from modelyard.planes.data.sketches import Sketch, Unreadable, distinct_count, merged, packed, quantile, unpacked
+from modelyard.planes.data.sketches import Sketch, Unreadable, distinct_count, merged, packed, quantiles, unpacked
 from modelyard.types.data import ColumnProfile, LengthProfile, Profile
 
 QUANTILES = ("0.05", "0.25", "0.5", "0.75", "0.95")
@@ -32,10 +32,11 @@ def profile_of_sketch(
 def _shown(column: ColumnProfile, sketch: Sketch) -> ColumnProfile:
     """The profile with what its sketch says."""
     distinct = len(sketch.top) if sketch.exact else distinct_count(sketch.registers)
-    quantiles = {}
+    shown: dict[str, float] = {}
     if sketch.means:
         low, high = float(column.min), float(column.max)
-        quantiles = {one: quantile(sketch, float(one), low, high) for one in QUANTILES}
+        found = quantiles(sketch, [float(one) for one in QUANTILES], low, high)
+        shown = dict(zip(QUANTILES, found, strict=True))
     is_spread = sketch.finite > 0 and column.type != "bool"
     lengths = sketch.lengths
     return msgspec.structs.replace(
@@ -43,7 +44,7 @@ def _shown(column: ColumnProfile, sketch: Sketch) -> ColumnProfile:
         distinct=None if distinct is None else min(distinct, column.count),
         mean=sketch.mean if sketch.finite else None,
         std=math.sqrt(max(sketch.m2, 0.0) / sketch.finite) if is_spread else None,
-        quantiles={one: value for one, value in quantiles.items() if value is not None},
+        quantiles=shown,
         top=[value for value, _ in sketch.top[:TOP_SHOWN]],
         top_counts=[round(count) for _, count in sketch.top[:TOP_SHOWN]],
         exact=sketch.exact,

@@ -140,7 +140,10 @@ def _merged_registers(one: Sketch, other: Sketch) -> bytes:
         # Another hash function: the larger count is at least no more than the truth.
         counted = [distinct_count(sketch.registers) or 0 for sketch in (one, other)]
         return one.registers if counted[0] >= counted[1] else other.registers
-    return bytes(map(max, one.registers, other.registers))
+    import numpy as np  # heavy: imported late
+
+    pair = (np.frombuffer(sketch.registers, np.uint8) for sketch in (one, other))
+    return np.maximum(*pair).tobytes()
 
 
 def _merged_counts(one: Sketch, other: Sketch) -> tuple[list[tuple[Any, float]], bool]:
@@ -196,11 +199,16 @@ def _allowance(place: float, total: float) -> float:
     return max(1.0, 4 * total * share * (1 - share) / _COMPRESSION)
 
 
-def quantile(sketch: Sketch, share: float, low: float, high: float) -> float | None:
-    """About the value below which a share of the rows lies, within the exact least and greatest; None of no rows."""
+def quantiles(sketch: Sketch, shares: Sequence[float], low: float, high: float) -> list[float]:
+    """About the values below which these shares of the rows lie, within the exact least and greatest; none of no
+    rows."""
     if not sketch.means:
-        return None
+        return []
     places, values = _line(sketch, low, high)
+    return [_at(share, places, values) for share in shares]
+
+
+def _at(share: float, places: list[float], values: list[float]) -> float:
     after = min(max(bisect_right(places, share), 1), len(places) - 1)
     left, right = values[after - 1], values[after]
     width = places[after] - places[after - 1]

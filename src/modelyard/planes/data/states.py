@@ -6,7 +6,7 @@ import base64
 import threading
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -88,18 +88,45 @@ class States:
         """The state that a branch names now."""
         with self._database.reading(scope) as tx:
             row = store.dataset_named(tx, name)
-            number = 0 if row is None else row.head(branch)
-            version = None if row is None or not number else store.version_row(tx, row, number)
-        return State() if row is None or version is None else self.of(scope, row, version)
+            found = State() if row is None else self._named(tx, row, branch)
+        return found if row is None else self._from_log(row, found)
+
+    def head_of(self, scope: Scope, dataset: store.DatasetRow, branch: str) -> State:
+        """The state that a branch named when the dataset was looked up."""
+        with self._database.reading(scope) as tx:
+            found = self._named(tx, dataset, branch)
+        return self._from_log(dataset, found)
+
+    def newest(self, scope: Scope, dataset: store.DatasetRow, branch: str) -> tuple[store.DatasetRow, State]:
+        """The dataset as it is now, and the state that a branch names."""
+        with self._database.reading(scope) as tx:
+            row = store.dataset_named(tx, dataset.noun.name) or dataset
+            found = self._named(tx, row, branch)
+        return row, self._from_log(row, found)
 
     def of(self, scope: Scope, dataset: store.DatasetRow, version: store.VersionRow) -> State:
         """The state of a version."""
-        if version.parts is None or version.schema_digest is None:
-            found = self._tables.snapshot(dataset.location, version.noun.table_version or 0)
-            return State(version, found.schema, ((Part("", len(found.held)), found.held),), listed=False)
         with self._database.reading(scope) as tx:
-            schema = self._schema(tx, dataset.id, version.schema_digest)
-            return State(version, schema, tuple(self._files(tx, version.parts)))
+            found = self._listed(tx, dataset, version)
+        return self._from_log(dataset, found)
+
+    def _named(self, tx: Transaction, dataset: store.DatasetRow, branch: str) -> State:
+        number = dataset.head(branch)
+        version = store.version_row(tx, dataset, number) if number else None
+        return State() if version is None else self._listed(tx, dataset, version)
+
+    def _listed(self, tx: Transaction, dataset: store.DatasetRow, version: store.VersionRow) -> State:
+        """The state as the catalog has it; without a schema where only the log knows the files."""
+        if version.parts is None or version.schema_digest is None:
+            return State(version, listed=False)
+        schema = self._schema(tx, dataset.id, version.schema_digest)
+        return State(version, schema, tuple(self._files(tx, version.parts)))
+
+    def _from_log(self, dataset: store.DatasetRow, state: State) -> State:
+        if state.listed or state.version is None:
+            return state
+        found = self._tables.snapshot(dataset.location, state.version.noun.table_version or 0)
+        return replace(state, schema=found.schema, held=((Part("", len(found.held)), found.held),))
 
     def append_target(self, scope: Scope, name: str) -> tuple[store.AppendTarget, pa.Schema | None] | None:
         """Where a buffered append goes, and the schema that `main` has now, None before the first version."""

@@ -108,13 +108,15 @@ class Writer:
         if earlier is not None:
             return earlier
         write_id = new_id()
-        state = self._states.head(scope, dataset.noun.name, request.branch)
+        state = self._states.head_of(scope, dataset, request.branch)
         staged, profile = self._stage(dataset, request, write_id, state, batches)
+        written: WriteResult | None = None
         try:
             judged = self._judge(scope, dataset, request, state, staged, profile)
-            return self._settle(scope, dataset, request, staged, judged, hold)
+            written = self._settle(scope, dataset, request, staged, judged, hold)
+            return written
         finally:
-            if not self._is_recorded(scope, write_id):
+            if not self._needs_staged(scope, write_id, written):
                 self._tables.discard(dataset.location, write_id)
 
     def _stage(
@@ -148,7 +150,7 @@ class Writer:
     def would_pass(self, scope: Scope, dataset: store.DatasetRow, request: WriteRequest, batches: Any) -> bool:
         """Whether a write would pass over the newest version, of which nothing is left."""
         write_id = new_id()
-        state = self._states.head(scope, dataset.noun.name, request.branch)
+        state = self._states.head_of(scope, dataset, request.branch)
         try:
             staged, profile = self._stage(dataset, request, write_id, state, batches)
             return self._judge(scope, dataset, request, state, staged, profile).audited.report.passed
@@ -180,7 +182,7 @@ class Writer:
             earlier = self._earlier(scope, dataset, request)
             if earlier is not None:
                 return earlier
-            newest = self._states.head(scope, dataset.noun.name, request.branch)
+            row, newest = self._states.newest(scope, dataset, request.branch)
             if request.branch == store.MAIN:
                 require_own_head(self._tables, dataset, newest)
             if newest.number != judged.state.number or newest.files != judged.state.files:
@@ -188,7 +190,7 @@ class Writer:
             if request.mode == "delete" and not judged.effect.rows_gone:
                 return _result(dataset, "unchanged", 0, judged, version=newest.number)
             if judged.audited.report.passed:
-                return self._publish(scope, dataset, request, staged, judged)
+                return self._publish(scope, row, request, staged, judged)
             if not hold:
                 return _result(dataset, "quarantined", staged.rows, judged)
             self._tables.unstage(dataset.location, staged.write_id, REWRITTEN)
@@ -208,15 +210,12 @@ class Writer:
     def _publish(
         self, scope: Scope, dataset: store.DatasetRow, request: WriteRequest, staged: Staged, judged: Judged
     ) -> WriteResult:
-        with self._database.reading(scope) as tx:
-            row = store.dataset_named(tx, dataset.noun.name)
-        assert row is not None
         rewritten = () if judged.effect.rewritten is None else judged.effect.rewritten.files
         files = (*rewritten, *staged.files)
         gone = judged.effect.removed
         version = DatasetVersion(
             dataset=dataset.noun.name,
-            version=row.last + 1,
+            version=dataset.last + 1,
             parent=judged.state.number,
             branch=request.branch,
             mode=request.mode,
@@ -390,7 +389,10 @@ class Writer:
             quarantine_id=None if published else write.id,
         )
 
-    def _is_recorded(self, scope: Scope, write_id: str) -> bool:
+    def _needs_staged(self, scope: Scope, write_id: str, written: WriteResult | None) -> bool:
+        """Whether the files are still needed where they were staged: by a quarantine, or by a plan, where it failed."""
+        if written is not None:
+            return written.quarantine_id == write_id
         with self._database.reading(scope) as tx:
             return store.write_row(tx, write_id) is not None
 
