@@ -6,7 +6,8 @@ crafted one would else be read outside its buffers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import mmap
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ PARQUET = "application/vnd.apache.parquet"
 CSV = "text/csv"
 _MAGIC = ((b"PAR1", PARQUET), (b"ARROW1", ARROW_FILE), (b"\xff\xff\xff\xff", ARROW_STREAM))
 _ROWS_PER_BATCH = 64 * 1024
+_GIVEN_BACK_BYTES = 64 * 1024 * 1024
 
 
 @contextmanager
@@ -40,8 +42,9 @@ def open_tabular(file: Path, media_type: str) -> Iterator[pa.RecordBatchReader]:
         )
     kind = CSV if media_type.split(";")[0].strip().lower() == CSV else _kind_of(start)
     try:
-        with pa.memory_map(str(file)) as source:
-            yield _open(source, kind)
+        with _Mapped(file) as mapped:
+            found = _open(pa.BufferReader(mapped.content), kind)
+            yield pa.RecordBatchReader.from_batches(found.schema, mapped.giving_back(found))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError, EOFError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
@@ -50,6 +53,39 @@ def open_tabular(file: Path, media_type: str) -> Iterator[pa.RecordBatchReader]:
             code="dataset.not_tabular",
             hint="it may be truncated; produce it again",
         ) from error
+
+
+class _Mapped:
+    """A file that is read by mapping it, so that even a single batch of many gigabytes needs no memory of its own. What
+    was read is given back on the way, or the process would seem to hold all of the file in the end."""
+
+    def __init__(self, file: Path) -> None:
+        with file.open("rb") as source:
+            self._map = mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ)
+
+    def __enter__(self) -> _Mapped:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # Batches may be held for longer, so the map is not closed but goes with the last of them.
+        self._map.madvise(mmap.MADV_DONTNEED)
+
+    @property
+    def content(self) -> pa.Buffer:
+        """The bytes of the file."""
+        import pyarrow as pa  # heavy: imported late
+
+        return pa.py_buffer(self._map)
+
+    def giving_back(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """The batches. Pages that are still looked at are read again, from the system's cache."""
+        read_bytes = 0
+        for batch in batches:
+            yield batch
+            read_bytes += batch.nbytes
+            if read_bytes >= _GIVEN_BACK_BYTES:
+                self._map.madvise(mmap.MADV_DONTNEED)
+                read_bytes = 0
 
 
 def table_of_bytes(data: bytes, media_type: str) -> pa.Table:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 BLOCK_ROWS = 128 * 1024
 _BATCHES_WAITING_MAX = 8
+_BYTES_WAITING_MAX = 64 * 1024 * 1024
 
 
 class Profiler:
@@ -31,7 +32,8 @@ class Profiler:
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="profile")
-        self._waiting: deque[Future[None]] = deque()
+        self._waiting: deque[tuple[Future[None], int]] = deque()
+        self._waiting_bytes = 0
         self._summaries: Summaries | None = None
 
     def __enter__(self) -> Profiler:
@@ -46,15 +48,21 @@ class Profiler:
         """Take a batch; all have one schema. Raises what went wrong with one before."""
         if self._summaries is None:
             self._summaries = Summaries(batch.schema)
-        while len(self._waiting) >= _BATCHES_WAITING_MAX:
-            self._waiting.popleft().result()
-        self._waiting.append(self._thread.submit(self._summaries.add, batch))
+        while len(self._waiting) >= _BATCHES_WAITING_MAX or self._waiting_bytes >= _BYTES_WAITING_MAX:
+            self._wait()
+        self._waiting.append((self._thread.submit(self._summaries.add, batch), batch.nbytes))
+        self._waiting_bytes += batch.nbytes
 
     def finish(self) -> Profile:
         """The profile of all batches. Raises what went wrong with one of them."""
         while self._waiting:
-            self._waiting.popleft().result()
+            self._wait()
         return Profile(rows=0, columns=[]) if self._summaries is None else self._summaries.profile()
+
+    def _wait(self) -> None:
+        done, size_bytes = self._waiting.popleft()
+        self._waiting_bytes -= size_bytes
+        done.result()
 
 
 class Summaries:

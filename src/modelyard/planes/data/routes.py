@@ -38,6 +38,7 @@ from modelyard.types.data import (
 )
 from modelyard.types.page import Page
 
+_PIECE_BYTES = 1024 * 1024
 Named = Annotated[list[str] | None, Parameter(query="column")]
 
 
@@ -212,7 +213,7 @@ async def spooled(request: Request[Any, Any, Any], file: Path) -> AsyncIterator[
     received = 0
     try:
         async with await anyio.open_file(file, "xb") as sink:
-            async for chunk in request.stream():
+            async for chunk in _gathered(request.stream()):
                 received += len(chunk)
                 if received > DATASET_BODY_BYTES_MAX:
                     raise TooLarge(
@@ -224,6 +225,19 @@ async def spooled(request: Request[Any, Any, Any], file: Path) -> AsyncIterator[
         yield file
     finally:
         file.unlink(missing_ok=True)
+
+
+async def _gathered(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The chunks in larger pieces: each goes to a thread and back."""
+    held: list[bytes] = []
+    size_bytes = 0
+    async for chunk in chunks:
+        held.append(chunk)
+        size_bytes += len(chunk)
+        if size_bytes >= _PIECE_BYTES:
+            yield b"".join(held)
+            held, size_bytes = [], 0
+    yield b"".join(held)
 
 
 def _write_file(file: Path, media_type: str, datasets: Data, caller: Scope, name: str, **options: Any) -> WriteResult:
