@@ -22,6 +22,7 @@ from modelyard.planes.monitoring import Monitoring
 from modelyard.planes.pipelines import Pipelines
 from modelyard.planes.registry import Registry
 from modelyard.planes.serving import Serving
+from modelyard.planes.storage import Storage
 from modelyard.planes.tracking import Tracking
 
 
@@ -43,6 +44,7 @@ class Yard:
     monitoring: Monitoring
     automation: Automation
     cost: Cost
+    storage: Storage
     loop: ReconcileLoop
 
     def close(self) -> None:
@@ -70,7 +72,16 @@ def compose(settings: Settings, clock: Clock | None = None) -> Yard:
     monitoring = Monitoring(database, data)
     automation = Automation(database, pipelines, registry)
     cost = Cost(database, jobs)
-    acting = (tracking, data, jobs, registry, pipelines, serving, monitoring, automation)
+    files = Files(database, blobs)
+    storage = Storage(
+        database,
+        blobs,
+        # A version takes over the names of a run's files, so that the run is asked first.
+        [tracking.kept_blobs, files.kept_blobs, registry.kept_blobs, pipelines.kept_blobs],
+        spill=settings.home / "spill",
+        project=settings.project,
+    )
+    acting = (tracking, data, jobs, registry, pipelines, serving, monitoring, automation, storage)
     hearing = (registry, pipelines, serving, monitoring, automation)
     loop = ReconcileLoop(
         database,
@@ -84,7 +95,7 @@ def compose(settings: Settings, clock: Clock | None = None) -> Yard:
         database=database,
         blobs=blobs,
         data=data,
-        files=Files(database, blobs),
+        files=files,
         tracking=tracking,
         jobs=jobs,
         registry=registry,
@@ -94,5 +105,6 @@ def compose(settings: Settings, clock: Clock | None = None) -> Yard:
         monitoring=monitoring,
         automation=automation,
         cost=cost,
+        storage=storage,
         loop=loop,
     )

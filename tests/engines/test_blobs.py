@@ -38,7 +38,7 @@ def blobs(root: Path) -> BlobStore:
 
 
 def on_disk(root: Path) -> list[Path]:
-    return [path for path in root.rglob("*") if path.is_file()]
+    return [path for path in root.rglob("*") if path.is_file() and path.name != "lock"]
 
 
 def test_what_is_put_is_got_under_its_digest(blobs: BlobStore) -> None:
@@ -121,26 +121,81 @@ def _later() -> datetime:
     return now
 
 
-def test_a_sweep_spares_what_is_kept_and_what_is_new(blobs: BlobStore, root: Path) -> None:
+def test_a_removal_spares_what_is_new_and_what_is_not_named(blobs: BlobStore, root: Path) -> None:
     kept, dropped = (blobs.put(io.BytesIO(text)) for text in (b"kept", b"dropped"))
     unfinished = root / "incoming" / "left-by-a-crash"
     unfinished.write_bytes(b"half")
     instant = _later()
     new = blobs.put(io.BytesIO(b"new"))
-    swept = blobs.sweep([kept.digest], instant)
-    assert (swept.blobs, swept.size_bytes) == (1, len(b"dropped") + len(b"half"))
+    removed = blobs.remove([dropped.digest, new.digest, NEVER], instant)
+    assert (removed.blobs, removed.size_bytes) == (1, len(b"dropped"))
+    assert blobs.clear(instant) == len(b"half")
     assert sorted(blobs.digests()) == sorted([kept.digest, new.digest])
-    assert not blobs.exists(dropped.digest)
+    assert list(blobs.digests(kept.digest[:2])) == [kept.digest]
     assert not unfinished.exists()
 
 
-def test_putting_again_what_a_sweep_would_take_renews_it(blobs: BlobStore) -> None:
+def test_when_a_blob_was_last_put_is_known(blobs: BlobStore) -> None:
+    blob = blobs.put(io.BytesIO(b"x"))
+    first = blobs.written_at(blob.digest)
+    assert first is not None
+    assert first[0] == 1
+    assert abs(datetime.now(UTC) - first[1]) < timedelta(minutes=1)
+    instant = _later()
+    blobs.put(io.BytesIO(b"x"))
+    again = blobs.written_at(blob.digest)
+    assert again is not None
+    assert first[1] < instant < again[1]
+    assert blobs.written_at(NEVER) is None
+
+
+def test_putting_again_what_is_about_to_be_removed_renews_it(blobs: BlobStore) -> None:
     blob = blobs.put(io.BytesIO(b"x"))
     instant = _later()
     blobs.put(io.BytesIO(b"x"))
-    blobs.sweep([], instant)
+    assert blobs.remove([blob.digest], instant).blobs == 0
     assert blobs.exists(blob.digest)
-    assert blobs.sweep([], FUTURE).blobs == 1
+    assert blobs.remove([blob.digest], FUTURE).blobs == 1
+
+
+_PUTTING = """
+import io, sys
+from pathlib import Path
+from modelyard.engines.blobs.local import LocalBlobs
+blobs = LocalBlobs(Path(sys.argv[1]))
+print("ready", flush=True)
+sys.stdin.readline()
+blobs.put(io.BytesIO(b"x"))
+print("put", flush=True)
+"""
+
+
+def test_what_another_process_puts_while_it_is_being_removed_is_there(
+    blobs: BlobStore, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worst moment: the blob was seen to be old, and is not yet unlinked."""
+    digest = blobs.put(io.BytesIO(b"x")).digest
+    instant = _later()
+    command = [sys.executable, "-c", _PUTTING, root]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        other.stdout.readline()
+        unlink = Path.unlink
+
+        def late(file: Path, missing_ok: bool = False) -> None:
+            assert other.stdin is not None
+            other.stdin.write("go\n")
+            other.stdin.flush()
+            # Without the lock the other would be done long before this, and its blob lost with the old one.
+            time.sleep(0.3)
+            unlink(file, missing_ok)
+
+        monkeypatch.setattr(Path, "unlink", late)
+        assert blobs.remove([digest], instant).blobs == 1
+        monkeypatch.undo()
+        assert other.stdout.readline() == "put\n"
+    assert blobs.get(digest) == b"x"
 
 
 def _dropped(blobs: BlobStore, box: str, files: dict[str, bytes]) -> SharedDisk:
@@ -171,7 +226,7 @@ def test_an_old_file_that_was_just_linked_is_not_swept(blobs: BlobStore, tmp_pat
     disk = _dropped(blobs, "b2", {})
     os.link(source, disk.root / "incoming" / "drop-b2" / digest)
     disk.adopt("b2")
-    blobs.sweep([], datetime.now(UTC) - timedelta(hours=1))
+    assert blobs.remove([digest], datetime.now(UTC) - timedelta(hours=1)).blobs == 0
     assert blobs.exists(digest)
     assert source.stat().st_mode & 0o222 == 0
 

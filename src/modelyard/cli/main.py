@@ -28,6 +28,7 @@ NOUNS: dict[str, tuple[str, str]] = {
     "trigger": ("modelyard.cli.trigger", "What events start, and what became of it."),
     "cost": ("modelyard.cli.cost", "What runs, pipelines and projects cost."),
     "import": ("modelyard.cli.import_", "Bring runs and models of MLflow, W&B and TensorBoard over."),
+    "gc": ("modelyard.cli.gc", "Remove the bytes that nothing names any more."),
     "config": ("modelyard.cli.config", "Show the settings in force and where each came from."),
     "lineage": ("modelyard.cli.lineage", "What led to a thing, and what came of it."),
     "audit": ("modelyard.cli.audit", "Read the event log and verify its hash chain."),

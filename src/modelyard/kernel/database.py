@@ -34,6 +34,7 @@ __all__ = ["Database", "Instant", "Json", "Transaction", "metadata"]
 
 T = TypeVar("T")
 BUSY_TIMEOUT_MS = 120_000
+STREAMED_ROWS = 5_000
 _SQLITE_PRAGMAS = (
     "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",
@@ -115,6 +116,11 @@ class Transaction:
     def all(self, statement: Executable) -> Sequence[Row[Any]]:
         """All rows."""
         return self.execute(statement).all()
+
+    def stream(self, statement: Executable) -> Iterator[Row[Any]]:
+        """All rows, some thousands at a time: for more than memory should hold. To be read to the end within the
+        transaction."""
+        yield from self.connection.execute(statement, execution_options={"yield_per": STREAMED_ROWS})
 
     def scalar(self, statement: Executable) -> Any:
         """The first column of the first row, or None."""

@@ -15,11 +15,14 @@ from modelyard.planes.monitoring import routes as monitoring
 from modelyard.planes.pipelines import routes as pipelines
 from modelyard.planes.registry import routes as registry
 from modelyard.planes.serving import routes as serving
+from modelyard.planes.storage import routes as storage
 from modelyard.planes.tracking import routes as tracking
 from modelyard.server.dialects import mlflow, otlp
 from modelyard.ui import views
 
-_PLANES = (tracking, data, checks, files, jobs, registry, features, pipelines, serving, monitoring, automation, cost)
+_PLANES = (
+    tracking, data, checks, files, jobs, registry, features, pipelines, serving, monitoring, automation, cost, storage,
+)  # fmt: skip
 
 
 def all_routes() -> list[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -24,8 +24,8 @@ class Blob:
 
 
 @dataclass(frozen=True, slots=True)
-class Swept:
-    """What a sweep removed."""
+class Removed:
+    """What was removed."""
 
     blobs: int
     size_bytes: int
@@ -71,15 +71,24 @@ class BlobStore(Protocol):
         """Remove it; False where there was none."""
         ...
 
-    def digests(self) -> Iterator[str]:
-        """All digests, in ascending order."""
+    def digests(self, prefix: str = "") -> Iterator[str]:
+        """All digests that begin so (with none or two hex digits), in ascending order."""
         ...
 
-    def sweep(self, keep: Collection[str], older_than: datetime) -> Swept:
-        """Remove blobs not in `keep` and unfinished writes, both last written before the instant.
+    def written_at(self, digest: str) -> tuple[int, datetime] | None:
+        """Its length and when it was last put, None where it is not here."""
+        ...
 
-        The instant protects a blob that was put but not yet recorded: leave a margin longer than any write takes.
+    def remove(self, digests: Iterable[str], older_than: datetime) -> Removed:
+        """Remove those of the blobs that were last put before the instant.
+
+        Whoever puts the same bytes meanwhile, in this process or another, finds them there afterwards: a put comes
+        before the look at a blob's time and renews it, or after the removal and brings it back.
         """
+        ...
+
+    def clear(self, older_than: datetime) -> int:
+        """Remove unfinished writes that were last written to before the instant. Returns their bytes."""
         ...
 
 

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import stat
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import datetime
+from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
-from modelyard.engines.blobs.base import CHUNK_BYTES, Blob, Swept, check_digest, chunks
+from modelyard.engines.blobs.base import CHUNK_BYTES, Blob, Removed, check_digest, chunks
 from modelyard.kernel.errors import EngineError, InvalidInput, NotFound, TooLarge, Unavailable
 from modelyard.kernel.home import write_private
 from modelyard.kernel.ids import new_id
 from modelyard.kernel.paths import blob_path, make_private, remove_older, safe_join, sync_directory, sync_filesystem
 
+T = TypeVar("T")
 _INCOMING = "incoming"
+_LOCK = "lock"
+_AT_ONCE = 200
+"""So many blobs are removed before those who put get their turn."""
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -40,9 +46,10 @@ class LocalBlobs:
             with _storage_errors():
                 blob = self._receive(incoming, source, size_bytes_max, durable)
                 final = self._path(blob.digest)
-                # Also where the blob exists: the rename renews its time, so that a sweep going on spares it.
+                # Also where the blob exists: the rename renews its time, so that a removal going on spares it.
                 make_private(final.parent)
-                incoming.replace(final)
+                with self._lock(fcntl.LOCK_SH):
+                    incoming.replace(final)
                 if durable:
                     sync_directory(final.parent)
         finally:
@@ -74,11 +81,12 @@ class LocalBlobs:
         with _storage_errors():
             for directory in {entry.name[:2] for entry in entries}:
                 make_private(self._root / directory)
-            for entry in entries:
-                mode = stat.S_IMODE(entry.stat().st_mode)
-                if mode & 0o222:
-                    os.chmod(entry.path, mode & ~0o222)
-                os.replace(entry.path, f"{self._root}/{entry.name[:2]}/{entry.name}")
+            for some in _some(entries):
+                with self._lock(fcntl.LOCK_SH):
+                    for entry in some:
+                        # Its time is of now also where the blob was this very file already, and nothing is renamed.
+                        os.chmod(entry.path, stat.S_IMODE(entry.stat().st_mode) & ~0o222)
+                        os.replace(entry.path, f"{self._root}/{entry.name[:2]}/{entry.name}")
             self.settle()
         with suppress(OSError):
             folder.rmdir()
@@ -122,24 +130,60 @@ class LocalBlobs:
             return False
         return True
 
-    def digests(self) -> Iterator[str]:
-        for directory in sorted(self._root.glob("[0-9a-f][0-9a-f]")):
+    def digests(self, prefix: str = "") -> Iterator[str]:
+        for directory in sorted(self._root.glob(prefix or "[0-9a-f][0-9a-f]")):
             yield from sorted(entry.name for entry in directory.iterdir())
 
-    def sweep(self, keep: Collection[str], older_than: datetime) -> Swept:
-        kept = frozenset(keep)
+    def written_at(self, digest: str) -> tuple[int, datetime] | None:
+        try:
+            status = self._path(digest).stat()
+        except FileNotFoundError:
+            return None
+        return status.st_size, datetime.fromtimestamp(self._written_s(status), UTC)
+
+    def remove(self, digests: Iterable[str], older_than: datetime) -> Removed:
         blobs = size_bytes = 0
-        for digest in self.digests():
-            if digest in kept:
-                continue
-            removed = _remove_older(self._path(digest), older_than)
-            blobs += removed is not None
-            size_bytes += removed or 0
+        for some in _some(digests):
+            with self._lock(fcntl.LOCK_EX):
+                for digest in some:
+                    removed = self._remove_older(self._path(digest), older_than)
+                    blobs += removed is not None
+                    size_bytes += removed or 0
+        return Removed(blobs, size_bytes)
+
+    def clear(self, older_than: datetime) -> int:
+        size_bytes = 0
         for unfinished in (self._root / _INCOMING).glob("*"):
             if not unfinished.is_dir():
-                size_bytes += _remove_older(unfinished, older_than) or 0
+                size_bytes += self._remove_older(unfinished, older_than) or 0
         remove_older(self._root / _INCOMING, older_than)
-        return Swept(blobs, size_bytes)
+        return size_bytes
+
+    @contextmanager
+    def _lock(self, kind: int) -> Iterator[None]:
+        """Between processes too: many may give blobs their names at once, or one may remove some."""
+        # Opened anew each time, since a lock belongs to the opening, and threads that share one share the lock.
+        handle = os.open(make_private(self._root) / _LOCK, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(handle, kind)
+            yield
+        finally:
+            os.close(handle)
+
+    def _remove_older(self, file: Path, older_than: datetime) -> int | None:
+        """The size of the file removed, None where it stays or is gone already."""
+        try:
+            status = file.stat()
+            if self._written_s(status) >= older_than.timestamp():
+                return None
+            file.unlink()
+        except FileNotFoundError:
+            return None
+        return status.st_size
+
+    def _written_s(self, status: os.stat_result) -> float:
+        # A blob that came by a link keeps the time of its content; when the link was made shows in the other.
+        return max(status.st_mtime, status.st_ctime)
 
     def _path(self, digest: str) -> Path:
         return blob_path(self._root, check_digest(digest))
@@ -169,6 +213,12 @@ class LocalBlobs:
         return Blob(digest.hexdigest(), size_bytes)
 
 
+def _some(items: Iterable[T]) -> Iterator[list[T]]:
+    rest = iter(items)
+    while some := list(islice(rest, _AT_ONCE)):
+        yield some
+
+
 def _nonce_file(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.nonce")
 
@@ -193,19 +243,6 @@ def _check_content(file: BinaryIO, digest: str) -> None:
         found.update(piece)
     if found.hexdigest() != digest:
         raise _corrupt(digest)
-
-
-def _remove_older(file: Path, older_than: datetime) -> int | None:
-    """The size of the file removed, None where it stays or is gone already."""
-    try:
-        status = file.stat()
-        # A blob that came by a link keeps the time of its content; when the link was made shows in the other.
-        if max(status.st_mtime, status.st_ctime) >= older_than.timestamp():
-            return None
-        file.unlink()
-    except FileNotFoundError:
-        return None
-    return status.st_size
 
 
 def _missing(digest: str) -> NotFound:

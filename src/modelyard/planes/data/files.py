@@ -14,7 +14,7 @@ from modelyard.kernel.database import Database, Transaction
 from modelyard.kernel.errors import Conflict, InvalidInput, NotFound, TooLarge
 from modelyard.kernel.ids import new_id
 from modelyard.kernel.limits import ARTIFACT_BYTES_MAX, DATASET_FILES_MAX
-from modelyard.planes.data import ledger, store, trees
+from modelyard.planes.data import ledger, retention_store, store, trees
 from modelyard.planes.data.branches import require_dataset
 from modelyard.planes.data.file_branches import tell_published
 from modelyard.planes.data.publish import JOB_PREFIX, NO_REPORT
@@ -204,6 +204,25 @@ class Files:
             if verdicts[one.digest]:
                 problems.append(Problem(one.path, one.digest, verdicts[one.digest]))
         return Verified(files=version.rows, size_bytes=version.size_bytes, problems=problems[:SHOWN_MAX])
+
+    # --- what is kept -----------------------------------------------------------------------------------------
+
+    def kept_blobs(self) -> Iterator[str]:
+        """The digests of all blobs that datasets of any project hold or their versions name; some more than once.
+
+        Raises NotFound or EngineError for a tree that cannot be read.
+        """
+        with self._database.reading() as tx:
+            yield from ledger.held(tx)
+            named = retention_store.trees_named(tx)
+        read: set[str] = set()
+        for tree in named:
+            yield tree
+            for chunk in trees.read_index(self._blobs, tree):
+                if chunk.digest not in read:
+                    read.add(chunk.digest)
+                    yield chunk.digest
+                    yield from (one.digest for one in trees.read_chunk(self._blobs, chunk))
 
     # --- within -----------------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@ knows the digest of another's file cannot claim its bytes by it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from sqlalchemy import BigInteger, Column, String, Table, select
 
@@ -27,6 +27,11 @@ def known(tx: Transaction, dataset_id: str, digests: Sequence[str]) -> dict[str,
         rows = tx.execute(select(blobs.c.digest, blobs.c.size_bytes).where(blobs.c.dataset_id == dataset_id, asked))
         found.update({row.digest: row.size_bytes for row in rows})
     return found
+
+
+def held(tx: Transaction) -> Iterator[str]:
+    """The digests of all that any dataset holds."""
+    return (row.digest for row in tx.stream(select(blobs.c.digest)))
 
 
 def add(tx: Transaction, dataset_id: str, received: Sequence[tuple[str, int]]) -> None:

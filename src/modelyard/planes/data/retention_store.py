@@ -54,6 +54,12 @@ def parts_needed(tx: Transaction, dataset_id: str) -> set[str]:
     return {part.id for one in rows for part in msgspec.convert(one.parts, list[Part])}
 
 
+def trees_named(tx: Transaction) -> list[str]:
+    """The trees of files of all datasets of all projects that versions name which were not given up."""
+    kept = (versions.c.tree.is_not(None), versions.c.expired_at.is_(None))
+    return [row.tree for row in tx.all(select(versions.c.tree).where(*kept).distinct())]
+
+
 def unlisted_versions(tx: Transaction, row: DatasetRow) -> list[VersionRow]:
     """Versions of before there were manifests, whose files only the log names."""
     kept = (versions.c.dataset_id == row.id, versions.c.expired_at.is_(None), versions.c.parts.is_(None))

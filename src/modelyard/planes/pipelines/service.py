@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, BinaryIO, Protocol, TypeVar
 
 import msgspec
@@ -391,10 +391,10 @@ class Pipelines:
         """What hears that a job has ended, so that its run is looked at without delay."""
         return [JobsEnded(self.database, self.jobs)]
 
-    def referenced_blobs(self) -> set[str]:
-        """The blobs of all projects that a sweep of the blob store must keep for this plane."""
+    def kept_blobs(self) -> Iterator[str]:
+        """The digests of all blobs that this plane names, of all projects; some more than once."""
         with self.database.reading() as tx:
-            return store.referenced_blobs(tx)
+            yield from store.kept_blobs(tx)
 
     def _started_before(self, scope: Scope, key: str | None, request_digest: str) -> PipelineRun | None:
         if key is None:

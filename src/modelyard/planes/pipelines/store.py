@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -237,11 +237,14 @@ def environment_row(tx: Transaction, env_hash: str) -> sa.Row[Any] | None:
     return tx.one(select(environments).where(environments.c.hash == env_hash))
 
 
-def referenced_blobs(tx: Transaction) -> set[str]:
-    """Every blob that a step's output, the cache or a code snapshot of any project refers to."""
-    outputs = [row.output for table in (steps, cache) for row in tx.all(select(table.c.output)) if row.output]
-    found = {output["digest"] for output in outputs if not output.get("inline")}
-    return found | {row.digest for row in tx.all(select(code.c.digest))}
+def kept_blobs(tx: Transaction) -> Iterator[str]:
+    """Every blob that the cache, a step's output or a code snapshot of any project names; some more than once."""
+    # The cache before the steps, which take their outputs from it.
+    for table in (cache, steps):
+        for row in tx.stream(select(table.c.output).where(table.c.output.is_not(None))):
+            if row.output and not row.output.get("inline"):
+                yield row.output["digest"]
+    yield from (row.digest for row in tx.stream(select(code.c.digest)))
 
 
 # --- rows to nouns ------------------------------------------------------------------------------------------------

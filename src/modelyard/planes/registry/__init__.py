@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -170,7 +170,7 @@ class Registry:
         """Who follows the event log: what turns events into deliveries."""
         return [WebhookReader(self.webhooks)]
 
-    def kept_blobs(self) -> set[str]:
-        """The digests of all blobs that versions and evaluations of any project need: what a sweep has to keep."""
+    def kept_blobs(self) -> Iterator[str]:
+        """The digests of all blobs that versions and evaluations of any project name; some more than once."""
         with self._database.reading(system_scope("*")) as tx:
-            return evidence_store.kept_blobs(tx)
+            yield from evidence_store.kept_blobs(tx)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -184,10 +185,10 @@ def keep_comparison(tx: Transaction, challenger: str, champion: str, made: Compa
     insert_missing(tx, comparisons, [{**row, "result": made}])
 
 
-def kept_blobs(tx: Transaction) -> set[str]:
-    """The digests of all blobs that the registry of any project needs: files of versions, rows of evaluations."""
+def kept_blobs(tx: Transaction) -> Iterator[str]:
+    """The digests of all blobs that the registry of any project names: files of versions, rows of evaluations."""
     versions, of = store.versions, store.version_files
     same = (versions.c.model_id == of.c.model_id) & (versions.c.version == of.c.version)
-    held = select(of.c.digest).join(versions, same).where(versions.c.purged_at.is_(None)).distinct()
-    rows = tx.all(select(evaluations.c.rows_digest).distinct())
-    return {row[0] for row in (*tx.all(held), *rows)}
+    held = select(of.c.digest).join(versions, same).where(versions.c.purged_at.is_(None))
+    for statement in (held, select(evaluations.c.rows_digest)):
+        yield from (row[0] for row in tx.stream(statement))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from modelyard.engines.blobs.base import BlobStore
 from modelyard.kernel.database import Database
@@ -41,6 +41,10 @@ class Tracking:
         self.issues = Issues(database, self.experiments)
         self.evaluation = EvaluationDatasets(database, self.experiments)
         self._compactor = Compactor(database)
+
+    def kept_blobs(self) -> Iterator[str]:
+        """The digests of all blobs that this plane names, of all projects; some more than once."""
+        return self.artifacts.kept_blobs()
 
     def reconcilers(self) -> Sequence[Reconciler]:
         """What runs in the background: the compaction of metric segments."""

@@ -8,7 +8,7 @@ all other paths of that tree belong to the project itself.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, BinaryIO, NamedTuple
 
 from sqlalchemy import ColumnElement, and_, or_, select
@@ -120,11 +120,12 @@ class Artifacts:
             tx.event("artifact.deleted", f"{owner.kind}:{owner.id}"[:512], {"path": name, "files": gone.rowcount})
             return int(gone.rowcount)
 
-    def digests(self) -> set[str]:
-        """The digests of all artifacts and parts of uploads of all projects: what a sweep of the blobs has to keep."""
-        with self._database.reading() as tx:
-            tables = (_TABLE, store.artifact_parts)
-            return {row.digest for table in tables for row in tx.all(select(table.c.digest).distinct())}
+    def kept_blobs(self) -> Iterator[str]:
+        """The digests of all artifacts and parts of uploads of all projects; some more than once."""
+        # Parts first: what is complete becomes an artifact, and is seen as the one or the other.
+        for table in (store.artifact_parts, _TABLE):
+            with self._database.reading() as tx:
+                yield from (row.digest for row in tx.stream(select(table.c.digest)))
 
 
 def locate(path: str) -> tuple[Owner, str]:
