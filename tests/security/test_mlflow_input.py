@@ -94,7 +94,7 @@ def run_id(http: httpx.Client) -> str:
 
 
 def endpoints() -> list[tuple[str, str]]:
-    """Every method and path that MLflow's clients know; the mirror for pages is the same handlers."""
+    """Every method and path that MLflow's clients know."""
     found = {
         (method, path)
         for router in ROUTES
@@ -103,7 +103,7 @@ def endpoints() -> list[tuple[str, str]]:
         if isinstance(route, HTTPRoute)
         for path in [route.path]
         for method in route.methods
-        if method not in ("OPTIONS", "HEAD") and not path.startswith("/ajax-api")
+        if method not in ("OPTIONS", "HEAD")
     }
     return sorted(found)
 

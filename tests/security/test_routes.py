@@ -20,7 +20,7 @@ from running import raw_client, running_server, token_for
 
 PUBLIC_PATHS = {
     "/api/health", "/api/sign-in", "/sign-in", "/health", "/version", "/static/{path}",
-    "/api/3.0/mlflow/server-info", "/ajax-api/3.0/mlflow/server-info",
+    "/api/3.0/mlflow/server-info",
 }  # fmt: skip
 """The named few that answer without a token."""
 

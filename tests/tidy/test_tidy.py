@@ -22,21 +22,22 @@ BROAD_EXCEPT_ALLOWED = {
     "kernel/database.py",  # what fails in a shared commit is raised again in its caller's thread
     "server/direct.py",  # the boundary: every fault becomes a reply
     "kernel/reconcile.py",  # the loop outlives any fault of what it runs
-    "sdk/embedded.py",  # hands the app's exception to the caller's thread
+    "sdk/asgi.py",  # hands the app's exception to the caller's thread
     "sdk/worker.py",  # the user's code may raise anything
     "engines/models/worker.py",  # so may the code of a model
     "endpoint/batcher.py",  # a model may raise anything; the request gets the answer
 }
 LAZY_IMPORT_HOMES = ("engines/", "endpoint/")
 LAZY_HEAVY = {
-    "cryptography",
-    "model_signing",
+    "cryptography", "httpcore", "model_signing",
     "alembic", "cloudpickle", "deltalake", "duckdb", "mlflow", "numpy", "onnx", "onnxruntime", "pandas", "polars",
     "psutil", "pyarrow", "markdown_it", "sklearn", "sqlglot", "rich", "scipy", "yaml", "jinja2", "uvicorn",
 }  # fmt: skip
 LAZY_OWN_ALLOWED = {
     ("sdk/client.py", "modelyard.sdk.embedded"),
     ("cli/up.py", "modelyard.sdk.embedded"),
+    ("sdk/embedded.py", "modelyard.sdk.asgi"),
+    ("kernel/http.py", "modelyard.kernel.vetting"),
     ("cli/context.py", "modelyard.sdk.client"),
     ("sdk/jobs.py", "modelyard.sdk.embedded"),
 }

@@ -18,9 +18,7 @@ from functools import cache
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-import httpcore
-
-from modelyard.kernel.errors import EngineError, Forbidden, InvalidInput, ModelyardError, TooLarge, Unavailable
+from modelyard.kernel.errors import EngineError, InvalidInput, ModelyardError, TooLarge, Unavailable
 from modelyard.kernel.limits import MIB
 
 TIMEOUT_S = 10.0
@@ -136,8 +134,13 @@ class OutboundClient:
         self, method: str, url: str, headers: Mapping[str, str], content: bytes, bytes_max: int, deadline: float
     ) -> Reply:
         _check_url(url)
+        # Late: a server that calls nobody comes up without it, a tenth of a second sooner.
+        import httpcore
+
+        from modelyard.kernel.vetting import VettedBackend
+
         sent = [(name.encode(), value.encode()) for name, value in _checked_headers(headers).items()]
-        backend = _VettedBackend(self._allowed, self._resolver, deadline)
+        backend = VettedBackend(self._allowed, self._resolver, deadline)
         step_s = {
             "connect": self._timeout_s,
             "read": self._timeout_s,
@@ -167,90 +170,6 @@ class OutboundClient:
 
 
 _PRIVATE_HEADERS = frozenset({"authorization", "cookie", "proxy-authorization"})
-
-
-class _VettedBackend(httpcore.NetworkBackend):
-    """Connects to addresses that were judged, and lets no step outlast the deadline of the whole exchange."""
-
-    def __init__(self, allowed: frozenset[str], resolver: Resolve, deadline: float) -> None:
-        self._allowed = allowed
-        self._resolver = resolver
-        self._deadline = deadline
-        self._plain = httpcore.SyncBackend()
-
-    def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,  # noqa: ARG002  the deadline rules
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.NetworkStream:
-        failure: httpcore.ConnectError | httpcore.ConnectTimeout | None = None
-        for address in self._vetted(host, port):
-            try:
-                stream = self._plain.connect_tcp(address, port, _left(self._deadline), local_address, socket_options)
-                return _TimedStream(stream, self._deadline)
-            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
-                failure = error
-        raise failure or httpcore.ConnectError(f"{host} has no address")
-
-    def _vetted(self, host: str, port: int) -> Sequence[str]:
-        try:
-            addresses = self._resolver(host, port)
-        except (OSError, UnicodeError) as error:
-            raise Unavailable(
-                f"{host[:200]!a} cannot be resolved: {error}",
-                code="outbound.unresolved",
-                hint="check the host's name",
-            ) from error
-        if f"{host.lower()}:{port}" in self._allowed or f"[{host.lower()}]:{port}" in self._allowed:
-            return addresses
-        # One inner address among several is enough to refuse: which of them is used is not the sender's choice.
-        inner = [address for address in addresses if not is_public(address)]
-        if inner:
-            raise Forbidden(
-                f"{host[:200]!a} is a private address, which the platform does not call for anybody",
-                code="outbound.refused",
-                hint=f"an operator can allow it: MODELYARD_OUTBOUND_ALLOW={host}:{port}",
-            )
-        return addresses
-
-
-class _TimedStream(httpcore.NetworkStream):
-    """A connection on which every read and write ends at the deadline, however slowly the peer drips."""
-
-    def __init__(self, stream: httpcore.NetworkStream, deadline: float) -> None:
-        self._stream = stream
-        self._deadline = deadline
-
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002
-        return self._stream.read(max_bytes, _left(self._deadline))
-
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002
-        self._stream.write(buffer, _left(self._deadline))
-
-    def close(self) -> None:
-        self._stream.close()
-
-    def start_tls(
-        self,
-        ssl_context: ssl.SSLContext,
-        server_hostname: str | None = None,
-        timeout: float | None = None,  # noqa: ARG002
-    ) -> httpcore.NetworkStream:
-        wrapped = self._stream.start_tls(ssl_context, server_hostname, _left(self._deadline))
-        return _TimedStream(wrapped, self._deadline)
-
-    def get_extra_info(self, info: str) -> Any:
-        return self._stream.get_extra_info(info)
-
-
-def _left(deadline: float) -> float:
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise httpcore.ReadTimeout("the time for the whole exchange is over")
-    return left
 
 
 def _read(chunks: Iterable[bytes], bytes_max: int) -> bytes:
@@ -309,4 +228,6 @@ def _too_slow(url: str) -> Unavailable:
 
 @cache
 def _ssl_context() -> ssl.SSLContext:
+    import httpcore
+
     return httpcore.default_ssl_context()

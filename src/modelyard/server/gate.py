@@ -37,6 +37,8 @@ KNOWN_MAX = 10_000
 # MLflow's pages, which stand at /mlflow/, ask relative to where they stand.
 _MLFLOW_CALLS = ("/mlflow/ajax-api/", "/mlflow/graphql", "/mlflow/get-artifact", "/mlflow/model-versions/get-artifact",
                  "/mlflow/version", "/mlflow/health")  # fmt: skip
+# They know each endpoint below this instead of `/api/`.
+_MLFLOW_PAGES = "/ajax-api/"
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -166,6 +168,8 @@ def _enter_project(scope: Scope) -> Scope:
         project, path = check_project_name(name), "/" + rest
     if path.startswith(_MLFLOW_CALLS):
         path = path.removeprefix("/mlflow")
+    if path.startswith(_MLFLOW_PAGES):
+        path = "/api/" + path.removeprefix(_MLFLOW_PAGES)
     inner: Scope = {**scope, "path": path, "raw_path": path.encode()}  # type: ignore[assignment]
     inner[PROJECT] = project  # type: ignore[literal-required]
     return inner

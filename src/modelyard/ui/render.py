@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 import msgspec
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 from msgspec import Struct
 
@@ -27,6 +26,9 @@ from modelyard.ui.graph import draw
 from modelyard.ui.markdown import markdown
 from modelyard.ui.previews import bars
 from modelyard.ui.series import sparkline
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 _ID = re.compile(r"\b[0-9a-f]{32}\b")
 TEMPLATES = Path(__file__).parent / "templates"
@@ -137,6 +139,8 @@ def render_part(template: str, **values: Any) -> str:
 @cache
 def environment() -> Environment:
     """The one template environment."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
     made = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,

@@ -9,8 +9,8 @@ from litestar import Litestar
 from litestar.di import Provide
 
 from modelyard.kernel.database import Database
+from modelyard.sdk.asgi import AsgiTransport
 from modelyard.sdk.client import EMBEDDED_URL, Client
-from modelyard.sdk.embedded import EmbeddedTransport
 from modelyard.server.app import LOCAL, LOOPBACK, _caller, enforce
 from modelyard.server.gate import Gate
 from modelyard.server.problems import HANDLERS
@@ -34,4 +34,4 @@ def client_over(database: Database, routes: Sequence[Any], **planes: Any) -> Cli
         logging_config=None,
     )
     gate = Gate(app, database, frozenset(LOOPBACK), embedded=LOCAL)
-    return Client(EMBEDDED_URL, transport=EmbeddedTransport(gate))
+    return Client(EMBEDDED_URL, transport=AsgiTransport(gate))

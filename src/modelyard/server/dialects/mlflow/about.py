@@ -7,13 +7,13 @@ from litestar import Response
 from modelyard.kernel.auth import Action
 from modelyard.kernel.routing import get
 from modelyard.server.dialects.mlflow import wire
-from modelyard.server.dialects.mlflow.wire import mirrored
+from modelyard.server.dialects.mlflow.wire import endpoint
 
 SPOKEN_VERSION = "3.12.0"
 """The release of MLflow whose REST API is spoken here."""
 
 
-@get(mirrored("/server-info", "3.0"), requires=Action.READ)
+@get(endpoint("/server-info", "3.0"), requires=Action.READ)
 def server_info() -> Response[bytes]:
     return wire.reply({"store_type": "SqlStore", "workspaces_enabled": False})
 

@@ -15,13 +15,13 @@ from modelyard.kernel.routing import delete, get, post, put
 from modelyard.planes.registry import VERSION_ROOT, Registry
 from modelyard.planes.tracking import Owner, Tracking, below_uri, locate, transfer
 from modelyard.server.dialects.mlflow import wire
-from modelyard.server.dialects.mlflow.wire import Message, mirrored
+from modelyard.server.dialects.mlflow.wire import Message, endpoint
 from modelyard.types.tracking import Artifact
 
 UPLOAD_BYTES_MAX = 10 * 1024 * 1024
-PROXY = [f"/{prefix}/2.0/mlflow-artifacts/artifacts" for prefix in ("api", "ajax-api")]
-_PRESIGNED = [f"/{prefix}/2.0/mlflow-artifacts/presigned/{{path:path}}" for prefix in ("api", "ajax-api")]
-_FILES = [f"{path}/{{path:path}}" for path in PROXY]
+PROXY = "/api/2.0/mlflow-artifacts/artifacts"
+_PRESIGNED = "/api/2.0/mlflow-artifacts/presigned/{path:path}"
+_FILES = f"{PROXY}/{{path:path}}"
 
 
 class Listed(Message):
@@ -71,7 +71,7 @@ def delete_proxied(caller: Scope, tracking: Tracking, request: Request[Any, Any,
     return wire.reply()
 
 
-@get(mirrored("/artifacts/list"), requires=Action.READ)
+@get(endpoint("/artifacts/list"), requires=Action.READ)
 def list_of_run(caller: Scope, tracking: Tracking, request: Request[Any, Any, Any]) -> Response[bytes]:
     return wire.reply(listing(caller, tracking, wire.decode_query(request, Listed)))
 
@@ -96,7 +96,7 @@ def get_of_run(caller: Scope, tracking: Tracking, request: Request[Any, Any, Any
     return transfer.attachment(*tracking.artifacts.open(caller, Owner("run", run_id), path))
 
 
-@post("/ajax-api/2.0/mlflow/upload-artifact", requires=Action.WRITE)
+@post(endpoint("/upload-artifact"), requires=Action.WRITE)
 def upload_to_run(caller: Scope, tracking: Tracking, request: Request[Any, Any, Any], body: bytes) -> Response[bytes]:
     run_id, path = request.query_params.get("run_uuid"), request.query_params.get("path")
     if not run_id:
@@ -112,7 +112,7 @@ def upload_to_run(caller: Scope, tracking: Tracking, request: Request[Any, Any, 
     return wire.reply()
 
 
-@get(mirrored("/logged-models/{model_id:str}/artifacts/directories"), requires=Action.READ)
+@get(endpoint("/logged-models/{model_id:str}/artifacts/directories"), requires=Action.READ)
 def list_of_model(caller: Scope, tracking: Tracking, model_id: str, request: Request[Any, Any, Any]) -> Response[bytes]:
     path = safe(request.query_params.get("artifact_directory_path", ""))
     uri = tracking.models.get(caller, model_id).artifact_location
@@ -121,7 +121,7 @@ def list_of_model(caller: Scope, tracking: Tracking, model_id: str, request: Req
     return _files([_view(one, one.path) for one in found], root_uri=uri)
 
 
-@get("/ajax-api/2.0/mlflow/logged-models/{model_id:str}/artifacts/files", requires=Action.READ)
+@get(endpoint("/logged-models/{model_id:str}/artifacts/files"), requires=Action.READ)
 def get_of_model(caller: Scope, tracking: Tracking, model_id: str, request: Request[Any, Any, Any]) -> Stream:
     path = request.query_params.get("artifact_file_path")
     if not path:
@@ -136,7 +136,7 @@ def refuse_presigned_download() -> Response[bytes]:
     raise _not_offered("presigned downloads")
 
 
-@post(mirrored("/artifacts/presigned-upload-url"), requires=Action.WRITE)
+@post(endpoint("/artifacts/presigned-upload-url"), requires=Action.WRITE)
 def refuse_presigned_upload() -> Response[bytes]:
     """Clients then upload to here."""
     raise _not_offered("presigned uploads")

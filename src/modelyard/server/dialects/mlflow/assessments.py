@@ -13,7 +13,7 @@ from modelyard.kernel.errors import InvalidInput
 from modelyard.kernel.routing import delete, get, patch, post
 from modelyard.planes.tracking import Tracking
 from modelyard.server.dialects.mlflow import trace_views, wire
-from modelyard.server.dialects.mlflow.wire import Message, mirrored
+from modelyard.server.dialects.mlflow.wire import Message, endpoint
 from modelyard.types.tracing import (
     Assessment,
     AssessmentError,
@@ -87,19 +87,19 @@ class Update(Message):
     update_mask: str = ""
 
 
-@post(mirrored("/traces/{trace_id:str}/assessments", "3.0"), requires=Action.WRITE)
+@post(endpoint("/traces/{trace_id:str}/assessments", "3.0"), requires=Action.WRITE)
 def create_assessment(caller: Scope, tracking: Tracking, trace_id: str, body: bytes) -> Response[bytes]:
     said = wire.decode(body, Create).assessment
     assert said is not None
     return _one(tracking.assessments.create(caller, trace_id, _asked(said)))
 
 
-@get(mirrored(_ONE, "3.0"), requires=Action.READ)
+@get(endpoint(_ONE, "3.0"), requires=Action.READ)
 def get_assessment(caller: Scope, tracking: Tracking, trace_id: str, assessment_id: str) -> Response[bytes]:
     return _one(tracking.assessments.get(caller, trace_id, assessment_id))
 
 
-@patch(mirrored(_ONE, "3.0"), requires=Action.WRITE)
+@patch(endpoint(_ONE, "3.0"), requires=Action.WRITE)
 def update_assessment(
     caller: Scope, tracking: Tracking, trace_id: str, assessment_id: str, body: bytes
 ) -> Response[bytes]:
@@ -121,7 +121,7 @@ def update_assessment(
     return _one(tracking.assessments.update(caller, trace_id, assessment_id, changes))
 
 
-@delete(mirrored(_ONE, "3.0"), requires=Action.WRITE)
+@delete(endpoint(_ONE, "3.0"), requires=Action.WRITE)
 def delete_assessment(caller: Scope, tracking: Tracking, trace_id: str, assessment_id: str) -> Response[bytes]:
     tracking.assessments.delete(caller, trace_id, assessment_id)
     return wire.reply()

@@ -12,7 +12,7 @@ from modelyard.kernel.errors import InvalidInput
 from modelyard.kernel.routing import delete, get, patch, post
 from modelyard.planes.tracking import Tracking
 from modelyard.server.dialects.mlflow import wire
-from modelyard.server.dialects.mlflow.wire import Message, mirrored
+from modelyard.server.dialects.mlflow.wire import Message, endpoint
 from modelyard.types.tracing import EvaluationDataset, EvaluationRecord, PutRecord
 
 PAGE_DEFAULT = 1_000
@@ -71,25 +71,25 @@ class Record(msgspec.Struct, kw_only=True):
     source: Source | None = None
 
 
-@post(mirrored("/datasets/create", "3.0"), requires=Action.WRITE)
+@post(endpoint("/datasets/create", "3.0"), requires=Action.WRITE)
 def create_dataset(caller: Scope, tracking: Tracking, body: bytes) -> Response[bytes]:
     asked = wire.decode(body, Create)
     return _one(tracking.evaluation.create(caller, asked.name, asked.experiment_ids, _tags(asked.tags)))
 
 
-@get(mirrored(_ONE, "3.0"), requires=Action.READ)
+@get(endpoint(_ONE, "3.0"), requires=Action.READ)
 def get_dataset(caller: Scope, tracking: Tracking, dataset_id: str) -> Response[bytes]:
     # Clients ask for the experiments when they need them.
     return wire.reply({"dataset": view(tracking.evaluation.get(caller, dataset_id), tied=False)})
 
 
-@delete(mirrored(_ONE, "3.0"), requires=Action.WRITE)
+@delete(endpoint(_ONE, "3.0"), requires=Action.WRITE)
 def delete_dataset(caller: Scope, tracking: Tracking, dataset_id: str) -> Response[bytes]:
     tracking.evaluation.delete(caller, dataset_id)
     return wire.reply()
 
 
-@post(mirrored("/datasets/search", "3.0"), requires=Action.READ)
+@post(endpoint("/datasets/search", "3.0"), requires=Action.READ)
 def search_datasets(caller: Scope, tracking: Tracking, body: bytes) -> Response[bytes]:
     asked = wire.decode(body, Search)
     found = tracking.evaluation.search(
@@ -103,26 +103,26 @@ def search_datasets(caller: Scope, tracking: Tracking, body: bytes) -> Response[
     return wire.reply(content)
 
 
-@patch(mirrored(f"{_ONE}/tags", "3.0"), requires=Action.WRITE)
+@patch(endpoint(f"{_ONE}/tags", "3.0"), requires=Action.WRITE)
 def set_dataset_tags(caller: Scope, tracking: Tracking, dataset_id: str, body: bytes) -> Response[bytes]:
     tracking.evaluation.set_tags(caller, dataset_id, _tags(wire.decode(body, SetTags).tags))
     return wire.reply()
 
 
-@delete(mirrored(f"{_ONE}/tags/{{key:str}}", "3.0"), requires=Action.WRITE)
+@delete(endpoint(f"{_ONE}/tags/{{key:str}}", "3.0"), requires=Action.WRITE)
 def delete_dataset_tag(caller: Scope, tracking: Tracking, dataset_id: str, key: str) -> Response[bytes]:
     tracking.evaluation.delete_tag(caller, dataset_id, key)
     return wire.reply()
 
 
-@post(mirrored(f"{_ONE}/records", "3.0"), requires=Action.WRITE)
+@post(endpoint(f"{_ONE}/records", "3.0"), requires=Action.WRITE)
 def put_dataset_records(caller: Scope, tracking: Tracking, dataset_id: str, body: bytes) -> Response[bytes]:
     said = _json("records", wire.decode(body, Put).records, list[Record])
     added, merged = tracking.evaluation.put_records(caller, dataset_id, [_asked(one) for one in said])
     return wire.reply({"inserted_count": added, "updated_count": merged})
 
 
-@get(mirrored(f"{_ONE}/records", "3.0"), requires=Action.READ)
+@get(endpoint(f"{_ONE}/records", "3.0"), requires=Action.READ)
 def get_dataset_records(
     caller: Scope, tracking: Tracking, dataset_id: str, request: Request[Any, Any, Any]
 ) -> Response[bytes]:
@@ -134,26 +134,26 @@ def get_dataset_records(
     return wire.reply(content)
 
 
-@delete(mirrored(f"{_ONE}/records", "3.0"), requires=Action.WRITE)
+@delete(endpoint(f"{_ONE}/records", "3.0"), requires=Action.WRITE)
 def delete_dataset_records(caller: Scope, tracking: Tracking, dataset_id: str, body: bytes) -> Response[bytes]:
     asked = wire.decode(body, DeleteRecords)
     gone = tracking.evaluation.delete_records(caller, dataset_id, asked.dataset_record_ids)
     return wire.reply({"deleted_count": gone})
 
 
-@get(mirrored(f"{_ONE}/experiment-ids", "3.0"), requires=Action.READ)
+@get(endpoint(f"{_ONE}/experiment-ids", "3.0"), requires=Action.READ)
 def get_dataset_experiments(caller: Scope, tracking: Tracking, dataset_id: str) -> Response[bytes]:
     found = tracking.evaluation.experiments_of(caller, dataset_id)
     return wire.reply({"experiment_ids": found} if found else None)
 
 
-@post(mirrored(f"{_ONE}/add-experiments", "3.0"), requires=Action.WRITE)
+@post(endpoint(f"{_ONE}/add-experiments", "3.0"), requires=Action.WRITE)
 def add_dataset_to_experiments(caller: Scope, tracking: Tracking, dataset_id: str, body: bytes) -> Response[bytes]:
     asked = wire.decode(body, Ties)
     return _one(tracking.evaluation.add_experiments(caller, dataset_id, asked.experiment_ids))
 
 
-@post(mirrored(f"{_ONE}/remove-experiments", "3.0"), requires=Action.WRITE)
+@post(endpoint(f"{_ONE}/remove-experiments", "3.0"), requires=Action.WRITE)
 def remove_dataset_from_experiments(caller: Scope, tracking: Tracking, dataset_id: str, body: bytes) -> Response[bytes]:
     asked = wire.decode(body, Ties)
     return _one(tracking.evaluation.remove_experiments(caller, dataset_id, asked.experiment_ids))

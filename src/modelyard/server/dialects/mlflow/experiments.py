@@ -12,7 +12,7 @@ from modelyard.kernel.errors import InvalidInput, NotFound
 from modelyard.kernel.routing import get, post
 from modelyard.planes.tracking import Tracking
 from modelyard.server.dialects.mlflow import wire
-from modelyard.server.dialects.mlflow.wire import Message, Pair, mirrored
+from modelyard.server.dialects.mlflow.wire import Message, Pair, endpoint
 from modelyard.types.tracking import CreateExperiment, Experiment
 
 SEARCH_MAX = 50_000
@@ -67,7 +67,7 @@ class SearchDatasets(Message):
     experiment_ids: list[str] = msgspec.field(default_factory=list)
 
 
-@post(mirrored("/experiments/create"), requires=Action.WRITE)
+@post(endpoint("/experiments/create"), requires=Action.WRITE)
 def create_experiment(caller: Scope, tracking: Tracking, body: bytes) -> Response[bytes]:
     asked = wire.decode(body, Create)
     made = tracking.experiments.create(
@@ -77,13 +77,13 @@ def create_experiment(caller: Scope, tracking: Tracking, body: bytes) -> Respons
     return wire.reply({"experiment_id": made.id})
 
 
-@get(mirrored("/experiments/get"), requires=Action.READ)
+@get(endpoint("/experiments/get"), requires=Action.READ)
 def get_experiment(caller: Scope, tracking: Tracking, request: Request[Any, Any, Any]) -> Response[bytes]:
     asked = wire.decode_query(request, ById)
     return wire.reply({"experiment": view(tracking.experiments.get(caller, asked.experiment_id))})
 
 
-@get(mirrored("/experiments/get-by-name"), requires=Action.READ)
+@get(endpoint("/experiments/get-by-name"), requires=Action.READ)
 def get_experiment_by_name(caller: Scope, tracking: Tracking, request: Request[Any, Any, Any]) -> Response[bytes]:
     name = wire.decode_query(request, ByName).experiment_name
     found = tracking.experiments.find(caller, name)
@@ -92,50 +92,50 @@ def get_experiment_by_name(caller: Scope, tracking: Tracking, request: Request[A
     return wire.reply({"experiment": view(found)})
 
 
-@post(mirrored("/experiments/search"), requires=Action.READ)
+@post(endpoint("/experiments/search"), requires=Action.READ)
 def search_experiments(caller: Scope, tracking: Tracking, body: bytes) -> Response[bytes]:
     return _search(caller, tracking, wire.decode(body, Search))
 
 
-@get(mirrored("/experiments/search"), requires=Action.READ)
+@get(endpoint("/experiments/search"), requires=Action.READ)
 def search_experiments_by_query(caller: Scope, tracking: Tracking, request: Request[Any, Any, Any]) -> Response[bytes]:
     return _search(caller, tracking, wire.decode_query(request, Search))
 
 
-@post(mirrored("/experiments/update"), requires=Action.WRITE)
+@post(endpoint("/experiments/update"), requires=Action.WRITE)
 def rename_experiment(caller: Scope, tracking: Tracking, body: bytes) -> Response[bytes]:
     asked = wire.decode(body, Rename)
     tracking.experiments.rename(caller, asked.experiment_id, asked.new_name)
     return wire.reply()
 
 
-@post(mirrored("/experiments/delete"), requires=Action.WRITE)
+@post(endpoint("/experiments/delete"), requires=Action.WRITE)
 def delete_experiment(caller: Scope, tracking: Tracking, body: bytes) -> Response[bytes]:
     tracking.experiments.delete(caller, wire.decode(body, ById).experiment_id)
     return wire.reply()
 
 
-@post(mirrored("/experiments/restore"), requires=Action.WRITE)
+@post(endpoint("/experiments/restore"), requires=Action.WRITE)
 def restore_experiment(caller: Scope, tracking: Tracking, body: bytes) -> Response[bytes]:
     tracking.experiments.restore(caller, wire.decode(body, ById).experiment_id)
     return wire.reply()
 
 
-@post(mirrored("/experiments/set-experiment-tag"), requires=Action.WRITE)
+@post(endpoint("/experiments/set-experiment-tag"), requires=Action.WRITE)
 def set_experiment_tag(caller: Scope, tracking: Tracking, body: bytes) -> Response[bytes]:
     asked = wire.decode(body, SetTag)
     tracking.experiments.set_tag(caller, asked.experiment_id, asked.key, asked.value)
     return wire.reply()
 
 
-@post(mirrored("/experiments/delete-experiment-tag"), requires=Action.WRITE)
+@post(endpoint("/experiments/delete-experiment-tag"), requires=Action.WRITE)
 def delete_experiment_tag(caller: Scope, tracking: Tracking, body: bytes) -> Response[bytes]:
     asked = wire.decode(body, DeleteTag)
     tracking.experiments.delete_tag(caller, asked.experiment_id, asked.key)
     return wire.reply()
 
 
-@post(mirrored("/experiments/search-datasets"), requires=Action.READ)
+@post(endpoint("/experiments/search-datasets"), requires=Action.READ)
 def search_datasets(caller: Scope, tracking: Tracking, body: bytes) -> Response[bytes]:
     summaries = datasets(caller, tracking, wire.decode(body, SearchDatasets))
     return wire.reply({"dataset_summaries": summaries} if summaries else None)

@@ -106,7 +106,7 @@ class Asking(msgspec.Struct, frozen=True):
     registry: Registry
 
 
-@post(["/graphql", "/ajax-api/2.0/mlflow/graphql"], requires=Action.READ)
+@post(["/graphql", wire.endpoint("/graphql")], requires=Action.READ)
 def graphql(caller: Scope, tracking: Tracking, registry: Registry, body: bytes) -> Response[bytes]:
     asked = wire.decode(body, Ask)
     asking = Asking(caller, tracking, registry)

@@ -11,7 +11,7 @@ from modelyard.kernel.errors import InvalidInput
 from modelyard.kernel.routing import get, patch, post
 from modelyard.planes.tracking import Tracking
 from modelyard.server.dialects.mlflow import wire
-from modelyard.server.dialects.mlflow.wire import Message, mirrored
+from modelyard.server.dialects.mlflow.wire import Message, endpoint
 from modelyard.types.tracing import CreateIssue, Issue, IssueSeverity, IssueStatus, UpdateIssue
 
 PAGE_DEFAULT = 1_000
@@ -48,7 +48,7 @@ class Search(Message):
     include_trace_count: bool = False
 
 
-@post(mirrored("/issues", "3.0"), requires=Action.WRITE)
+@post(endpoint("/issues", "3.0"), requires=Action.WRITE)
 def create_issue(caller: Scope, tracking: Tracking, body: bytes) -> Response[bytes]:
     asked = wire.decode(body, Create)
     made = tracking.issues.create(
@@ -68,12 +68,12 @@ def create_issue(caller: Scope, tracking: Tracking, body: bytes) -> Response[byt
     return wire.reply({"issue": view(made)})
 
 
-@get(mirrored("/issues/{issue_id:str}", "3.0"), requires=Action.READ)
+@get(endpoint("/issues/{issue_id:str}", "3.0"), requires=Action.READ)
 def get_issue(caller: Scope, tracking: Tracking, issue_id: str) -> Response[bytes]:
     return wire.reply({"issue": view(tracking.issues.get(caller, issue_id))})
 
 
-@patch(mirrored("/issues/{issue_id:str}", "3.0"), requires=Action.WRITE)
+@patch(endpoint("/issues/{issue_id:str}", "3.0"), requires=Action.WRITE)
 def update_issue(caller: Scope, tracking: Tracking, issue_id: str, body: bytes) -> Response[bytes]:
     asked = wire.decode(body, Update)
     changes = UpdateIssue(
@@ -85,7 +85,7 @@ def update_issue(caller: Scope, tracking: Tracking, issue_id: str, body: bytes) 
     return wire.reply({"issue": view(tracking.issues.update(caller, issue_id, changes))})
 
 
-@post(mirrored("/issues/search", "3.0"), requires=Action.READ)
+@post(endpoint("/issues/search", "3.0"), requires=Action.READ)
 def search_issues(caller: Scope, tracking: Tracking, body: bytes) -> Response[bytes]:
     asked = wire.decode(body, Search)
     limit = asked.max_results or PAGE_DEFAULT

@@ -14,7 +14,7 @@ from modelyard.kernel.errors import InvalidInput
 from modelyard.kernel.routing import delete, get, patch, post
 from modelyard.planes.tracking import Tracking, order_model
 from modelyard.server.dialects.mlflow import wire
-from modelyard.server.dialects.mlflow.wire import Message, Pair, mirrored
+from modelyard.server.dialects.mlflow.wire import Message, Pair, endpoint
 from modelyard.types.tracking import LoggedModel, ModelMetric, ModelStatus
 
 PAGE_DEFAULT = 100
@@ -81,7 +81,7 @@ class _Token(msgspec.Struct):
     page: str
 
 
-@post(mirrored("/logged-models"), requires=Action.WRITE)
+@post(endpoint("/logged-models"), requires=Action.WRITE)
 def create_logged_model(caller: Scope, tracking: Tracking, body: bytes) -> Response[bytes]:
     asked = wire.decode(body, Create)
     made = tracking.models.create(
@@ -96,7 +96,7 @@ def create_logged_model(caller: Scope, tracking: Tracking, body: bytes) -> Respo
     return wire.reply({"model": view(made)})
 
 
-@get(mirrored("/logged-models/{model_id:str}"), requires=Action.READ)
+@get(endpoint("/logged-models/{model_id:str}"), requires=Action.READ)
 def get_logged_model(
     caller: Scope, tracking: Tracking, model_id: str, request: Request[Any, Any, Any]
 ) -> Response[bytes]:
@@ -104,7 +104,7 @@ def get_logged_model(
     return wire.reply({"model": view(tracking.models.get(caller, model_id, allow_deleted=allowed))})
 
 
-@patch(mirrored("/logged-models/{model_id:str}"), requires=Action.WRITE)
+@patch(endpoint("/logged-models/{model_id:str}"), requires=Action.WRITE)
 def finalize_logged_model(caller: Scope, tracking: Tracking, model_id: str, body: bytes) -> Response[bytes]:
     asked = wire.decode(body, Finalize)
     status = _STATUSES.get(str(asked.status))
@@ -113,31 +113,31 @@ def finalize_logged_model(caller: Scope, tracking: Tracking, model_id: str, body
     return wire.reply({"model": view(tracking.models.finish(caller, model_id, status))})
 
 
-@delete(mirrored("/logged-models/{model_id:str}"), requires=Action.WRITE)
+@delete(endpoint("/logged-models/{model_id:str}"), requires=Action.WRITE)
 def delete_logged_model(caller: Scope, tracking: Tracking, model_id: str) -> Response[bytes]:
     tracking.models.delete(caller, model_id)
     return wire.reply()
 
 
-@post(mirrored("/logged-models/{model_id:str}/params"), requires=Action.WRITE)
+@post(endpoint("/logged-models/{model_id:str}/params"), requires=Action.WRITE)
 def log_logged_model_params(caller: Scope, tracking: Tracking, model_id: str, body: bytes) -> Response[bytes]:
     tracking.models.log_params(caller, model_id, wire.mapping(wire.decode(body, Params).params))
     return wire.reply()
 
 
-@patch(mirrored("/logged-models/{model_id:str}/tags"), requires=Action.WRITE)
+@patch(endpoint("/logged-models/{model_id:str}/tags"), requires=Action.WRITE)
 def set_logged_model_tags(caller: Scope, tracking: Tracking, model_id: str, body: bytes) -> Response[bytes]:
     tagged = tracking.models.set_tags(caller, model_id, wire.mapping(wire.decode(body, Tags).tags))
     return wire.reply({"model": view(tagged)})
 
 
-@delete(mirrored("/logged-models/{model_id:str}/tags/{key:str}"), requires=Action.WRITE)
+@delete(endpoint("/logged-models/{model_id:str}/tags/{key:str}"), requires=Action.WRITE)
 def delete_logged_model_tag(caller: Scope, tracking: Tracking, model_id: str, key: str) -> Response[bytes]:
     tracking.models.delete_tag(caller, model_id, key)
     return wire.reply()
 
 
-@post(mirrored("/logged-models/search"), requires=Action.READ)
+@post(endpoint("/logged-models/search"), requires=Action.READ)
 def search_logged_models(caller: Scope, tracking: Tracking, body: bytes) -> Response[bytes]:
     asked = wire.decode(body, Search)
     if any(not one.dataset_name for one in asked.datasets):

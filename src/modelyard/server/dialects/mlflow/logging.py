@@ -14,7 +14,7 @@ from modelyard.kernel.limits import MIB
 from modelyard.kernel.routing import post
 from modelyard.planes.tracking import OfModel, Tracking, check_batch_sizes, check_params_unique, check_run_id
 from modelyard.server.dialects.mlflow import wire
-from modelyard.server.dialects.mlflow.wire import Message, Pair, mirrored
+from modelyard.server.dialects.mlflow.wire import Message, Pair, endpoint
 from modelyard.types.tracking import Dataset, DatasetInput, ModelOutput
 
 INPUTS_BYTES_MAX = 64 * MIB
@@ -97,7 +97,7 @@ class LogModel(Message):
     model_json: str = ""
 
 
-@post(mirrored("/runs/log-metric"), requires=Action.WRITE, direct=True)
+@post(endpoint("/runs/log-metric"), requires=Action.WRITE, direct=True)
 def log_metric(caller: Scope, tracking: Tracking, body: bytes) -> Response[bytes]:
     asked = wire.decode(body, LogMetric)
     assert asked.value is not None
@@ -108,7 +108,7 @@ def log_metric(caller: Scope, tracking: Tracking, body: bytes) -> Response[bytes
     return wire.reply()
 
 
-@post(mirrored("/runs/log-batch"), requires=Action.WRITE, direct=True)
+@post(endpoint("/runs/log-batch"), requires=Action.WRITE, direct=True)
 def log_batch(caller: Scope, tracking: Tracking, body: bytes) -> Response[bytes]:
     asked = wire.decode(body, LogBatch)
     check_run_id(asked.run_id)
@@ -133,28 +133,28 @@ def log_batch(caller: Scope, tracking: Tracking, body: bytes) -> Response[bytes]
     return wire.reply()
 
 
-@post(mirrored("/runs/log-parameter"), requires=Action.WRITE, direct=True)
+@post(endpoint("/runs/log-parameter"), requires=Action.WRITE, direct=True)
 def log_parameter(caller: Scope, tracking: Tracking, body: bytes) -> Response[bytes]:
     asked = wire.decode(body, LogPair)
     tracking.runs.log(caller, asked.run_id, params={asked.key: asked.value})
     return wire.reply()
 
 
-@post(mirrored("/runs/set-tag"), requires=Action.WRITE, direct=True)
+@post(endpoint("/runs/set-tag"), requires=Action.WRITE, direct=True)
 def set_tag(caller: Scope, tracking: Tracking, body: bytes) -> Response[bytes]:
     asked = wire.decode(body, LogPair)
     tracking.runs.log(caller, asked.run_id, tags={asked.key: asked.value})
     return wire.reply()
 
 
-@post(mirrored("/runs/delete-tag"), requires=Action.WRITE)
+@post(endpoint("/runs/delete-tag"), requires=Action.WRITE)
 def delete_tag(caller: Scope, tracking: Tracking, body: bytes) -> Response[bytes]:
     asked = wire.decode(body, LogPair)
     tracking.runs.delete_tag(caller, asked.run_id, asked.key)
     return wire.reply()
 
 
-@post(mirrored("/runs/log-inputs"), requires=Action.WRITE, request_max_body_size=INPUTS_BYTES_MAX)
+@post(endpoint("/runs/log-inputs"), requires=Action.WRITE, request_max_body_size=INPUTS_BYTES_MAX)
 def log_inputs(caller: Scope, tracking: Tracking, body: bytes) -> Response[bytes]:
     asked = wire.decode(body, LogInputs)
     inputs = [DatasetInput(one.dataset, wire.mapping(one.tags)) for one in asked.datasets]
@@ -164,7 +164,7 @@ def log_inputs(caller: Scope, tracking: Tracking, body: bytes) -> Response[bytes
     return wire.reply()
 
 
-@post(mirrored("/runs/outputs"), requires=Action.WRITE)
+@post(endpoint("/runs/outputs"), requires=Action.WRITE)
 def log_outputs(caller: Scope, tracking: Tracking, body: bytes) -> Response[bytes]:
     asked = wire.decode(body, LogOutputs)
     outputs = [ModelOutput(one.model_id, one.step) for one in asked.models]
@@ -172,7 +172,7 @@ def log_outputs(caller: Scope, tracking: Tracking, body: bytes) -> Response[byte
     return wire.reply()
 
 
-@post(mirrored("/runs/log-model"), requires=Action.WRITE)
+@post(endpoint("/runs/log-model"), requires=Action.WRITE)
 def log_model(caller: Scope, tracking: Tracking, body: bytes) -> Response[bytes]:
     """What clients before 3.0 call: the run keeps a list of its models in a tag."""
     asked = wire.decode(body, LogModel)

@@ -12,7 +12,7 @@ from modelyard.kernel.errors import InvalidInput
 from modelyard.kernel.routing import get
 from modelyard.planes.tracking import Tracking, page_offset, page_token
 from modelyard.server.dialects.mlflow import wire
-from modelyard.server.dialects.mlflow.wire import Message, mirrored
+from modelyard.server.dialects.mlflow.wire import Message, endpoint
 from modelyard.types.tracking import Series
 
 PAGE_MAX = 25_000
@@ -55,7 +55,7 @@ class PointOfRun(msgspec.Struct):
     run_id: str
 
 
-@get(mirrored("/metrics/get-history"), requires=Action.READ, direct=True)
+@get(endpoint("/metrics/get-history"), requires=Action.READ, direct=True)
 def get_history(caller: Scope, tracking: Tracking, request: Request[Any, Any, Any]) -> Response[bytes]:
     asked = wire.decode_query(request, History)
     offset = page_offset(asked.page_token)
@@ -69,7 +69,7 @@ def get_history(caller: Scope, tracking: Tracking, request: Request[Any, Any, An
     return wire.reply(content)
 
 
-@get(mirrored("/metrics/get-history-bulk"), requires=Action.READ)
+@get(endpoint("/metrics/get-history-bulk"), requires=Action.READ)
 def get_history_bulk(caller: Scope, tracking: Tracking, request: Request[Any, Any, Any]) -> Response[bytes]:
     query = request.query_params
     run_ids = query.getall("run_id", [])
@@ -91,7 +91,7 @@ def get_history_bulk(caller: Scope, tracking: Tracking, request: Request[Any, An
     return wire.reply({"metrics": [point for one in found for point in _points_of_run(one)]})
 
 
-@get(mirrored("/metrics/get-history-bulk-interval"), requires=Action.READ)
+@get(endpoint("/metrics/get-history-bulk-interval"), requires=Action.READ)
 def get_history_bulk_interval(caller: Scope, tracking: Tracking, request: Request[Any, Any, Any]) -> Response[bytes]:
     points = interval(caller, tracking, wire.decode_query(request, Interval))
     return wire.reply({"metrics": points} if points else None)

@@ -12,7 +12,7 @@ from modelyard.kernel.routing import delete, get, patch, post
 from modelyard.planes.registry import Registry
 from modelyard.server.dialects.mlflow import wire
 from modelyard.server.dialects.mlflow.registry_views import model_view, version_view
-from modelyard.server.dialects.mlflow.wire import Message, Pair, mirrored
+from modelyard.server.dialects.mlflow.wire import Message, Pair, endpoint
 
 SEARCH_DEFAULT = 100
 SEARCH_MAX = 1_000
@@ -83,7 +83,7 @@ class Alias(Message):
     alias: str = ""
 
 
-@post(mirrored("/registered-models/create"), requires=Action.WRITE)
+@post(endpoint("/registered-models/create"), requires=Action.WRITE)
 def create_registered_model(caller: Scope, registry: Registry, body: bytes) -> Response[bytes]:
     asked = wire.decode(body, Create)
     tags = wire.mapping(asked.tags)
@@ -96,33 +96,33 @@ def create_registered_model(caller: Scope, registry: Registry, body: bytes) -> R
     return wire.reply({"registered_model": model_view(made)})
 
 
-@get(mirrored("/registered-models/get"), requires=Action.READ)
+@get(endpoint("/registered-models/get"), requires=Action.READ)
 def get_registered_model(caller: Scope, registry: Registry, request: Request[Any, Any, Any]) -> Response[bytes]:
     found = registry.models.get(caller, wire.decode_query(request, Named).name)
     return wire.reply({"registered_model": model_view(found)})
 
 
-@patch(mirrored("/registered-models/update"), requires=Action.WRITE)
+@patch(endpoint("/registered-models/update"), requires=Action.WRITE)
 def update_registered_model(caller: Scope, registry: Registry, body: bytes) -> Response[bytes]:
     asked = wire.decode(body, Update)
     updated = registry.models.describe(caller, asked.name, asked.description)
     return wire.reply({"registered_model": model_view(updated)})
 
 
-@post(mirrored("/registered-models/rename"), requires=Action.WRITE)
+@post(endpoint("/registered-models/rename"), requires=Action.WRITE)
 def rename_registered_model(caller: Scope, registry: Registry, body: bytes) -> Response[bytes]:
     asked = wire.decode(body, Rename)
     renamed = registry.models.rename(caller, asked.name, asked.new_name)
     return wire.reply({"registered_model": model_view(renamed)})
 
 
-@delete(mirrored("/registered-models/delete"), requires=Action.WRITE)
+@delete(endpoint("/registered-models/delete"), requires=Action.WRITE)
 def delete_registered_model(caller: Scope, registry: Registry, body: bytes) -> Response[bytes]:
     registry.models.delete(caller, wire.decode(body, Named).name, THROUGH_MLFLOW)
     return wire.reply()
 
 
-@get(mirrored("/registered-models/search"), requires=Action.READ)
+@get(endpoint("/registered-models/search"), requires=Action.READ)
 def search_registered_models(caller: Scope, registry: Registry, request: Request[Any, Any, Any]) -> Response[bytes]:
     asked = wire.decode_query(request, Search)
     check_max_results(asked.max_results, SEARCH_MAX)
@@ -149,12 +149,12 @@ def check_max_results(value: int, most: int) -> None:
         )
 
 
-@get(mirrored("/registered-models/get-latest-versions"), requires=Action.READ)
+@get(endpoint("/registered-models/get-latest-versions"), requires=Action.READ)
 def get_latest_versions(caller: Scope, registry: Registry, request: Request[Any, Any, Any]) -> Response[bytes]:
     return _latest(caller, registry, wire.decode_query(request, Latest))
 
 
-@post(mirrored("/registered-models/get-latest-versions"), requires=Action.READ)
+@post(endpoint("/registered-models/get-latest-versions"), requires=Action.READ)
 def post_latest_versions(caller: Scope, registry: Registry, body: bytes) -> Response[bytes]:
     return _latest(caller, registry, wire.decode(body, Latest))
 
@@ -164,35 +164,35 @@ def _latest(caller: Scope, registry: Registry, asked: Latest) -> Response[bytes]
     return wire.reply({"model_versions": [version_view(version) for version in found]} if found else {})
 
 
-@post(mirrored("/registered-models/set-tag"), requires=Action.WRITE)
+@post(endpoint("/registered-models/set-tag"), requires=Action.WRITE)
 def set_registered_model_tag(caller: Scope, registry: Registry, body: bytes) -> Response[bytes]:
     asked = wire.decode(body, SetTag)
     registry.models.set_tag(caller, asked.name, asked.key, asked.value)
     return wire.reply()
 
 
-@delete(mirrored("/registered-models/delete-tag"), requires=Action.WRITE)
+@delete(endpoint("/registered-models/delete-tag"), requires=Action.WRITE)
 def delete_registered_model_tag(caller: Scope, registry: Registry, body: bytes) -> Response[bytes]:
     asked = wire.decode(body, DeleteTag)
     registry.models.unset_tag(caller, asked.name, asked.key)
     return wire.reply()
 
 
-@post(mirrored("/registered-models/alias"), requires=Action.WRITE)
+@post(endpoint("/registered-models/alias"), requires=Action.WRITE)
 def set_registered_model_alias(caller: Scope, registry: Registry, body: bytes) -> Response[bytes]:
     asked = wire.decode(body, SetAlias)
     registry.promotions.promote(caller, asked.name, asked.version, asked.alias, THROUGH_MLFLOW)
     return wire.reply()
 
 
-@delete(mirrored("/registered-models/alias"), requires=Action.WRITE)
+@delete(endpoint("/registered-models/alias"), requires=Action.WRITE)
 def delete_registered_model_alias(caller: Scope, registry: Registry, body: bytes) -> Response[bytes]:
     asked = wire.decode(body, Alias)
     registry.promotions.unset(caller, asked.name, asked.alias, THROUGH_MLFLOW)
     return wire.reply()
 
 
-@get(mirrored("/registered-models/alias"), requires=Action.READ)
+@get(endpoint("/registered-models/alias"), requires=Action.READ)
 def get_model_version_by_alias(caller: Scope, registry: Registry, request: Request[Any, Any, Any]) -> Response[bytes]:
     asked = wire.decode_query(request, Alias)
     return wire.reply({"model_version": version_view(by_alias(caller, registry, asked.name, asked.alias))})

@@ -18,7 +18,7 @@ from modelyard.planes.tracking import Tracking
 from modelyard.server.dialects.mlflow import wire
 from modelyard.server.dialects.mlflow.registry_models import PROMPT_TAG, THROUGH_MLFLOW, check_max_results
 from modelyard.server.dialects.mlflow.registry_views import version_view
-from modelyard.server.dialects.mlflow.wire import Message, Pair, mirrored
+from modelyard.server.dialects.mlflow.wire import Message, Pair, endpoint
 from modelyard.types.registry import ModelVersion
 
 SEARCH_DEFAULT = 10_000
@@ -80,7 +80,7 @@ class DeleteTag(Message):
     key: str = ""
 
 
-@post(mirrored("/model-versions/create"), requires=Action.WRITE)
+@post(endpoint("/model-versions/create"), requires=Action.WRITE)
 def create_model_version(caller: Scope, registry: Registry, tracking: Tracking, body: bytes) -> Response[bytes]:
     asked = wire.decode(body, Create)
     tags = wire.mapping(asked.tags)
@@ -124,20 +124,20 @@ def _note_on_logged_model(caller: Scope, tracking: Tracking, made: ModelVersion)
         tracking.models.set_tags(caller, model.id, {MODEL_VERSIONS_TAG: json.dumps(noted)})
 
 
-@get(mirrored("/model-versions/get"), requires=Action.READ)
+@get(endpoint("/model-versions/get"), requires=Action.READ)
 def get_model_version(caller: Scope, registry: Registry, request: Request[Any, Any, Any]) -> Response[bytes]:
     asked = wire.decode_query(request, Version)
     return wire.reply({"model_version": version_view(registry.versions.get(caller, asked.name, asked.version))})
 
 
-@patch(mirrored("/model-versions/update"), requires=Action.WRITE)
+@patch(endpoint("/model-versions/update"), requires=Action.WRITE)
 def update_model_version(caller: Scope, registry: Registry, body: bytes) -> Response[bytes]:
     asked = wire.decode(body, Update)
     updated = registry.versions.describe(caller, asked.name, asked.version, asked.description)
     return wire.reply({"model_version": version_view(updated)})
 
 
-@post(mirrored("/model-versions/transition-stage"), requires=Action.WRITE)
+@post(endpoint("/model-versions/transition-stage"), requires=Action.WRITE)
 def transition_model_version_stage(caller: Scope, registry: Registry, body: bytes) -> Response[bytes]:
     asked = wire.decode(body, Transition)
     moved = registry.promotions.transition(
@@ -150,14 +150,14 @@ def transition_model_version_stage(caller: Scope, registry: Registry, body: byte
     return wire.reply({"model_version": version_view(moved)})
 
 
-@delete(mirrored("/model-versions/delete"), requires=Action.WRITE)
+@delete(endpoint("/model-versions/delete"), requires=Action.WRITE)
 def delete_model_version(caller: Scope, registry: Registry, body: bytes) -> Response[bytes]:
     asked = wire.decode(body, Version)
     registry.versions.drop(caller, asked.name, asked.version, THROUGH_MLFLOW, with_aliases=True)
     return wire.reply()
 
 
-@get(mirrored("/model-versions/get-download-uri"), requires=Action.READ)
+@get(endpoint("/model-versions/get-download-uri"), requires=Action.READ)
 def get_model_version_download_uri(
     caller: Scope, registry: Registry, request: Request[Any, Any, Any]
 ) -> Response[bytes]:
@@ -168,7 +168,7 @@ def get_model_version_download_uri(
     return wire.reply({"artifact_uri": found.location or found.source})
 
 
-@get(mirrored("/model-versions/search"), requires=Action.READ)
+@get(endpoint("/model-versions/search"), requires=Action.READ)
 def search_model_versions(caller: Scope, registry: Registry, request: Request[Any, Any, Any]) -> Response[bytes]:
     return wire.reply(search(caller, registry, wire.decode_query(request, Search)))
 
@@ -188,21 +188,21 @@ def search(caller: Scope, registry: Registry, asked: Search) -> dict[str, Any]:
     return content
 
 
-@post(mirrored("/model-versions/set-tag"), requires=Action.WRITE)
+@post(endpoint("/model-versions/set-tag"), requires=Action.WRITE)
 def set_model_version_tag(caller: Scope, registry: Registry, body: bytes) -> Response[bytes]:
     asked = wire.decode(body, SetTag)
     registry.versions.set_tag(caller, asked.name, asked.version, asked.key, asked.value)
     return wire.reply()
 
 
-@delete(mirrored("/model-versions/delete-tag"), requires=Action.WRITE)
+@delete(endpoint("/model-versions/delete-tag"), requires=Action.WRITE)
 def delete_model_version_tag(caller: Scope, registry: Registry, body: bytes) -> Response[bytes]:
     asked = wire.decode(body, DeleteTag)
     registry.versions.unset_tag(caller, asked.name, asked.version, asked.key)
     return wire.reply()
 
 
-@get(["/model-versions/get-artifact", "/ajax-api/2.0/mlflow/model-versions/get-artifact"], requires=Action.READ)
+@get(["/model-versions/get-artifact", endpoint("/model-versions/get-artifact")], requires=Action.READ)
 def get_model_version_artifact(caller: Scope, registry: Registry, name: str, version: str, path: str) -> Stream:
     """One file of a version, from its own immutable snapshot."""
     file, content = registry.versions.open(caller, name, version, path)

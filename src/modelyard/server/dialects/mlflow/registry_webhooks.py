@@ -12,7 +12,7 @@ from modelyard.kernel.errors import InvalidInput
 from modelyard.kernel.routing import delete, get, patch, post
 from modelyard.planes.registry import Registry
 from modelyard.server.dialects.mlflow import wire
-from modelyard.server.dialects.mlflow.wire import Message, mirrored
+from modelyard.server.dialects.mlflow.wire import Message, endpoint
 from modelyard.types.webhook import Webhook
 
 LIST_DEFAULT = 100
@@ -58,7 +58,7 @@ class Try(Message):
     event: Heard | None = None
 
 
-@post(mirrored("/webhooks"), requires=Action.ADMIN)
+@post(endpoint("/webhooks"), requires=Action.ADMIN)
 def create_webhook(caller: Scope, registry: Registry, body: bytes) -> Response[bytes]:
     asked = wire.decode(body, Create)
     made = registry.webhooks.create(
@@ -73,7 +73,7 @@ def create_webhook(caller: Scope, registry: Registry, body: bytes) -> Response[b
     return wire.reply({"webhook": view(made)})
 
 
-@get(mirrored("/webhooks"), requires=Action.READ)
+@get(endpoint("/webhooks"), requires=Action.READ)
 def list_webhooks(caller: Scope, registry: Registry, request: Request[Any, Any, Any]) -> Response[bytes]:
     asked = wire.decode_query(request, List)
     if not 0 < asked.max_results <= LIST_MAX:
@@ -87,12 +87,12 @@ def list_webhooks(caller: Scope, registry: Registry, request: Request[Any, Any, 
     return wire.reply(content)
 
 
-@get(mirrored("/webhooks/{webhook_id:str}"), requires=Action.READ)
+@get(endpoint("/webhooks/{webhook_id:str}"), requires=Action.READ)
 def get_webhook(caller: Scope, registry: Registry, webhook_id: str) -> Response[bytes]:
     return wire.reply({"webhook": view(registry.webhooks.get(caller, webhook_id))})
 
 
-@patch(mirrored("/webhooks/{webhook_id:str}"), requires=Action.ADMIN)
+@patch(endpoint("/webhooks/{webhook_id:str}"), requires=Action.ADMIN)
 def update_webhook(caller: Scope, registry: Registry, webhook_id: str, body: bytes) -> Response[bytes]:
     asked = wire.decode(body, Update)
     updated = registry.webhooks.update(
@@ -108,13 +108,13 @@ def update_webhook(caller: Scope, registry: Registry, webhook_id: str, body: byt
     return wire.reply({"webhook": view(updated)})
 
 
-@delete(mirrored("/webhooks/{webhook_id:str}"), requires=Action.ADMIN)
+@delete(endpoint("/webhooks/{webhook_id:str}"), requires=Action.ADMIN)
 def delete_webhook(caller: Scope, registry: Registry, webhook_id: str) -> Response[bytes]:
     registry.webhooks.delete(caller, webhook_id)
     return wire.reply()
 
 
-@post(mirrored("/webhooks/{webhook_id:str}/test"), requires=Action.ADMIN)
+@post(endpoint("/webhooks/{webhook_id:str}/test"), requires=Action.ADMIN)
 def test_webhook(caller: Scope, registry: Registry, webhook_id: str, body: bytes) -> Response[bytes]:
     asked = wire.decode(body, Try)
     tried = registry.webhooks.try_out(caller, webhook_id, "" if asked.event is None else _name(asked.event))

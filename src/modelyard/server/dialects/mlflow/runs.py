@@ -13,7 +13,7 @@ from modelyard.kernel.errors import InvalidInput
 from modelyard.kernel.routing import get, post
 from modelyard.planes.tracking import Tracking, check_time_ms
 from modelyard.server.dialects.mlflow import wire
-from modelyard.server.dialects.mlflow.wire import Message, Pair, mirrored
+from modelyard.server.dialects.mlflow.wire import Message, Pair, endpoint
 from modelyard.types.tracking import CreateRun, Metric, Run, RunStatus, UpdateRun
 
 SEARCH_MAX = 50_000
@@ -55,7 +55,7 @@ class Search(Message):
     page_token: str = ""
 
 
-@post(mirrored("/runs/create"), requires=Action.WRITE, direct=True)
+@post(endpoint("/runs/create"), requires=Action.WRITE, direct=True)
 def create_run(caller: Scope, tracking: Tracking, body: bytes) -> Response[bytes]:
     asked = wire.decode(body, Create)
     if asked.start_time is not None:
@@ -73,12 +73,12 @@ def create_run(caller: Scope, tracking: Tracking, body: bytes) -> Response[bytes
     return wire.reply({"run": view(made)})
 
 
-@get(mirrored("/runs/get"), requires=Action.READ, direct=True)
+@get(endpoint("/runs/get"), requires=Action.READ, direct=True)
 def get_run(caller: Scope, tracking: Tracking, request: Request[Any, Any, Any]) -> Response[bytes]:
     return wire.reply({"run": view(tracking.runs.get(caller, wire.decode_query(request, ById).run_id))})
 
 
-@post(mirrored("/runs/update"), requires=Action.WRITE, direct=True)
+@post(endpoint("/runs/update"), requires=Action.WRITE, direct=True)
 def update_run(caller: Scope, tracking: Tracking, body: bytes) -> Response[bytes]:
     asked = wire.decode(body, Update)
     if asked.end_time is not None:
@@ -100,19 +100,19 @@ def update_run(caller: Scope, tracking: Tracking, body: bytes) -> Response[bytes
     return wire.reply({"run_info": info(updated)})
 
 
-@post(mirrored("/runs/delete"), requires=Action.WRITE)
+@post(endpoint("/runs/delete"), requires=Action.WRITE)
 def delete_run(caller: Scope, tracking: Tracking, body: bytes) -> Response[bytes]:
     tracking.runs.delete(caller, wire.decode(body, ById).run_id)
     return wire.reply()
 
 
-@post(mirrored("/runs/restore"), requires=Action.WRITE)
+@post(endpoint("/runs/restore"), requires=Action.WRITE)
 def restore_run(caller: Scope, tracking: Tracking, body: bytes) -> Response[bytes]:
     tracking.runs.restore(caller, wire.decode(body, ById).run_id)
     return wire.reply()
 
 
-@post(mirrored("/runs/search"), requires=Action.READ, direct=True)
+@post(endpoint("/runs/search"), requires=Action.READ, direct=True)
 def search_runs(caller: Scope, tracking: Tracking, body: bytes) -> Response[bytes]:
     return wire.reply(search(caller, tracking, wire.decode(body, Search)))
 

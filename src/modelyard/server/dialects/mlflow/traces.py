@@ -16,7 +16,7 @@ from modelyard.kernel.errors import InvalidInput, NotFound
 from modelyard.kernel.routing import delete, get, patch, post
 from modelyard.planes.tracking import HERE, WHERE_TAG, Owner, Tracking, expected, transfer
 from modelyard.server.dialects.mlflow import assessments, trace_views, wire
-from modelyard.server.dialects.mlflow.wire import Message, Pair, mirrored
+from modelyard.server.dialects.mlflow.wire import Message, Pair, endpoint
 from modelyard.types.tracing import Span, Trace, TraceState
 
 SEARCH_MAX = 500
@@ -150,7 +150,7 @@ class Correlation(Message):
     base_filter: str = ""
 
 
-@post(mirrored("/traces", "3.0"), requires=Action.WRITE)
+@post(endpoint("/traces", "3.0"), requires=Action.WRITE)
 def start_trace(caller: Scope, tracking: Tracking, body: bytes) -> Response[bytes]:
     """What a client calls when a trace has ended, in spite of the name."""
     asked = wire.decode(body, Start)
@@ -187,12 +187,12 @@ def _state(states: dict[str, TraceState], said: str | int, path: str) -> TraceSt
     return state
 
 
-@get(mirrored("/traces/{trace_id:str}", "3.0"), requires=Action.READ)
+@get(endpoint("/traces/{trace_id:str}", "3.0"), requires=Action.READ)
 def get_trace_info(caller: Scope, tracking: Tracking, trace_id: str) -> Response[bytes]:
     return _one(tracking.traces.get(caller, trace_id))
 
 
-@get(mirrored("/traces/get", "3.0"), requires=Action.READ)
+@get(endpoint("/traces/get", "3.0"), requires=Action.READ)
 async def get_trace(caller: Scope, tracking: Tracking, request: Request[Any, Any, Any]) -> Response[bytes]:
     asked = wire.decode_query(request, Get)
     for pause in (*PATIENCE_S, None):
@@ -206,7 +206,7 @@ async def get_trace(caller: Scope, tracking: Tracking, request: Request[Any, Any
     )
 
 
-@get(mirrored("/traces/batchGet", "3.0"), requires=Action.READ)
+@get(endpoint("/traces/batchGet", "3.0"), requires=Action.READ)
 def get_traces(caller: Scope, tracking: Tracking, request: Request[Any, Any, Any]) -> Response[bytes]:
     found = tracking.traces.several(caller, _named(wire.decode_query(request, Several)))
     spans = tracking.spans.of(caller, [one.id for one in found])
@@ -214,7 +214,7 @@ def get_traces(caller: Scope, tracking: Tracking, request: Request[Any, Any, Any
     return wire.reply({"traces": [_whole(one, its) for one, its in whole if its]} if whole else None)
 
 
-@post(mirrored("/traces/batchGetInfos", "3.0"), requires=Action.READ)
+@post(endpoint("/traces/batchGetInfos", "3.0"), requires=Action.READ)
 def get_trace_infos(caller: Scope, tracking: Tracking, body: bytes) -> Response[bytes]:
     found = tracking.traces.several(caller, _named(wire.decode(body, Several)))
     return wire.reply({"trace_infos": [trace_views.info(one) for one in found]} if found else None)
@@ -246,7 +246,7 @@ def _one(trace: Trace) -> Response[bytes]:
     return wire.reply({"trace": {"trace_info": trace_views.info(trace)}})
 
 
-@post(mirrored("/traces/search", "3.0"), requires=Action.READ)
+@post(endpoint("/traces/search", "3.0"), requires=Action.READ)
 def search_traces(caller: Scope, tracking: Tracking, body: bytes) -> Response[bytes]:
     asked = wire.decode(body, Search)
     _check_max_results(asked.max_results)
@@ -264,7 +264,7 @@ def search_traces(caller: Scope, tracking: Tracking, body: bytes) -> Response[by
     return wire.reply(content)
 
 
-@get(mirrored("/traces"), requires=Action.READ)
+@get(endpoint("/traces"), requires=Action.READ)
 def search_traces_before_3(caller: Scope, tracking: Tracking, request: Request[Any, Any, Any]) -> Response[bytes]:
     asked = wire.decode_query(request, SearchBefore3)
     _check_max_results(asked.max_results)
@@ -287,7 +287,7 @@ def _check_max_results(value: int) -> None:
         )
 
 
-@post([*mirrored("/traces/delete-traces"), *mirrored("/traces/delete-traces", "3.0")], requires=Action.WRITE)
+@post([endpoint("/traces/delete-traces"), endpoint("/traces/delete-traces", "3.0")], requires=Action.WRITE)
 def delete_traces(caller: Scope, tracking: Tracking, body: bytes) -> Response[bytes]:
     asked = wire.decode(body, Delete)
     named, until, most = asked.request_ids, asked.max_timestamp_millis, asked.max_traces
@@ -303,9 +303,7 @@ def delete_traces(caller: Scope, tracking: Tracking, body: bytes) -> Response[by
     return wire.reply({"traces_deleted": gone})
 
 
-@patch(
-    [*mirrored("/traces/{trace_id:str}/tags"), *mirrored("/traces/{trace_id:str}/tags", "3.0")], requires=Action.WRITE
-)
+@patch([endpoint("/traces/{trace_id:str}/tags"), endpoint("/traces/{trace_id:str}/tags", "3.0")], requires=Action.WRITE)
 def set_trace_tag(caller: Scope, tracking: Tracking, trace_id: str, body: bytes) -> Response[bytes]:
     asked = wire.decode(body, SetTag)
     tracking.traces.set_tag(caller, trace_id, asked.key, asked.value)
@@ -313,7 +311,7 @@ def set_trace_tag(caller: Scope, tracking: Tracking, trace_id: str, body: bytes)
 
 
 @delete(
-    [*mirrored("/traces/{trace_id:str}/tags"), *mirrored("/traces/{trace_id:str}/tags", "3.0")], requires=Action.WRITE
+    [endpoint("/traces/{trace_id:str}/tags"), endpoint("/traces/{trace_id:str}/tags", "3.0")], requires=Action.WRITE
 )
 def delete_trace_tag(
     caller: Scope, tracking: Tracking, trace_id: str, request: Request[Any, Any, Any], body: bytes
@@ -323,21 +321,21 @@ def delete_trace_tag(
     return wire.reply()
 
 
-@post([*mirrored("/traces/link-to-run"), *mirrored("/traces/link-to-run", "3.0")], requires=Action.WRITE)
+@post([endpoint("/traces/link-to-run"), endpoint("/traces/link-to-run", "3.0")], requires=Action.WRITE)
 def link_traces_to_run(caller: Scope, tracking: Tracking, body: bytes) -> Response[bytes]:
     asked = wire.decode(body, LinkToRun)
     tracking.traces.link_to_run(caller, asked.trace_ids, asked.run_id)
     return wire.reply()
 
 
-@post([*mirrored("/traces/link-prompts"), *mirrored("/traces/link-prompts", "3.0")], requires=Action.WRITE)
+@post([endpoint("/traces/link-prompts"), endpoint("/traces/link-prompts", "3.0")], requires=Action.WRITE)
 def link_prompts_to_trace(caller: Scope, tracking: Tracking, body: bytes) -> Response[bytes]:
     asked = wire.decode(body, LinkPrompts)
     tracking.traces.link_prompts(caller, asked.trace_id, [(one.name, one.version) for one in asked.prompt_versions])
     return wire.reply()
 
 
-@post(mirrored("/traces/calculate-filter-correlation", "3.0"), requires=Action.READ)
+@post(endpoint("/traces/calculate-filter-correlation", "3.0"), requires=Action.READ)
 def correlate_filters(caller: Scope, tracking: Tracking, body: bytes) -> Response[bytes]:
     asked = wire.decode(body, Correlation)
     counts = tracking.traces.counts(
@@ -375,7 +373,7 @@ def pointwise_information(both: int, first: int, second: int, total: int, smooth
     return max(-1.0, min(1.0, (log_together - log_apart) / -log_together))
 
 
-@get("/ajax-api/2.0/mlflow/get-trace-artifact", requires=Action.READ)
+@get(endpoint("/get-trace-artifact"), requires=Action.READ)
 def get_trace_file(caller: Scope, tracking: Tracking, request: Request[Any, Any, Any]) -> Response[bytes] | Stream:
     """The spans of a trace as a file, or one of its attachments."""
     trace_id, path = request.query_params.get("request_id", ""), request.query_params.get("path", "")
@@ -394,7 +392,7 @@ def get_trace_file(caller: Scope, tracking: Tracking, request: Request[Any, Any,
     return transfer.attachment(*tracking.artifacts.open(caller, Owner("project"), where))
 
 
-@post(mirrored("/traces"), requires=Action.WRITE)
+@post(endpoint("/traces"), requires=Action.WRITE)
 def start_trace_before_3(caller: Scope, tracking: Tracking, body: bytes) -> Response[bytes]:
     asked = wire.decode(body, StartBefore3)
     begun = tracking.traces.begin(
@@ -403,7 +401,7 @@ def start_trace_before_3(caller: Scope, tracking: Tracking, body: bytes) -> Resp
     return wire.reply({"trace_info": trace_views.info_before_3(begun)})
 
 
-@patch(mirrored("/traces/{request_id:str}"), requires=Action.WRITE)
+@patch(endpoint("/traces/{request_id:str}"), requires=Action.WRITE)
 def end_trace_before_3(caller: Scope, tracking: Tracking, request_id: str, body: bytes) -> Response[bytes]:
     asked = wire.decode(body, EndBefore3)
     ended = tracking.traces.end(
@@ -417,7 +415,7 @@ def end_trace_before_3(caller: Scope, tracking: Tracking, request_id: str, body:
     return wire.reply({"trace_info": trace_views.info_before_3(ended)})
 
 
-@get(mirrored("/traces/{request_id:str}/info"), requires=Action.READ)
+@get(endpoint("/traces/{request_id:str}/info"), requires=Action.READ)
 def get_trace_info_before_3(caller: Scope, tracking: Tracking, request_id: str) -> Response[bytes]:
     return wire.reply({"trace_info": trace_views.info_before_3(tracking.traces.get(caller, request_id))})
 

@@ -22,11 +22,11 @@ from modelyard.server.dialects.mlflow import wire
 from modelyard.server.dialects.mlflow.artifacts import changeable, safe
 from modelyard.server.dialects.mlflow.wire import Message
 
-_ROOTS = [f"/{prefix}/2.0/mlflow-artifacts/mpu" for prefix in ("api", "ajax-api")]
+_ROOT = "/api/2.0/mlflow-artifacts/mpu"
 
 
 def _paths(step: str) -> list[str]:
-    return [f"{root}/{step}{below}" for root in _ROOTS for below in ("", "/{directory:path}")]
+    return [f"{_ROOT}/{step}{below}" for below in ("", "/{directory:path}")]
 
 
 class Create(Message):
@@ -66,7 +66,7 @@ def create_upload(
     owner, below = locate(changeable(f"{directory}/{name}" if directory else name))
     upload_id = tracking.uploads.begin(caller, owner, below, asked.num_parts)
     signed_in = request.headers.get("authorization")
-    root = f"{_address(request, settings)}/p/{caller.project}{_ROOTS[0]}/part/{upload_id}"
+    root = f"{_address(request, settings)}/p/{caller.project}{_ROOT}/part/{upload_id}"
     credentials = [
         {
             "url": f"{root}/{number}",
@@ -78,7 +78,7 @@ def create_upload(
     return wire.reply({"upload_id": upload_id, "credentials": credentials})
 
 
-@put(f"{_ROOTS[0]}/part/{{upload_id:str}}/{{number:int}}", requires=Action.WRITE, request_max_body_size=None)
+@put(f"{_ROOT}/part/{{upload_id:str}}/{{number:int}}", requires=Action.WRITE, request_max_body_size=None)
 async def put_part(
     caller: Scope, tracking: Tracking, upload_id: str, number: int, request: Request[Any, Any, Any]
 ) -> Response[bytes]:

@@ -151,9 +151,9 @@ def number(value: float | None) -> float | str:
     return "NaN" if value is None or math.isnan(value) else value
 
 
-def mirrored(path: str, version: str = "2.0") -> list[str]:
-    """The paths of an endpoint: for clients and for MLflow's own pages."""
-    return [f"/api/{version}/mlflow{path}", f"/ajax-api/{version}/mlflow{path}"]
+def endpoint(path: str, version: str = "2.0") -> str:
+    """The path of an endpoint. MLflow's own pages call it below `/ajax-api`, which the gate makes `/api` of."""
+    return f"/api/{version}/mlflow{path}"
 
 
 def error_of(error: ModelyardError) -> tuple[int, str, str]:
