@@ -11,6 +11,7 @@ import typer
 from modelyard.cli.context import JsonFlag, client, show_fields, show_items, show_json, show_table
 from modelyard.kernel.errors import InvalidInput
 from modelyard.sdk import tracking as sdk
+from modelyard.sdk.features import seconds
 from modelyard.types.tracking import Run
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
@@ -161,6 +162,29 @@ def delete(run_id: RunId, as_json: JsonFlag = False) -> None:
 def restore(run_id: RunId, as_json: JsonFlag = False) -> None:
     """Make a deleted run active again."""
     _show_stage(sdk.restore_run(run_id, client()), as_json)
+
+
+@app.command()
+def purge(
+    run_ids: Annotated[list[str] | None, typer.Argument(help="Deleted runs. Default: all that were deleted.")] = None,
+    experiment: Annotated[list[str] | None, typer.Option(help="A deleted experiment's id; repeat for more.")] = None,
+    older_than: Annotated[str, typer.Option(help="Only what has been deleted for so long: 12h, 30d.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """End runs and experiments for good that were deleted, with metrics, tags and files. Nothing brings them back.
+
+    Versions of models that came from them keep their files. Needs an admin of the project.
+    """
+    found = sdk.purge(
+        run_ids or (), experiment or (), older_than_s=seconds(older_than) if older_than else 0, dry_run=dry_run,
+        client=client(),
+    )  # fmt: skip
+    if as_json:
+        show_json(found)
+        return
+    names = ("runs", "experiments", "logged_models", "artifacts")
+    show_fields((f"{'would go' if dry_run else 'gone'}: {one.replace('_', ' ')}", getattr(found, one)) for one in names)
 
 
 def _value_at(at: int, row: tuple[str, list[str | None]]) -> str | None:

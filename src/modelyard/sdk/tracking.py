@@ -10,7 +10,7 @@ import msgspec
 
 from modelyard.sdk.client import Client, connect
 from modelyard.types.page import Page
-from modelyard.types.tracking import Artifact, Experiment, Run, Series, View
+from modelyard.types.tracking import Artifact, Experiment, Purge, Purged, Run, Series, View
 
 
 def list_runs(
@@ -58,6 +58,20 @@ def read_history(run_id: str, key: str, *, points_max: int = 2_000, client: Clie
     """The history of a metric by time, thinned to `points_max` with its extremes kept."""
     path = f"/api/runs/{quote(run_id, safe='')}/metrics/{quote(key)}"
     return (client or connect()).get(path, Series, {"points_max": points_max})
+
+
+def purge(
+    runs: Sequence[str] = (),
+    experiments: Sequence[str] = (),
+    *,
+    older_than_s: int = 0,
+    dry_run: bool = False,
+    client: Client | None = None,
+) -> Purged:
+    """End runs and experiments for good that were deleted: those named, or all, that were so long ago."""
+    asked = Purge(runs=list(runs), experiments=list(experiments), older_than_s=older_than_s, dry_run=dry_run)
+    purged: Purged = (client or connect()).post("/api/runs/purge", asked, Purged)
+    return purged
 
 
 def list_artifacts(run_id: str, path: str = "", client: Client | None = None) -> list[Artifact]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -268,3 +268,24 @@ class AskCurves(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     keys: list[str]
     x: Literal["step", "relative", "wall"] = "step"
     points: int = 2_000
+
+
+class Purge(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which deleted runs and experiments go for good: those named, or, where none is, all that were deleted; of them
+    those that have been deleted for `older_than_s` seconds. `dry_run` removes nothing."""
+
+    runs: list[str] = []
+    experiments: list[str] = []
+    older_than_s: Annotated[int, msgspec.Meta(ge=0, le=100 * 366 * 86_400)] = 0
+    dry_run: bool = False
+
+
+class Purged(msgspec.Struct, frozen=True, kw_only=True):
+    """What went for good, or would: how many runs, experiments, logged models and names of files. Their bytes
+    go with the next collections of storage, where nothing else names them."""
+
+    dry_run: bool
+    runs: int
+    experiments: int
+    logged_models: int
+    artifacts: int

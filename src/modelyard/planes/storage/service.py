@@ -127,7 +127,8 @@ class Storage:
         """Write down what became of the blobs of a part."""
         gone = {digest for digest in known if digest not in waiting and not self._blobs.exists(digest)}
         acquitted = {digest for digest in known if digest not in gone and digest not in waiting}
-        new = {digest: size for digest, size in waiting.items() if digest not in known}
+        # Looked at once more: what another collection removed and told of meanwhile is not to be told of again.
+        new = {digest: size for digest, size in waiting.items() if digest not in known and self._blobs.exists(digest)}
         if not (gone or acquitted or new):
             return
         with self._database.transaction(scope) as tx:

@@ -81,8 +81,7 @@ def note_removed(tx: Transaction, digests: Digests[str]) -> None:
 def take_removed(tx: Transaction) -> tuple[int, int]:
     """How many blobs were removed and not yet told of, and their bytes; they are told of now."""
     gone = condemned.c.removed_at.is_not(None)
-    sizes = [row.size_bytes for row in tx.all(select(condemned.c.size_bytes).where(gone))]
-    tx.execute(condemned.delete().where(gone))
+    sizes = [row.size_bytes for row in tx.all(condemned.delete().where(gone).returning(condemned.c.size_bytes))]
     return len(sizes), sum(sizes)
 
 

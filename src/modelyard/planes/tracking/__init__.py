@@ -1,7 +1,7 @@
 """Tracking: experiments, runs, metrics, logged models and artifacts, on a store made to stay fast.
 
 `Tracking` is the face: `.experiments`, `.runs`, `.metrics`, `.overview`, `.models`, `.artifacts`, `.uploads`,
-`.imports`, `.traces`, `.spans`, `.assessments`, `.issues`, `.evaluation`. `Owner` says whose an artifact is.
+`.imports`, `.purges`, `.traces`, `.spans`, `.assessments`, `.issues`, `.evaluation`. `Owner` says whose an artifact is.
 """
 
 from __future__ import annotations

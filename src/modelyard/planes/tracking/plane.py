@@ -17,6 +17,7 @@ from modelyard.planes.tracking.services.issues import Issues
 from modelyard.planes.tracking.services.metrics import Metrics
 from modelyard.planes.tracking.services.models import LoggedModels
 from modelyard.planes.tracking.services.overview import Overview
+from modelyard.planes.tracking.services.purges import Purges
 from modelyard.planes.tracking.services.runs import Runs
 from modelyard.planes.tracking.services.spans import Spans
 from modelyard.planes.tracking.services.traces import Traces
@@ -29,6 +30,7 @@ class Tracking:
     def __init__(self, database: Database, blobs: BlobStore) -> None:
         self.experiments = Experiments(database)
         self.runs = Runs(database, self.experiments)
+        self.purges = Purges(database)
         self.metrics = Metrics(database)
         self.overview = Overview(database)
         self.models = LoggedModels(database, self.experiments)

@@ -46,10 +46,15 @@ class _Swap(NamedTuple):
     new: list[Made]
 
 
+_NAME, _KEY = "metric-compaction", "queue"
+COMPACTION_LEASE = f"{_NAME}:{_KEY}"
+"""Who holds this may change the segments that are there; all others only add some."""
+
+
 class Compactor:
     """Puts small segments together, for the runs that a writer asked to look at."""
 
-    name = "metric-compaction"
+    name = _NAME
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -57,7 +62,7 @@ class Compactor:
     def due(self, now: datetime) -> Sequence[str]:  # noqa: ARG002
         """One key for all, so that many runs share a lease and a commit."""
         with self._database.reading() as tx:
-            return ["queue"] if tx.one(select(_QUEUE.c.run).limit(1)) else []
+            return [_KEY] if tx.one(select(_QUEUE.c.run).limit(1)) else []
 
     def act(self, key: str, lease: Lease) -> None:  # noqa: ARG002
         """Look at some of the runs in the queue, and at each until all is well. Running twice is harmless."""

@@ -29,6 +29,8 @@ from modelyard.types.tracking import (
     Experiment,
     LogBatch,
     LoggedModel,
+    Purge,
+    Purged,
     Run,
     SearchRuns,
     Series,
@@ -111,6 +113,12 @@ def search_runs(caller: Scope, tracking: Tracking, data: SearchRuns) -> Page[Run
 def draw_curves(caller: Scope, tracking: Tracking, data: AskCurves) -> list[Curve]:
     """Metrics of many runs, thinned for drawing with their extremes kept."""
     return tracking.metrics.curves(caller, data)
+
+
+@post("/api/runs/purge", requires=Action.ADMIN)
+def purge_runs(caller: Scope, tracking: Tracking, data: Purge) -> Purged:
+    """End runs and experiments for good that were deleted."""
+    return tracking.purges.purge(caller, data)
 
 
 @get("/api/runs/{run_id:str}", requires=Action.READ)
@@ -259,6 +267,7 @@ ROUTES: list[Any] = [
     list_runs,
     search_runs,
     draw_curves,
+    purge_runs,
     get_run,
     update_run,
     delete_run,

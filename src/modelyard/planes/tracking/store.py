@@ -94,6 +94,8 @@ runs = Table(
     Column("start_ms", BigInteger, nullable=False),
     Column("end_ms", BigInteger),
     Column("artifact_uri", Text, nullable=False),
+    # Since when it is deleted; what was imported as deleted has none.
+    Column("deleted_ms", BigInteger),
     # Whether there is anything in run_inputs or run_models, so that reading a run need not look there in vain.
     Column("has_links", Boolean, nullable=False, default=False),
     Index("runs_by_start", "project", "experiment", "stage", "start_ms", "id"),

@@ -1,4 +1,4 @@
-"""What can be done with runs by hand: archive and restore, tag, rename, annotate. Each can be undone."""
+"""What can be done with runs by hand: what can be undone (archive, tag, rename, annotate), and the end of one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from modelyard.kernel.auth import Action, Scope
 from modelyard.kernel.errors import InvalidInput
 from modelyard.kernel.routing import post
 from modelyard.planes.tracking import Tracking
-from modelyard.types.tracking import UpdateRun
+from modelyard.types.tracking import Purge, UpdateRun
 from modelyard.ui.format import plural
 from modelyard.ui.render import project_path, render_part
 from modelyard.ui.views.run import NOTE_TAG
@@ -50,6 +50,12 @@ class TagForm(Struct, frozen=True, kw_only=True):
 
 class MoveForm(Struct, frozen=True, kw_only=True):
     to: Literal["active", "deleted"]
+
+
+class PurgeForm(Struct, frozen=True, kw_only=True):
+    """What cannot be undone is ticked first."""
+
+    sure: Literal["yes"]
 
 
 @post("/runs/actions", requires=Action.WRITE)
@@ -134,8 +140,20 @@ def move_run(
     return _back_to(caller, run_id)
 
 
+@post("/runs/{run_id:str}/purge", requires=Action.ADMIN, status_code=303)
+def purge_run(
+    caller: Scope,
+    tracking: Tracking,
+    run_id: str,
+    data: Annotated[PurgeForm, Body(media_type=RequestEncodingType.URL_ENCODED)],  # noqa: ARG001  it was ticked
+) -> Response[None]:
+    """End an archived run for good."""
+    tracking.purges.purge(caller, Purge(runs=[run_id]))
+    return Response(None, status_code=303, headers={"Location": project_path(caller.project, "/runs")})
+
+
 def _back_to(caller: Scope, run_id: str) -> Response[None]:
     return Response(None, status_code=303, headers={"Location": project_path(caller.project, f"/runs/{run_id}")})
 
 
-ROUTES: list[Any] = [act_on_runs, rename_run, annotate_run, tag_run, move_run]
+ROUTES: list[Any] = [act_on_runs, rename_run, annotate_run, tag_run, move_run, purge_run]

@@ -185,7 +185,7 @@ class Experiments:
             tx.execute(
                 runs.update()
                 .where(runs.c.project == tx.project, runs.c.experiment == number, runs.c.stage == old)
-                .values(stage=new)
+                .values(stage=new, deleted_ms=now_ms(tx) if new == "deleted" else None)
             )
             tx.event(f"experiment.{'deleted' if new == 'deleted' else 'restored'}", f"experiment:{number}")
 
@@ -238,6 +238,11 @@ def label(tx: Transaction, number: int, tags: Mapping[str, str]) -> Experiment:
     row = _row(tx, number)
     _set_tags(tx, number, tags)
     return _noun(row, _tags_of(tx, [number]).get(number, {}))
+
+
+def experiment_row(tx: Transaction, number: int) -> ExperimentRow:
+    """The row of an experiment of whichever stage. Raises NotFound."""
+    return _row(tx, number)
 
 
 def location_of(tx: Transaction, number: int) -> str:

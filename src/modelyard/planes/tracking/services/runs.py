@@ -309,7 +309,8 @@ class Runs:
             row = run_row(tx, run_id)
             if row.stage == stage:
                 return
-            tx.execute(_RUNS.update().where(_RUNS.c.number == row.number).values(stage=stage))
+            deleted_ms = experiments.now_ms(tx) if stage == "deleted" else None
+            tx.execute(_RUNS.update().where(_RUNS.c.number == row.number).values(stage=stage, deleted_ms=deleted_ms))
             tx.event("run.deleted" if stage == "deleted" else "run.restored", f"run:{run_id}")
 
 

@@ -193,14 +193,19 @@ class Traces:
         wanted = wanted.order_by(_TABLE.c.request_ms, _TABLE.c.id)
         with self._database.transaction(scope) as tx:
             gone = [row.id for row in tx.all(wanted if at_most is None else wanted.limit(at_most))]
-            for start in range(0, len(gone), _CHUNK):
-                some = gone[start : start + _CHUNK]
-                for table in _OWNED:
-                    tx.execute(table.delete().where(table.c.project == tx.project, table.c.trace.in_(some)))
-                tx.execute(_TABLE.delete().where(_TABLE.c.project == tx.project, _TABLE.c.id.in_(some)))
+            forget(tx, gone)
             if gone:
                 tx.event("trace.deleted", f"experiment:{number}", {"traces": len(gone)})
         return len(gone)
+
+
+def forget(tx: Transaction, trace_ids: Sequence[str]) -> None:
+    """Delete traces with all that belongs to them."""
+    for start in range(0, len(trace_ids), _CHUNK):
+        some = trace_ids[start : start + _CHUNK]
+        for table in _OWNED:
+            tx.execute(table.delete().where(table.c.project == tx.project, table.c.trace.in_(some)))
+        tx.execute(_TABLE.delete().where(_TABLE.c.project == tx.project, _TABLE.c.id.in_(some)))
 
 
 def trace_row(tx: Transaction, trace_id: str) -> Row[Any]:
