@@ -11,6 +11,7 @@ from modelyard.engines.tables.delta import DeltaTables
 from modelyard.kernel.clock import Clock, SystemClock
 from modelyard.kernel.database import Database
 from modelyard.kernel.reconcile import ReconcileLoop
+from modelyard.kernel.sealing import Sealer
 from modelyard.kernel.settings import Settings, process_environment
 from modelyard.migrations import migrate
 from modelyard.planes.automation import Automation
@@ -64,7 +65,8 @@ def compose(settings: Settings, clock: Clock | None = None) -> Yard:
     tracking = Tracking(database, blobs)
     engine = ProcessEngine(process_environment(), cpus=settings.cpus, memory_bytes=settings.memory_bytes)
     jobs = Jobs(database, engine, settings.home / "jobs", server_url=settings.public_url)
-    registry = Registry(database, blobs, tracking, data, outbound_allow=settings.outbound_allow)
+    sealer = Sealer(settings.home, settings.secret_key)
+    registry = Registry(database, blobs, tracking, data, outbound_allow=settings.outbound_allow, sealer=sealer)
     features = Features(database, data, spill=settings.home / "spill")
     pipelines = Pipelines(database, jobs, data, blobs)
     serving = Serving(database, registry, data, engine, settings.home / "endpoints")

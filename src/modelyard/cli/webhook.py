@@ -9,7 +9,7 @@ import typer
 
 from modelyard.cli.context import JsonFlag, client, show_fields, show_items, show_json
 from modelyard.types.page import Page
-from modelyard.types.webhook import CreateWebhook, TryWebhook, Webhook, WebhookDelivery, WebhookTest
+from modelyard.types.webhook import CreateWebhook, Rekeyed, TryWebhook, Webhook, WebhookDelivery, WebhookTest
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 Id = Annotated[str, typer.Argument(help="The webhook's id.")]
@@ -95,6 +95,20 @@ def delete(identifier: Id) -> None:
     """Remove a webhook with what is still to be delivered."""
     client().delete(_path(identifier))
     typer.echo(f"webhook {identifier} is removed")
+
+
+@app.command()
+def rekey(as_json: JsonFlag = False) -> None:
+    """Seal the secrets of all webhooks with a new key, and give the old one up. Needs an admin of all projects.
+
+    The key is `secrets.key` in the home directory. With the setting `secret_key`, put the new key there before the old
+    one; restart; rekey; then take the old one away.
+    """
+    done = client().post("/api/webhooks/rekey", None, Rekeyed)
+    if as_json:
+        show_json(done)
+    else:
+        typer.echo(f"{done.secrets} secrets are sealed with the newest key")
 
 
 def _why(tried: WebhookTest) -> str:

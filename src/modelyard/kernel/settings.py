@@ -32,6 +32,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     anonymous_role: str = ""
     outbound_allow: str = ""
     mlflow_pages: str = ""
+    secret_key: str = ""
     cpus: float = 0.0
     memory_bytes: int = 0
     reconcile_interval_s: float = 0.5
@@ -55,11 +56,13 @@ DOCS: dict[str, str] = {
     "anonymous_role": "Role of requests without a token, on loopback only. Empty: they are refused.",
     "outbound_allow": "Comma-separated host:port that the server may call although they are private addresses.",
     "mlflow_pages": "Folder of MLflow's built web pages (mlflow/server/js/build). Empty: those of an installed mlflow.",
+    "secret_key": "Keys in base64 (32 bytes each, with commas, the newest first) that seal secrets in the catalog. "
+    "Empty: those of the file `secrets.key` in `home`, which is made.",
     "cpus": "CPUs that jobs on this machine may use together. 0: all of them.",
     "memory_bytes": "Memory in bytes that jobs on this machine may use together. 0: 80 % of the machine's.",
     "reconcile_interval_s": "Seconds between two looks of the reconcile loop when nothing wakes it.",
 }
-SECRETS = frozenset({"token", "database_url"})
+SECRETS = frozenset({"token", "database_url", "secret_key"})
 
 
 class Origin(msgspec.Struct, frozen=True):

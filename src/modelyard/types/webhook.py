@@ -42,6 +42,12 @@ class WebhookTest(Struct, frozen=True, kw_only=True):
     error_message: str = ""
 
 
+class Rekeyed(Struct, frozen=True, kw_only=True):
+    """How many secrets were sealed anew."""
+
+    secrets: int
+
+
 class CreateWebhook(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A webhook to make. With a secret its deliveries are signed."""
 

@@ -10,14 +10,18 @@ import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from modelyard.kernel import events
-from modelyard.kernel.auth import Role, Scope, system_scope
-from modelyard.kernel.errors import InvalidInput, NotFound
+from modelyard.kernel.auth import Principal, Role, Scope, system_scope
+from modelyard.kernel.errors import Forbidden, InvalidInput, NotFound, Unavailable
 from modelyard.kernel.events import EventReader
 from modelyard.kernel.reconcile import ReconcileLoop
+from modelyard.kernel.sealing import KEY_FILE, Sealer
+from modelyard.planes.registry import webhook_store
 from modelyard.planes.registry.services.webhooks import Webhooks
 from modelyard.planes.registry.webhooks import ATTEMPTS_MAX, signature, wait_before
 
@@ -64,9 +68,9 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def hooked(house: House, receiver: Receiver) -> House:
+def hooked(house: House, receiver: Receiver, tmp_path: Path) -> House:
     """The registry, with the receiver let through by the operator."""
-    house.registry.webhooks = Webhooks(house.database, f"127.0.0.1:{receiver.port}")
+    house.registry.webhooks = Webhooks(house.database, f"127.0.0.1:{receiver.port}", Sealer(tmp_path))
     return house
 
 
@@ -203,6 +207,63 @@ def test_the_secret_is_in_no_answer_and_no_event(hooked: House, receiver: Receiv
     assert hook.signed
     with hooked.database.reading(system_scope("default")) as tx:
         assert "canary" not in repr(events.recent(tx))
+
+
+def _stored(house: House) -> list[str]:
+    with house.database.reading() as tx:
+        return [row.secret for row in tx.all(select(webhook_store.webhooks.c.secret))]
+
+
+def test_the_catalog_holds_no_secret_in_clear(hooked: House, receiver: Receiver, root: Scope) -> None:
+    hook = hooked.registry.webhooks.create(root, "ops", receiver.url, ALL, secret="canary-8431")
+    hooked.registry.webhooks.update(root, hook.id, secret="canary-9999")
+    assert "canary" not in repr(_stored(hooked))
+    assert hooked.registry.webhooks.try_out(root, hook.id).success
+    said, body = receiver.heard[-1]
+    expected = signature("canary-9999", said["x-mlflow-delivery-id"], said["x-mlflow-timestamp"], body)
+    assert said["x-mlflow-signature"] == expected
+
+
+def test_what_an_older_version_stored_in_clear_works_and_is_sealed_at_the_first_look(
+    hooked: House, receiver: Receiver, root: Scope
+) -> None:
+    hook = hooked.registry.webhooks.create(root, "ops", receiver.url, ALL, secret="x")
+    with hooked.database.transaction(root) as tx:
+        tx.execute(webhook_store.webhooks.update().values(secret="in clear"))
+    assert hooked.registry.webhooks.try_out(root, hook.id).success
+    tell(hooked)
+    assert "in clear" not in repr(_stored(hooked))
+    assert hooked.registry.webhooks.try_out(root, hook.id).success
+    for said, body in receiver.heard[-2:]:
+        expected = signature("in clear", said["x-mlflow-delivery-id"], said["x-mlflow-timestamp"], body)
+        assert said["x-mlflow-signature"] == expected
+
+
+def test_a_new_key_seals_all_anew_and_a_lost_one_says_what_to_do(
+    hooked: House, receiver: Receiver, root: Scope, tmp_path: Path
+) -> None:
+    webhooks = hooked.registry.webhooks
+    hooks = [webhooks.create(root, f"hook{at}", receiver.url, ALL, secret=f"secret {at}") for at in range(3)]
+    before, old_key = _stored(hooked), (tmp_path / KEY_FILE).read_bytes()
+    everywhere = Scope("default", Principal("root", {"*": Role.ADMIN}))
+    for _ in range(2):
+        assert webhooks.rekey(everywhere) == 3
+    assert set(before).isdisjoint(_stored(hooked))
+    assert old_key.strip() not in (tmp_path / KEY_FILE).read_bytes()
+    assert all(webhooks.try_out(root, one.id).success for one in hooks)
+    (tmp_path / KEY_FILE).write_bytes(old_key)
+    lost = Webhooks(hooked.database, f"127.0.0.1:{receiver.port}", Sealer(tmp_path))
+    tried = lost.try_out(root, hooks[0].id)
+    assert not tried.success
+    assert KEY_FILE in tried.error_message
+    with pytest.raises(Unavailable) as caught:
+        lost.seal_all()
+    assert caught.value.code == "secret.key_lost"
+    assert caught.value.hint
+    lost.update(root, hooks[0].id, secret="anew")
+    assert lost.try_out(root, hooks[0].id).success
+    with pytest.raises(Forbidden):
+        webhooks.rekey(hooked.scope("ann"))
 
 
 def test_trying_out_says_how_it_went(hooked: House, receiver: Receiver, root: Scope) -> None:

@@ -15,6 +15,7 @@ from modelyard.kernel.auth import Scope, system_scope
 from modelyard.kernel.database import Database
 from modelyard.kernel.events import EventReader
 from modelyard.kernel.reconcile import Reconciler
+from modelyard.kernel.sealing import Sealer
 from modelyard.planes.data import Data
 from modelyard.planes.registry import evidence_store
 from modelyard.planes.registry.card import Record, bill_of_materials, model_card
@@ -59,7 +60,14 @@ class Registry:
     """The registry plane over a catalog, a store of blobs, and the planes below it."""
 
     def __init__(
-        self, database: Database, blobs: BlobStore, tracking: Tracking, data: Data, *, outbound_allow: str = ""
+        self,
+        database: Database,
+        blobs: BlobStore,
+        tracking: Tracking,
+        data: Data,
+        *,
+        outbound_allow: str = "",
+        sealer: Sealer | None = None,
     ) -> None:
         self._database = database
         self._uses: list[Uses] = []
@@ -71,7 +79,7 @@ class Registry:
         self.imports = Imports(database, self.models, self.versions)
         self.evidence = Evidence(database, blobs)
         self.promotions = Promotions(database, self.evidence, DataVerdicts(data))
-        self.webhooks = Webhooks(database, outbound_allow)
+        self.webhooks = Webhooks(database, outbound_allow, sealer)
 
     def used_by(self, uses: Uses) -> None:
         """Ask this function, too, which versions are in use: those are not dropped."""

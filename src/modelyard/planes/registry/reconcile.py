@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from datetime import datetime
 
+from modelyard.kernel.errors import Unavailable
 from modelyard.kernel.events import Event
 from modelyard.kernel.leases import Lease
 from modelyard.planes.registry.services.retention import Retentions
 from modelyard.planes.registry.services.webhooks import Webhooks
 from modelyard.planes.registry.webhooks import KINDS
+
+_log = logging.getLogger("modelyard.registry")
 
 
 class WebhookReader:
@@ -33,9 +37,16 @@ class WebhookDeliveries:
 
     def __init__(self, webhooks: Webhooks) -> None:
         self._webhooks = webhooks
+        self._sealed = False
 
     def due(self, now: datetime) -> Sequence[str]:
-        """Deliveries to make now."""
+        """Deliveries to make now. At its first look it seals what an older version stored in clear."""
+        if not self._sealed:
+            self._sealed = True
+            try:
+                self._webhooks.seal_all()
+            except Unavailable as error:
+                _log.warning("secrets of webhooks stay as they are: %s; %s", error, error.hint)
         return self._webhooks.due(now)
 
     def act(self, key: str, lease: Lease) -> None:

@@ -11,7 +11,15 @@ from modelyard.kernel.limits import PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX
 from modelyard.kernel.routing import delete, get, patch, post
 from modelyard.planes.registry import Registry
 from modelyard.types.page import Page
-from modelyard.types.webhook import ChangeWebhook, CreateWebhook, TryWebhook, Webhook, WebhookDelivery, WebhookTest
+from modelyard.types.webhook import (
+    ChangeWebhook,
+    CreateWebhook,
+    Rekeyed,
+    TryWebhook,
+    Webhook,
+    WebhookDelivery,
+    WebhookTest,
+)
 
 Limit = Annotated[int, Parameter(ge=1, le=PAGE_ITEMS_MAX)]
 _WEBHOOK = "/api/webhooks/{webhook:str}"
@@ -74,7 +82,14 @@ def try_webhook(caller: Scope, registry: Registry, webhook: str, data: TryWebhoo
     return registry.webhooks.try_out(caller, webhook, data.event)
 
 
+@post("/api/webhooks/rekey", requires=Action.ADMIN)
+def rekey_webhooks(caller: Scope, registry: Registry) -> Rekeyed:
+    """Seal the secrets of all projects' webhooks with a new key. Takes an admin of all projects."""
+    return Rekeyed(secrets=registry.webhooks.rekey(caller))
+
+
 ROUTES = [
+    rekey_webhooks,
     list_all_webhooks,
     add_webhook,
     show_webhook,

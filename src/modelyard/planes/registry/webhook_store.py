@@ -19,8 +19,8 @@ webhooks = Table(
     Column("events", Json, nullable=False),
     Column("description", Text, nullable=False),
     Column("status", String(16), nullable=False),
-    # The key that deliveries are signed with. It is needed in clear for that, and leaves the catalog in no answer,
-    # event or log; the catalog's file is readable by its owner only.
+    # The key that deliveries are signed with, sealed (`kernel.sealing`). It leaves the catalog in no answer, event or
+    # log; rows of before there was a seal are sealed when the server starts.
     Column("secret", Text, nullable=False),
     Column("created_at", Instant, nullable=False),
     Column("updated_at", Instant, nullable=False),

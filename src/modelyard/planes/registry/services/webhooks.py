@@ -14,14 +14,15 @@ from typing import Any
 import msgspec
 from sqlalchemy import select
 
-from modelyard.kernel.auth import Scope, system_scope
+from modelyard.kernel.auth import ALL_PROJECTS, Action, Scope, check, system_scope
 from modelyard.kernel.clock import to_us
 from modelyard.kernel.database import Database, Transaction, insert_missing
-from modelyard.kernel.errors import Forbidden, InvalidInput, ModelyardError, NotFound
+from modelyard.kernel.errors import Forbidden, InvalidInput, ModelyardError, NotFound, Unavailable
 from modelyard.kernel.events import Event
 from modelyard.kernel.http import OutboundClient
 from modelyard.kernel.ids import new_id
 from modelyard.kernel.leases import Lease
+from modelyard.kernel.sealing import Sealer
 from modelyard.planes.registry import store
 from modelyard.planes.registry.search import PROMPT_TAG
 from modelyard.planes.registry.webhook_store import deliveries, to_delivery, to_webhook, webhooks
@@ -46,10 +47,12 @@ _PROMPT_TEXT_TAG = "mlflow.prompt.text"
 
 
 class Webhooks:
-    """Webhooks of a project's registry. `outbound_allow`: `host:port` inside the walls that may be called."""
+    """Webhooks of a project's registry. `outbound_allow`: `host:port` inside the walls that may be called. Without a
+    `sealer` there are no webhooks with a secret."""
 
-    def __init__(self, database: Database, outbound_allow: str = "") -> None:
+    def __init__(self, database: Database, outbound_allow: str = "", sealer: Sealer | None = None) -> None:
         self._database = database
+        self._sealer = sealer
         self._allowed = frozenset(one.strip().lower() for one in outbound_allow.split(",") if one.strip())
         self._outbound = OutboundClient(outbound_allow)
 
@@ -69,7 +72,7 @@ class Webhooks:
         row = {
             "id": made, "project": scope.project, "name": check_name(name),
             "url": check_url(url, self._allowed), "events": check_events(events), "description": description,
-            "status": _check_status(status), "secret": _check_secret(secret),
+            "status": _check_status(status), "secret": self._sealed(made, secret),
         }  # fmt: skip
         with self._database.transaction(scope) as tx:
             tx.execute(webhooks.insert().values(**row, created_at=tx.now, updated_at=tx.now))
@@ -103,12 +106,13 @@ class Webhooks:
             "url": lambda url: check_url(url, self._allowed),
             "events": check_events,
             "description": str,
-            "secret": _check_secret,
+            "secret": lambda secret: self._sealed(webhook, secret),
             "status": _check_status,
         }
+        self.get(scope, webhook)
+        values = {name: checks[name](value) for name, value in changes.items() if value is not None}
         with self._database.transaction(scope) as tx:
             _row(tx, webhook)
-            values = {name: checks[name](value) for name, value in changes.items() if value is not None}
             tx.execute(
                 webhooks.update()
                 .where(webhooks.c.id == webhook, webhooks.c.project == tx.project)
@@ -148,6 +152,58 @@ class Webhooks:
         except ModelyardError as error:
             return WebhookTest(success=False, error_message=error.message)
         return WebhookTest(success=status < 400, response_status=status)
+
+    # --- secrets --------------------------------------------------------------------------------------------------
+
+    def seal_all(self) -> int:
+        """Seal the secrets of all projects that are stored in clear or sealed with an older key. Returns how many.
+
+        Raises Unavailable where the key of one is lost; then all stay as they are.
+        """
+        if self._sealer is None:
+            return 0
+        with self._database.reading() as tx:
+            rows = tx.all(select(webhooks.c.id, webhooks.c.secret).where(webhooks.c.secret != ""))
+        old = [row for row in rows if not self._sealer.is_newest(row.secret)]
+        opened = {row.id: self._sealer.open(row.secret, _place(row.id)) for row in old}
+        sealed = {hook: self._sealer.seal(secret, _place(hook)) for hook, secret in opened.items()}
+        if sealed:
+            with self._database.transaction(system_scope("*")) as tx:
+                for row in old:
+                    # Not one that was set anew meanwhile.
+                    same = (webhooks.c.id == row.id, webhooks.c.secret == row.secret)
+                    tx.execute(webhooks.update().where(*same).values(secret=sealed[row.id]))
+        return len(sealed)
+
+    def rekey(self, scope: Scope) -> int:
+        """Make a new key, and seal all secrets of all projects with it. Returns how many.
+
+        The key before it is kept until the next time, for whoever sealed something with it at this moment. With keys by
+        setting the new one is the first of them. Raises Forbidden for who is no admin of all projects.
+        """
+        check(scope.principal, Action.ADMIN, ALL_PROJECTS)
+        if self._sealer is None:
+            return 0
+        # Cut off anywhere in here, all keys that something is sealed with are there, and it can be repeated.
+        count = self.seal_all()
+        self._sealer.add_key()
+        count = max(count, self.seal_all())
+        with self._database.transaction(scope) as tx:
+            tx.event("webhook.secrets_rekeyed", "webhook:*", {"secrets": count})
+        return count
+
+    def _sealed(self, webhook: str, secret: str) -> str:
+        secret = _check_secret(secret)
+        if not secret:
+            return ""
+        if self._sealer is None:
+            raise Unavailable(
+                "there is no key to seal secrets with", code="secret.no_key", hint="make the webhook without a secret"
+            )
+        return self._sealer.seal(secret, _place(webhook))
+
+    def _secret(self, row: Any) -> str:
+        return row.secret if self._sealer is None else self._sealer.open(row.secret, _place(row.id))
 
     # --- delivery -------------------------------------------------------------------------------------------------
 
@@ -229,7 +285,7 @@ class Webhooks:
             "X-MLflow-Timestamp": timestamp,
         }
         if to.secret:
-            headers["X-MLflow-Signature"] = signature(to.secret, delivery, timestamp, body)
+            headers["X-MLflow-Signature"] = signature(self._secret(to), delivery, timestamp, body)
         return self._outbound.post(to.url, body, headers=headers, reply_bytes_max=REPLY_BYTES_MAX).status
 
 
@@ -238,6 +294,10 @@ def _row(tx: Transaction, webhook: str) -> Any:
     if row is None:
         raise NotFound(f"Webhook with ID {webhook[:100]} not found.", code="webhook.not_found")
     return row
+
+
+def _place(webhook: str) -> str:
+    return f"webhook:{webhook}"
 
 
 def _check_status(status: str) -> str:
