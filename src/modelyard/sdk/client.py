@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from typing import Any, TypeVar, overload
 
 import httpx
@@ -15,6 +17,15 @@ from modelyard.kernel.errors import ModelyardError, Problem, Unavailable, from_p
 
 T = TypeVar("T")
 TIMEOUT_S = 120.0
+WORK_TIMEOUT_S = 6 * 3600.0
+_KEPT_ALIVE = [
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    *(
+        (socket.IPPROTO_TCP, getattr(socket, name), 60)
+        for name in ("TCP_KEEPIDLE", "TCP_KEEPINTVL")
+        if hasattr(socket, name)
+    ),
+]
 EMBEDDED_URL = "http://localhost"
 
 
@@ -31,8 +42,17 @@ class Client:
             base_url=f"{self.base_url}/p/{project}",
             headers={"Authorization": f"Bearer {token}"} if token else {},
             timeout=TIMEOUT_S,
-            transport=transport,
+            transport=transport or httpx.HTTPTransport(socket_options=_KEPT_ALIVE),
         )
+        self._read_timeout_s = TIMEOUT_S
+
+    @property
+    def patient(self) -> Client:
+        """This client, waiting for hours for the answer to work that may take so long: to write, check or compact
+        gigabytes. That the server's machine is gone is noticed all the same."""
+        waiting = copy(self)
+        waiting._read_timeout_s = WORK_TIMEOUT_S
+        return waiting
 
     @overload
     def get(self, path: str, type: type[T], params: Mapping[str, Any] | None = None) -> T: ...
@@ -116,8 +136,11 @@ class Client:
         headers: Mapping[str, str] | None = None,
         params: Mapping[str, Any] | None = None,
     ) -> httpx.Response:
+        timeout = httpx.Timeout(TIMEOUT_S, read=self._read_timeout_s)
         with self._reaching():
-            reply = self._http.request(method, path, content=content, headers=headers, params=_given(params))
+            reply = self._http.request(
+                method, path, content=content, headers=headers, params=_given(params), timeout=timeout
+            )
         if reply.status_code >= 400:
             raise _error(reply)
         return reply

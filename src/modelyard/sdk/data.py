@@ -152,7 +152,7 @@ class DatasetHandle(Quality, Branching, Upkeeping, Frames):
             "where": where,
             "on": list(on) or None,
         }
-        written: WriteResult = self._client.send_bytes(
+        written: WriteResult = self._client.patient.send_bytes(
             "POST", f"{self._path}/data", ipc_stream(data), media_type=ARROW_STREAM, type=WriteResult, params=params
         )
         if written.status == "quarantined" and on_reject == "raise":
@@ -208,7 +208,7 @@ class DatasetHandle(Quality, Branching, Upkeeping, Frames):
     def diff(self, before: int | str, after: Ref = None, *, key: Sequence[str] | None = None) -> VersionDiff:
         """What differs between two versions. `key`: columns by which rows are matched; None takes the dataset's own."""
         params = {"before": before, "after": after, "key": None if key is None else list(key)}
-        return self._client.get(f"{self._path}/diff", VersionDiff, params)
+        return self._client.patient.get(f"{self._path}/diff", VersionDiff, params)
 
     def tag(self, tag: str, version: int) -> DatasetVersion:
         """Let a tag name a version; a tag that exists moves."""
@@ -281,7 +281,7 @@ def send_file(
     path = f"/api/datasets/{quote(name, safe='')}/data"
     with file.open("rb") as content:
         chunks = iter(lambda: content.read(1024 * 1024), b"")
-        sent: WriteResult = client.send_bytes(
+        sent: WriteResult = client.patient.send_bytes(
             "POST", path, chunks, media_type=media_type, type=WriteResult, params=params
         )
     return sent

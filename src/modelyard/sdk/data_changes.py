@@ -74,11 +74,11 @@ class Branching(_Named):
 
     def merge(self, branch: str, into: str = "main") -> BranchMerge:
         """Let `into` name what `branch` names. Raises Conflict (`dataset.merge_conflict`) where both moved."""
-        return self._client.post(f"{self._branch_path(branch)}/merge", MergeBranch(into=into), BranchMerge)
+        return self._client.patient.post(f"{self._branch_path(branch)}/merge", MergeBranch(into=into), BranchMerge)
 
     def revert(self, to: int | str, branch: str = "main") -> WriteResult:
         """Make a version with the rows of an older one."""
-        return self._client.post(f"{self._path}/revert", RevertTo(to=to, branch=branch), WriteResult)
+        return self._client.patient.post(f"{self._path}/revert", RevertTo(to=to, branch=branch), WriteResult)
 
     def _branch_path(self, branch: str) -> str:
         return f"{self._path}/branches/{quote(branch, safe='')}"
@@ -90,7 +90,7 @@ class Upkeeping(_Named):
     def delete_rows(self, where: str, *, branch: str = "main", source: str = "", key: str | None = None) -> WriteResult:
         """Make a version without the rows that meet an SQL condition; `unchanged` where none does."""
         body = DeleteRows(where=where, branch=branch, source=source, key=key)
-        return self._client.post(f"{self._path}/delete-rows", body, WriteResult)
+        return self._client.patient.post(f"{self._path}/delete-rows", body, WriteResult)
 
     def append_buffered(self, data: Any, *, source: str = "", create: bool = True) -> Buffered:
         """Append few rows cheaply: durable when this returns, and in a version after the next flush.
@@ -110,27 +110,27 @@ class Upkeeping(_Named):
 
     def flush(self) -> list[WriteResult]:
         """Make what waits a version. The results say which appends went to quarantine."""
-        return self._client.post(f"{self._path}/flush", None, list[WriteResult])
+        return self._client.patient.post(f"{self._path}/flush", None, list[WriteResult])
 
     def compact(self, branch: str = "main") -> Compaction:
         """Let the newest version lie in fewer files. It stays the same version."""
-        return self._client.post(f"{self._path}/compact", Compact(branch=branch), Compaction)
+        return self._client.patient.post(f"{self._path}/compact", Compact(branch=branch), Compaction)
 
     def vacuum(
         self, *, retention: Retention | None = None, grace_s: float = 3600.0, dry_run: bool = False
     ) -> VacuumReport:
         """Give up versions that the retention does not keep and nothing points at, and files that none names."""
         body = Vacuum(retention=retention, grace_s=grace_s, dry_run=dry_run)
-        return self._client.post(f"{self._path}/vacuum", body, VacuumReport)
+        return self._client.patient.post(f"{self._path}/vacuum", body, VacuumReport)
 
     def register(self, path: str | os.PathLike[str], description: str = "") -> WriteResult:
         """Make the dataset one that reads a folder on the server's machine where it lies: a Delta table, or Parquet."""
         body = Register(path=os.fspath(path), description=description)
-        return self._client.post(f"{self._path}/register", body, WriteResult)
+        return self._client.patient.post(f"{self._path}/register", body, WriteResult)
 
     def sync(self) -> WriteResult:
         """Check what others wrote to the table since its newest version, and make it one."""
-        return self._client.post(f"{self._path}/sync", None, WriteResult)
+        return self._client.patient.post(f"{self._path}/sync", None, WriteResult)
 
 
 class Frames(_Named):

@@ -37,7 +37,7 @@ def check(
     body = RunChecks(
         checks=None if checks is None else list(checks), suite=suite, ref=None if version is None else str(version)
     )
-    return (client or connect()).post(f"{_path(name)}/check-runs", body, CheckRun)
+    return (client or connect()).patient.post(f"{_path(name)}/check-runs", body, CheckRun)
 
 
 def check_runs(name: str, *, limit: int = 50, client: Client | None = None) -> list[CheckRun]:

@@ -119,7 +119,7 @@ class Quality(ABC):
             statement=statement, mode=mode, inputs=dict(inputs or {}), evolve=evolve, replace_schema=replace_schema,
             key=key,
         )  # fmt: skip
-        return self._client.post(f"{self._path}/from-sql", body, WriteResult)
+        return self._client.patient.post(f"{self._path}/from-sql", body, WriteResult)
 
     def column_lineage(self, column: str, version: int | None = None) -> ColumnLineage:
         """Where a column comes from and what came of it, as far as SQL made it."""

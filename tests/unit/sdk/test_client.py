@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -74,3 +76,35 @@ def test_a_program_without_a_server_ends_without_a_word(tmp_path: Path) -> None:
     environment = {**os.environ, "MODELYARD_HOME": str(tmp_path / "home")}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("False\n", "")
+
+
+def test_work_may_take_longer_than_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that accepts and says nothing for a while: a question is given up, work is waited for."""
+    monkeypatch.setattr("modelyard.sdk.client.TIMEOUT_S", 0.2)
+    asked, given_up = threading.Event(), threading.Event()
+
+    class Slow(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked.set()
+            given_up.wait(10)
+            self.send_response(200)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, *_: object) -> None:
+            """Nothing is logged."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Slow) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        client = Client(f"http://127.0.0.1:{server.server_port}")
+        found: list[object] = []
+        working = threading.Thread(target=lambda: found.append(client.patient.post("/api/x")))
+        working.start()
+        assert asked.wait(10)
+        with pytest.raises(Unavailable, match="timed out"):
+            client.post("/api/x")
+        given_up.set()
+        working.join(10)
+        server.shutdown()
+    assert found == [{}]

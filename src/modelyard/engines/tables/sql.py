@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,15 +37,37 @@ class SqlLimits:
     timeout_s: float = 300.0
 
 
-class SqlSession:
-    """An open sandbox. One statement at a time."""
+Later = Callable[[], FileSet]
+"""A table that is costly to name, as one of ten thousand files is: asked for when a statement speaks of it."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, timeout_s: float) -> None:
+
+class SqlSession:
+    """An open sandbox. One statement at a time.
+
+    `later` names the tables that `reopen` adds, by another sandbox, since what one can read is fixed when it opens.
+    """
+
+    def __init__(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        timeout_s: float,
+        later: Sequence[str] = (),
+        reopen: Callable[[], duckdb.DuckDBPyConnection] | None = None,
+    ) -> None:
         self._connection = connection
         self._timeout_s = timeout_s
+        self._later = [name.casefold() for name in later]
+        self._reopen = reopen
+
+    def _prepare(self, *texts: str | None) -> None:
+        """Open what the texts may speak of."""
+        if self._reopen is None or not any(name in text.casefold() for text in texts if text for name in self._later):
+            return
+        self._connection, self._reopen = self._reopen(), None
 
     def table(self, statement: str) -> pa.Table:
         """Run one SELECT and return all its rows. Raises InvalidInput, LimitExceeded."""
+        self._prepare(statement)
         with self._bounded():
             return self._connection.sql(self.checked(statement)).to_arrow_table()
 
@@ -65,6 +87,7 @@ class SqlSession:
 
         The time limit holds for each batch, since how long a reader takes between two is not the query's doing.
         """
+        self._prepare(table, condition)
         with self._bounded():
             relation = self._connection.table(table)
             if condition is not None:
@@ -75,6 +98,7 @@ class SqlSession:
 
     def batches(self, statement: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         """As `stream`, of any SELECT whose columns fit the schema."""
+        self._prepare(statement)
         with self._bounded():
             reader = self._connection.sql(self.checked(statement)).to_arrow_reader(_BATCH_ROWS)
         yield from self._read(reader, schema)
@@ -89,6 +113,7 @@ class SqlSession:
 
     def check_condition(self, table: str, condition: str) -> None:
         """Raise InvalidInput unless the text is one condition on rows of the table, and no more than that."""
+        self._prepare(table, condition)
         with self._bounded():
             self._connection.table(table).filter(condition).limit(0).to_arrow_table()
 
@@ -108,6 +133,7 @@ class SqlSession:
 
     def columns_of(self, statement: str) -> list[tuple[str, str]]:
         """Name and type of each column that a SELECT gives, without running it."""
+        self._prepare(statement)
         with self._bounded():
             relation = self._connection.sql(self.checked(statement))
             return [(name, str(kind)) for name, kind in zip(relation.columns, relation.types, strict=True)]
@@ -126,17 +152,33 @@ class SqlSession:
 
 @contextmanager
 def sandbox(
-    tables: Mapping[str, FileSet | pa.Table], *, spill: Path | None = None, limits: SqlLimits | None = None
+    tables: Mapping[str, FileSet | pa.Table | Later], *, spill: Path | None = None, limits: SqlLimits | None = None
 ) -> Iterator[SqlSession]:
     """A session in which the named tables, and nothing else, can be read. `spill` is a directory for what does not fit
     in memory, made if it is missing."""
+    bounds = limits or SqlLimits()
+    later = [name for name, table in tables.items() if callable(table)]
+    with ExitStack() as opened:
+
+        def connect(names: Iterable[str]) -> duckdb.DuckDBPyConnection:
+            named = {name: tables[name] for name in names}
+            found = {name: table() if callable(table) else table for name, table in named.items()}
+            return opened.enter_context(_connection(found, spill, bounds))
+
+        first = connect(name for name in tables if name not in later)
+        yield SqlSession(first, bounds.timeout_s, later, lambda: connect(tables))
+
+
+@contextmanager
+def _connection(
+    tables: Mapping[str, FileSet | pa.Table], spill: Path | None, limits: SqlLimits
+) -> Iterator[duckdb.DuckDBPyConnection]:
     import duckdb  # heavy: imported late
 
-    bounds = limits or SqlLimits()
     connection = duckdb.connect(":memory:")
     scratch = None if spill is None else spill / new_id()
     try:
-        for setting in _settings(bounds, scratch):
+        for setting in _settings(limits, scratch):
             connection.execute(setting)
         files = [str(file) for table in tables.values() if isinstance(table, FileSet) for file in table.files]
         connection.execute(f"SET allowed_paths = [{', '.join(literal(file) for file in files)}]")
@@ -145,7 +187,7 @@ def sandbox(
             for name, table in tables.items():
                 _provide(connection, name, table)
         connection.execute("SET lock_configuration = true")
-        yield SqlSession(connection, bounds.timeout_s)
+        yield connection
     finally:
         connection.close()
         if scratch is not None and scratch.exists():

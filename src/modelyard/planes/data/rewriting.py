@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from modelyard.engines.tables.base import FILE_COLUMN, DataFile, FileSet, Staged, TableStore, file_set
-from modelyard.engines.tables.sql import SqlSession, quoted
+from modelyard.engines.tables.sql import Later, SqlSession, quoted
 from modelyard.kernel.errors import InvalidInput
 from modelyard.planes.data.checks import DATASET
 from modelyard.planes.data.profile import wire_row
@@ -20,7 +20,7 @@ from modelyard.planes.data.states import State
 if TYPE_CHECKING:
     import pyarrow as pa
 
-OpenSession = Callable[[Mapping[str, FileSet]], AbstractContextManager[SqlSession]]
+OpenSession = Callable[[Mapping[str, FileSet | Later]], AbstractContextManager[SqlSession]]
 REWRITTEN = "r"
 _SOURCE = "source"
 _TOUCHED = "touched"
@@ -39,6 +39,10 @@ class Effect:
     def removed_names(self) -> frozenset[str]:
         """The names of the files that go."""
         return frozenset(one.name for one in self.removed)
+
+    def is_all_of(self, state: State) -> bool:
+        """Whether nothing stays of the state."""
+        return len(self.removed) == state.count and self.rewritten is None
 
 
 class Rewriter:

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from modelyard.engines.blobs.base import BlobStore
 from modelyard.engines.tables.arrow import scan
 from modelyard.engines.tables.base import FileSet, Snapshot, TableStore
-from modelyard.engines.tables.sql import GIB, SqlLimits, SqlSession, sandbox
+from modelyard.engines.tables.sql import GIB, Later, SqlLimits, SqlSession, sandbox
 from modelyard.kernel.auth import Scope
 from modelyard.kernel.database import Database
 from modelyard.kernel.errors import Conflict, InvalidInput, NotFound
@@ -504,7 +504,7 @@ class Data:
         return Rows(columns=columns_of(table.schema), rows=[wire_row(row) for row in rows])
 
     @contextmanager
-    def _session(self, tables: Mapping[str, FileSet]) -> Iterator[SqlSession]:
+    def _session(self, tables: Mapping[str, FileSet | Later]) -> Iterator[SqlSession]:
         with sandbox(tables, spill=self._spill, limits=self._limits) as session:
             yield session
 

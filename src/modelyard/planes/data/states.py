@@ -60,9 +60,18 @@ class State:
         """All files, in their order."""
         return tuple(one for _, files in self.held for one in files)
 
+    @property
+    def count(self) -> int:
+        """How many files there are."""
+        return sum(part.files for part, _ in self.held)
+
+    def is_same(self, other: State) -> bool:
+        """Whether the other is this version in these files."""
+        return self.number == other.number and [one for one, _ in self.held] == [one for one, _ in other.held]
+
     def arranged(self, removed: Collection[str], added: Sequence[DataFile]) -> Arrangement:
         """The manifests of a version with other files: without some, with others after all that stay."""
-        if not self.listed or len(removed) == len(self.files):
+        if not self.listed or len(removed) == self.count:
             stay = [one for one in self.files if one.name not in removed]
             return manifests.appended((), [*stay, *added], lambda _: ())
         left = manifests.without(self.held, removed) if removed else Arrangement([part for part, _ in self.held], [])

@@ -4,10 +4,12 @@ quarantine."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from modelyard.engines.tables.arrow import as_reader, scan
 from modelyard.engines.tables.base import FileSet, Staged, TableStore, file_set
+from modelyard.engines.tables.sql import Later
 from modelyard.kernel.auth import Scope
 from modelyard.kernel.database import Database
 from modelyard.kernel.errors import Conflict, InvalidInput, NotFound
@@ -162,7 +164,7 @@ class Writer:
     ) -> tuple[CheckReport, Profile | None]:
         """What the dataset's checks say of rows that lie somewhere, and their profile where they pass."""
         request = WriteRequest(mode="adopt", checks=tuple(dataset.noun.checks))
-        results = self._check(scope, dataset, request, table, table, State())
+        results = self._check(scope, dataset, request, table, lambda: table, State(), one_table=True)
         passed = all(one.status == "passed" or one.severity == "warn" for one in results)
         profile = profile_of(table.schema, scan(table, table.schema.names)) if passed else None
         return CheckReport(passed=passed, rows=rows, results=results), profile
@@ -185,7 +187,7 @@ class Writer:
             row, newest = self._states.newest(scope, dataset, request.branch)
             if request.branch == store.MAIN:
                 require_own_head(self._tables, dataset, newest)
-            if newest.number != judged.state.number or newest.files != judged.state.files:
+            if not newest.is_same(judged.state):
                 judged = self._judge(scope, dataset, request, newest, staged, judged.audited.batch)
             if request.mode == "delete" and not judged.effect.rows_gone:
                 return _result(dataset, "unchanged", 0, judged, version=newest.number)
@@ -261,16 +263,19 @@ class Writer:
         structure = schema_result(staged.schema, state.schema, allowed)
         schema = resulting_schema(staged.schema, state.schema, whole=whole_goes)
         batch = FileSet(staged.schema, self._tables.staged(dataset.location, staged.write_id), uniform=True)
+        whole: Later
         if structure.status == "passed":
             effect = self._effect(dataset, request, state, staged, batch)
-            whole = self._whole(dataset, state, effect, schema, staged)
+            whole = cache(partial(self._whole, dataset, state, effect, schema, staged))
         else:
             # Of another structure the two cannot be read as one table, so the dataset is looked at without the batch.
-            effect, whole = Effect(), batch
+            effect, whole = Effect(), lambda: batch
         if not staged.files:
-            batch = whole
+            batch = whole()
         only_more = structure.status == "passed" and bool(staged.files) and not effect.removed
-        found = self._check(scope, dataset, request, batch, whole, state if only_more else State())
+        base = state if only_more else State()
+        one_table = structure.status != "passed" or not staged.files or effect.is_all_of(state)
+        found = self._check(scope, dataset, request, batch, whole, base, one_table=one_table)
         held = None if state.schema is None else columns_of(state.schema)
         knows_schema = whole_goes or structure.status == "passed"
         contract = request.guard.schema_results(held, columns_of(schema)) if knows_schema else []
@@ -282,7 +287,7 @@ class Writer:
             rows=staged.rows if staged.files else state.rows - effect.rows_gone,
             results=results,
         )
-        becomes = self._profile(state, effect, profile, whole) if report.passed else None
+        becomes = self._profile(state, effect, profile, schema, whole) if report.passed else None
         return Judged(state, effect, schema, Audited(report, becomes, batch=profile, anomalies=anomalies))
 
     def _anomalies(self, request: WriteRequest, batch: Profile) -> list[Anomaly]:
@@ -335,20 +340,22 @@ class Writer:
         dataset: store.DatasetRow,
         request: WriteRequest,
         batch: FileSet,
-        whole: FileSet,
+        whole: Later,
         state: State,
+        *,
+        one_table: bool,
     ) -> list[CheckResult]:
         """The results of all checks over the batch and the dataset as it would become: `state` with the batch after it,
-        where it has rows; then what was found of them is gone on from."""
+        where it has rows; then what was found of them is gone on from. `one_table`: the batch is all of it."""
         columns = columns_of(batch.schema)
         checks = [*implied_by_key(dataset.noun.key, {one.name: one.type for one in columns}), *request.checks]
         if not checks:
             return []
         others = referenced(self._snapshot, scope, dataset.noun.name, checks)
-        tables = {BATCH: batch, DATASET: whole, **others.files}
+        tables: dict[str, FileSet | Later] = {BATCH: batch, DATASET: whole, **others.files}
         before = None
-        if state.version is not None and state.schema is not None and state.files:
-            tables[BASE] = file_set(state.schema, self._tables.paths(dataset.location, state.files), state.files)
+        if state.version is not None and state.schema is not None and state.count:
+            tables[BASE] = partial(self._before, dataset, state, state.schema)
             report = state.version.noun.report
             before = Before(states_of(report.results if report else []), appended=True)
         with self._open_session(tables) as session:
@@ -360,16 +367,19 @@ class Writer:
                 provided=others.provided,
                 profiles=others.profiles,
                 before=before,
-                one_table=whole is batch or whole.files == batch.files,
+                one_table=one_table,
             )
 
-    def _profile(self, state: State, effect: Effect, batch: Profile, whole: FileSet) -> Profile:
+    def _before(self, dataset: store.DatasetRow, state: State, schema: pa.Schema) -> FileSet:
+        return file_set(schema, self._tables.paths(dataset.location, state.files), state.files)
+
+    def _profile(self, state: State, effect: Effect, batch: Profile, schema: pa.Schema, whole: Later) -> Profile:
         """The profile of the dataset as it would become, from what both say of themselves where rows only come."""
-        if not state.files or (len(effect.removed) == len(state.files) and effect.rewritten is None and batch.rows):
+        if not state.count or (effect.is_all_of(state) and batch.rows):
             return batch
         before = None if state.version is None or effect.removed else state.version.noun.profile
         merged = None if before is None else merge_profiles(before, batch)
-        return merged or profile_of(whole.schema, scan(whole, whole.schema.names))
+        return merged or profile_of(schema, scan(whole(), schema.names))
 
     def _earlier(self, scope: Scope, dataset: store.DatasetRow, request: WriteRequest) -> WriteResult | None:
         """The result of the write that had this idempotency key before."""

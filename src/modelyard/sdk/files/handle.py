@@ -100,7 +100,7 @@ class FilesHandle:
     def remove(self, paths: Sequence[str], *, message: str = "", branch: str = "main") -> FilesResult:
         """Make a version without these files, or directories with all below. Raises InvalidInput where one is not."""
         asked = CommitFiles(remove=list(paths), branch=branch, message=message or f"remove {', '.join(paths)}"[:200])
-        return self._client.post(f"{self._path}/files/commits", asked, FilesResult)
+        return self._client.patient.post(f"{self._path}/files/commits", asked, FilesResult)
 
     def version(self, ref: Ref = None) -> DatasetVersion:
         """One version: a number, tag, branch or instant; the newest by default."""
@@ -129,7 +129,7 @@ class FilesHandle:
     def verify(self, ref: Ref = None) -> Verified:
         """Have the server read every byte of a version."""
         params = {"ref": None if ref is None else str(ref)}
-        return self._client.post(f"{self._path}/files/verify", None, Verified, params)
+        return self._client.patient.post(f"{self._path}/files/verify", None, Verified, params)
 
     def checkout(
         self,
@@ -187,7 +187,7 @@ class FilesHandle:
             branch=branch,
             message=message,
         )
-        return self._client.post(f"{self._path}/files/commits", asked, FilesResult)
+        return self._client.patient.post(f"{self._path}/files/commits", asked, FilesResult)
 
     def _ensure(self) -> None:
         try:

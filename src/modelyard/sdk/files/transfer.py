@@ -117,7 +117,7 @@ def _drop(client: Client, path: str, shared: Shared, files: Sequence[Hashed], li
             os.unlink(f"{folder}/{one.digest}")
             raise _changed(one)
         tell(1, one.found.size_bytes)
-    client.post(f"{path}/files/dropbox/{shared.box.id}/adopt", None, Adopted)
+    client.patient.post(f"{path}/files/dropbox/{shared.box.id}/adopt", None, Adopted)
 
 
 def _framed(group: Iterable[Hashed]) -> Iterator[bytes]:
