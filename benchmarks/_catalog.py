@@ -19,7 +19,7 @@ from modelyard.kernel.auth import system_scope
 from modelyard.kernel.database import Database, Transaction
 from modelyard.kernel.prepared import Prepared
 from modelyard.planes.tracking import store
-from modelyard.planes.tracking.points import Batch
+from modelyard.planes.tracking.points import Batch, PointColumns
 
 CHUNK = 2_000
 START_MS = 1_700_000_000_000
@@ -102,7 +102,7 @@ def _fill(tx: Transaction, numbers: Sequence[int], points: int, experiment: int)
          "timestamp_ms": START_MS + at * 1_000 + points - 1}
         for at in numbers for key, value in latest_of(at).items()
     ))  # fmt: skip
-    batches = ((at, Batch.of(history_of(at, points))) for at in numbers)
+    batches = ((at, Batch.of(PointColumns.of(history_of(at, points)))) for at in numbers)
     _insert(tx, store.metric_segments, (
         {**common, "run": at + 1, "first_key": "m0", "last_key": f"m{METRICS - 1}", "level": 0,
          "points": batch.points, "body": batch.body}

@@ -18,20 +18,25 @@ shift; shift || true
 harness=${MLFLOW_CONFORMANCE:-$root/../shared/conformance/mlflow}
 [ -x "$harness/run.sh" ] || { echo "no harness at $harness: set MLFLOW_CONFORMANCE" >&2; exit 2; }
 home=$(mktemp -d "${TMPDIR:-/tmp}/modelyard-conformance.XXXXXX")
+PYTHON=$(command -v "${PYTHON:-python3}")
+export PYTHON
 export MLFLOW_CONFORMANCE_REPORT=${MLFLOW_CONFORMANCE_REPORT:-$PWD/mlflow-conformance.json}
 
 MODELYARD_HOME=$home/yard MODELYARD_ANONYMOUS_ROLE=admin \
   "${MODELYARD:-$root/.venv/bin/modelyard}" up --port 0 >"$home/log" 2>&1 &
 server=$!
 trap 'kill "$server" 2>/dev/null; wait "$server" 2>/dev/null || true; rm -rf "$home"' EXIT
-for _ in $(seq 100); do
+for _ in $(seq 300); do
   url=$(sed -n 's/.*modelyard is up at \(http[^,]*\),.*/\1/p' "$home/log")
   [ -n "$url" ] && break
   kill -0 "$server" 2>/dev/null || { cat "$home/log" >&2; exit 1; }
   sleep 0.2
 done
 [ -n "$url" ] || { echo "the server did not come up:" >&2; cat "$home/log" >&2; exit 1; }
+# Its tests only: a folder mlflow/ beside them would be taken for the package that is installed.
+mkdir "$home/checkout"
+cp -r "$checkout/tests" "$checkout/pyproject.toml" "$home/checkout"
 status=0
-"$harness/run.sh" "$url/p/{uid}" "$checkout" "$tier" "$@" || status=$?
+"$harness/run.sh" "$url/p/{uid}" "$home/checkout" "$tier" "$@" || status=$?
 echo "report: $MLFLOW_CONFORMANCE_REPORT"
 exit "$status"

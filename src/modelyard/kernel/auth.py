@@ -50,6 +50,7 @@ _ALLOWED: dict[Role, frozenset[Action]] = {
     Role.APPROVER: frozenset({Action.READ, Action.WRITE, Action.APPROVE}),
     Role.ADMIN: frozenset({Action.READ, Action.WRITE, Action.APPROVE, Action.ADMIN}),
 }
+_RANK = {role: rank for rank, role in enumerate(Role)}
 ALL_PROJECTS = "*"
 TOKEN_PREFIX = "myd_"
 _PROJECT_NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
@@ -67,8 +68,10 @@ class Principal(msgspec.Struct, frozen=True):
 
     def role_in(self, project: str) -> Role | None:
         """The role in a project; None where there is none."""
-        found = [self.roles[key] for key in (project, ALL_PROJECTS) if key in self.roles]
-        return max(found, key=list(Role).index, default=None)
+        here, everywhere = self.roles.get(project), self.roles.get(ALL_PROJECTS)
+        if here is None or everywhere is None:
+            return here or everywhere
+        return max(here, everywhere, key=_RANK.__getitem__)
 
     def may(self, action: Action, project: str) -> bool:
         """Whether the action is allowed in the project."""

@@ -7,25 +7,23 @@ it can never fail half-way with "database is locked".
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy import Connection, CursorResult, Executable, Row, create_engine, event
-from sqlalchemy.engine import Engine, make_url
+from sqlalchemy import Connection, CursorResult, Executable, Row
 from sqlalchemy.exc import DataError, IntegrityError, OperationalError
 
 from modelyard.kernel import events, lineage
 from modelyard.kernel.auth import Scope, system_scope
 from modelyard.kernel.clock import Clock, SystemClock
-from modelyard.kernel.errors import Conflict, InvalidInput, Unavailable
+from modelyard.kernel.connections import Connections, make_engine
+from modelyard.kernel.errors import Conflict, InvalidInput, ModelyardError, Unavailable
 from modelyard.kernel.leases import Lease, check_lease
 from modelyard.kernel.prepared import Prepared
 from modelyard.kernel.schema import Instant, Json, metadata, on_conflict_do_nothing
@@ -33,15 +31,7 @@ from modelyard.kernel.schema import Instant, Json, metadata, on_conflict_do_noth
 __all__ = ["Database", "Instant", "Json", "Transaction", "metadata"]
 
 T = TypeVar("T")
-BUSY_TIMEOUT_MS = 120_000
 STREAMED_ROWS = 5_000
-_SQLITE_PRAGMAS = (
-    "PRAGMA journal_mode=WAL",
-    "PRAGMA synchronous=FULL",
-    f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}",
-    "PRAGMA foreign_keys=ON",
-    "PRAGMA temp_store=MEMORY",
-)
 
 
 class Transaction:
@@ -83,31 +73,36 @@ class Transaction:
     def run(self, prepared: Prepared, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         """Run a prepared statement. Returns its rows as the driver has them. A broken rule raises Conflict."""
         text, bind = prepared.of(self.connection.dialect)
-        with self._cursor() as cursor:
+        cursor: Any = self.connection.connection.cursor()
+        try:
             cursor.execute(text, bind(parameters))
             return cursor.fetchall() if cursor.description is not None else []
+        except self._driver_errors() as error:
+            raise self._told(error) from error
+        finally:
+            cursor.close()
 
     def run_many(self, prepared: Prepared, rows: Iterable[Mapping[str, Any]]) -> None:
         """Run a prepared statement once a row. A broken rule raises Conflict."""
         text, bind = prepared.of(self.connection.dialect)
-        with self._cursor() as cursor:
-            cursor.executemany(text, [bind(row) for row in rows])
-
-    @contextmanager
-    def _cursor(self) -> Iterator[Any]:
-        # Straight to the driver, so what it raises is told here as SQLAlchemy's errors are elsewhere.
-        driver: Any = self.connection.dialect.loaded_dbapi
-        cursor = self.connection.connection.cursor()
+        cursor: Any = self.connection.connection.cursor()
         try:
-            yield cursor
-        except driver.IntegrityError as error:
-            raise _broken_rule(error) from error
-        except (driver.DataError, UnicodeEncodeError, OverflowError) as error:
-            raise _unfit() from error
-        except driver.OperationalError as error:
-            raise _unavailable(error) from error
+            cursor.executemany(text, [bind(row) for row in rows])
+        except self._driver_errors() as error:
+            raise self._told(error) from error
         finally:
             cursor.close()
+
+    def _driver_errors(self) -> tuple[type[Exception], ...]:
+        driver: Any = self.connection.dialect.loaded_dbapi
+        return driver.IntegrityError, driver.DataError, driver.OperationalError, UnicodeEncodeError, OverflowError
+
+    def _told(self, error: Exception) -> ModelyardError:
+        """What the driver itself raised, told as SQLAlchemy's errors are elsewhere."""
+        driver: Any = self.connection.dialect.loaded_dbapi
+        if isinstance(error, driver.IntegrityError):
+            return _broken_rule(error)
+        return _unavailable(error) if isinstance(error, driver.OperationalError) else _unfit()
 
     def one(self, statement: Executable) -> Row[Any] | None:
         """The first row, or None."""
@@ -162,8 +157,9 @@ class _Piece(Generic[T]):
     def __init__(self, scope: Scope, work: Callable[[Transaction], T]) -> None:
         self.scope = scope
         self.work = work
-        self.ready = threading.Event()
-        """Set when the work is done, or when it is this caller's turn to do all that wait."""
+        self.done = threading.Lock()
+        """Held until the work is done: a bare lock, since an Event costs as much as a small statement."""
+        self.done.acquire()
         self.leads = False
         self.result: T | None = None
         self.error: BaseException | None = None
@@ -175,7 +171,8 @@ class Database:
     def __init__(self, url: str, clock: Clock | None = None) -> None:
         self.clock: Clock = clock or SystemClock()
         self.url = url
-        self.engine = _engine(url)
+        self.engine = make_engine(url)
+        self._connections = Connections(self.engine)
         # Waiting here costs nothing and is fair; waiting in SQLite's busy handler is a lottery with sleeps.
         self._write_lock = threading.Lock() if self.engine.dialect.name == "sqlite" else nullcontext()
         self._open = threading.local()
@@ -222,7 +219,7 @@ class Database:
             piece.leads = not self._pieces
             self._pieces.append(piece)
         if not piece.leads:
-            piece.ready.wait()
+            piece.done.acquire()
         else:
             self._lead()
         if piece.error is not None:
@@ -246,7 +243,7 @@ class Database:
         finally:
             self._open.writing = False
             for piece in pieces:
-                piece.ready.set()
+                piece.done.release()
         if told:
             for notify in self.after_commit:
                 notify()
@@ -260,6 +257,10 @@ class Database:
 
     def _do(self, first: Transaction, pieces: Sequence[_Piece[Any]]) -> bool:
         """Do each piece behind a savepoint. Returns whether there was an event."""
+        if len(pieces) == 1:
+            # Alone it needs none: what fails takes the whole transaction with it.
+            pieces[0].result = pieces[0].work(first)
+            return first.flush()
         told = False
         cursor: Any = first.connection.connection.cursor()
         for piece in pieces:
@@ -284,14 +285,14 @@ class Database:
     @contextmanager
     def _begin(self, scope: Scope, *, write: bool) -> Iterator[Transaction]:
         try:
-            with self.engine.connect() as connection, connection.execution_options(writes=write).begin():
+            with self._connections.begun(write=write) as connection:
                 yield Transaction(connection, scope, self.clock.now())
         except (OperationalError, sqlite3.OperationalError) as error:
             raise _unavailable(getattr(error, "orig", None) or error) from error
 
     def close(self) -> None:
         """Give back all connections."""
-        self.engine.dispose()
+        self._connections.close()
 
 
 def _broken_rule(error: object) -> Conflict:
@@ -327,45 +328,6 @@ def _unavailable(error: BaseException) -> Unavailable:
         code="catalog.unavailable",
         hint="check that the database runs and can be reached, then repeat",
     )
-
-
-def _engine(url: str) -> Engine:
-    parsed = make_url(url)
-    if parsed.get_backend_name() == "sqlite":
-        if parsed.database:
-            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            _create_private(Path(parsed.database))
-        engine = create_engine(
-            parsed,
-            connect_args={"check_same_thread": False, "timeout": BUSY_TIMEOUT_MS / 1000},
-            pool_size=8,
-            max_overflow=56,
-        )
-        event.listen(engine, "connect", _prepare_sqlite)
-        event.listen(engine, "begin", _begin_sqlite)
-        return engine
-    if parsed.drivername == "postgresql":
-        parsed = parsed.set(drivername="postgresql+psycopg")
-    return create_engine(parsed, pool_pre_ping=True, pool_size=8, max_overflow=24)
-
-
-def _create_private(file: Path) -> None:
-    # Made here with its mode, since SQLite would make it by the umask, readable for others.
-    os.close(os.open(file, os.O_CREAT | os.O_RDWR, 0o600))
-
-
-def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
-    # BEGIN comes from us (`_begin_sqlite`), so the driver must not begin by itself.
-    connection.isolation_level = None
-    cursor = connection.cursor()
-    for pragma in _SQLITE_PRAGMAS:
-        cursor.execute(pragma)
-    cursor.close()
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    immediate = connection.get_execution_options().get("writes", True)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
 
 
 def insert_missing(tx: Transaction, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:

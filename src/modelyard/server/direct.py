@@ -8,10 +8,8 @@ a request (another content encoding, a body without its length) goes the long wa
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +22,7 @@ from modelyard.kernel import auth
 from modelyard.kernel.auth import Action
 from modelyard.kernel.routing import DIRECT, REQUIRES
 from modelyard.server.problems import PRINCIPAL, PROJECT
+from modelyard.server.threads import Threads
 
 THREADS = 40
 
@@ -52,7 +51,7 @@ class Direct:
             if DIRECT in handler.opt
             for method in handler.http_methods
         }
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="direct")
+        self._threads = Threads("direct", THREADS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         route = None
@@ -67,8 +66,7 @@ class Direct:
             body = await _body(receive, length)
             if body is None:
                 return
-            loop = asyncio.get_running_loop()
-            response = await loop.run_in_executor(self._threads, self._call, route, scope, body)
+            response = await self._threads.run(self._call, route, scope, body)
         except Exception as error:  # noqa: BLE001  the boundary: every fault becomes a reply, in the route's own form
             response = route.fail(None, error)
         await self._reply(response, send)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import ipaddress
 import socket
 import threading
@@ -82,6 +83,8 @@ class Server:
             await started(sockets=sockets)
             self._lock.announce(self.url)
             self.yard.loop.start()
+            # What is loaded by now stays, so no collection need walk over it again.
+            gc.freeze()
             if ready is not None:
                 ready()
 

@@ -185,6 +185,17 @@ class Issue(msgspec.Struct, frozen=True, kw_only=True):
     traces: int | None = None
 
 
+class Scorer(msgspec.Struct, frozen=True, kw_only=True):
+    """A version of a scorer of an experiment. `definition`: what it does, as the client that made it writes that."""
+
+    id: str
+    experiment_id: str
+    name: str
+    version: int
+    definition: str
+    created_ms: int
+
+
 class CreateIssue(msgspec.Struct, frozen=True, kw_only=True):
     """What a new issue is made of."""
 

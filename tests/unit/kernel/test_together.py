@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy import event
 
 from modelyard.kernel import events
 from modelyard.kernel.auth import Scope, principals
@@ -38,12 +37,15 @@ def test_what_it_returns_is_committed_with_its_events(database: Database, scope:
         assert [one.subject for one in events.recent(tx)] == ["principal:bob"]
 
 
-def test_what_fails_leaves_nothing_and_hurts_nobody(database: Database, scope: Scope, clock: FixedClock) -> None:
-    commits = 0
+def test_what_fails_leaves_nothing_and_hurts_nobody(
+    database: Database, scope: Scope, clock: FixedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commits, commit = 0, database._connections.commit
 
-    def count(_connection: object) -> None:
+    def count(connection: sa.Connection) -> None:
         nonlocal commits
         commits += 1
+        commit(connection)
 
     def work(at: int) -> str:
         def one(tx: Transaction) -> str:
@@ -67,7 +69,7 @@ def test_what_fails_leaves_nothing_and_hurts_nobody(database: Database, scope: S
         go.wait(10)
         add(tx, "first")
 
-    event.listen(database.engine, "commit", count)
+    monkeypatch.setattr(database._connections, "commit", count)
     with ThreadPoolExecutor(25) as pool:
         first = pool.submit(database.together, scope, hold)
         held.wait(10)
@@ -88,17 +90,19 @@ def test_what_fails_leaves_nothing_and_hurts_nobody(database: Database, scope: S
         assert len(events.recent(tx)) == 13
 
 
-def test_a_commit_that_fails_is_told_to_each_that_shared_it(database: Database, scope: Scope) -> None:
-    def spoil(_connection: object) -> None:
+def test_a_commit_that_fails_is_told_to_each_that_shared_it(
+    database: Database, scope: Scope, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoil(_connection: sa.Connection) -> None:
         raise Unavailable("the disk of the catalog is full")
 
-    event.listen(database.engine, "commit", spoil)
+    monkeypatch.setattr(database._connections, "commit", spoil)
     with ThreadPoolExecutor(8) as pool:
         outcomes = [pool.submit(database.together, scope, lambda tx, at=at: add(tx, f"p{at}")) for at in range(8)]
         for one in outcomes:
             with pytest.raises(Unavailable):
                 one.result(10)
-    event.remove(database.engine, "commit", spoil)
+    monkeypatch.undo()
     assert names(database) == []
     assert database.together(scope, lambda tx: add(tx, "bob")) == "bob"
 

@@ -21,7 +21,7 @@ from modelyard.kernel.leases import take_lease
 from modelyard.planes.tracking import Tracking, compaction, packing, reading, series, store
 from modelyard.planes.tracking.compaction import FANOUT, SETTLED, SETTLED_POINTS_MIN, Made, Segment
 from modelyard.planes.tracking.history import History
-from modelyard.planes.tracking.points import Batch
+from modelyard.planes.tracking.points import Batch, PointColumns
 from modelyard.types.tracking import AskCurves, CreateRun
 
 Logged = list[tuple[str, float, int, int]]
@@ -37,7 +37,7 @@ BATCHES = st.lists(
 
 
 def parts_of(batches: list[Logged]) -> list[dict[str, History]]:
-    return [packing.unpack_all(Batch.of(one).body) for one in batches]
+    return [packing.unpack_all(Batch.of(PointColumns.of(one)).body) for one in batches]
 
 
 def read(bodies: list[bytes], key: str) -> Any:
@@ -56,7 +56,7 @@ def line(count: int, start: int = 0, spike_at: int | None = None) -> History:
 @settings(deadline=None)
 @given(BATCHES)
 def test_merging_changes_no_point(batches: list[Logged]) -> None:
-    before = [Batch.of(one).body for one in batches]
+    before = [Batch.of(PointColumns.of(one)).body for one in batches]
     made = compaction.merge(parts_of(batches), 1)
     for key in "abcd":
         after = [one.body for one in made if one.first_key <= key <= one.last_key]
@@ -85,7 +85,7 @@ def test_each_point_is_written_again_once_a_level_and_a_key_stays_in_few_segment
     keys = [f"k{at:02}" for at in range(30)]
     for step in range(steps):
         number += 1
-        batch = Batch.of([(key, float(step), step, step) for key in keys])
+        batch = Batch.of(PointColumns.of([(key, float(step), step, step) for key in keys]))
         bodies[number] = packing.unpack_all(batch.body)
         segments.append(Segment(number, 0, keys[0], keys[-1], batch.points))
         while chosen := compaction.plan(segments):

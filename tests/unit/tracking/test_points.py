@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from modelyard.kernel.errors import EngineError, InvalidInput
 from modelyard.planes.tracking import packing, points, series
 from modelyard.planes.tracking.history import History
-from modelyard.planes.tracking.points import Batch
+from modelyard.planes.tracking.points import Batch, PointColumns
 
 INT64 = st.integers(min_value=-(2**63), max_value=2**63 - 1)
 POINTS = st.lists(
@@ -29,7 +29,7 @@ def _merged(bodies: list[bytes], key: str) -> History:
 
 
 def _history(logged: list[tuple[str, float, int, int]], key: str) -> History:
-    return _merged([Batch.of(logged).body], key)
+    return _merged([Batch.of(PointColumns.of(logged)).body], key)
 
 
 def _kept(value: float) -> float:
@@ -39,7 +39,7 @@ def _kept(value: float) -> float:
 @settings(deadline=None)
 @given(POINTS)
 def test_a_segment_gives_back_what_was_put_in(logged: list[tuple[str, float, int, int]]) -> None:
-    batch = Batch.of(logged)
+    batch = Batch.of(PointColumns.of(logged))
     keys = sorted({key for key, _, _, _ in logged})
     assert batch.points == len(logged)
     assert points.directory(batch.body) == [(key, sum(one[0] == key for one in logged)) for key in keys]
@@ -66,14 +66,14 @@ def test_exact_duplicates_are_one_point(logged: list[tuple[str, float, int, int]
 @settings(deadline=None)
 @given(POINTS)
 def test_two_segments_of_the_same_points_are_one_history(logged: list[tuple[str, float, int, int]]) -> None:
-    body = Batch.of(logged).body
+    body = Batch.of(PointColumns.of(logged)).body
     assert len(_merged([body, body], "a")) == len(_merged([body], "a"))
 
 
 @settings(deadline=None)
 @given(POINTS)
 def test_the_latest_is_by_step_then_time_then_value(logged: list[tuple[str, float, int, int]]) -> None:
-    latest = Batch.of(logged).latest
+    latest = Batch.of(PointColumns.of(logged)).latest
     assert list(latest) == sorted(latest)
     for key, found in latest.items():
         ranks = [
@@ -87,9 +87,9 @@ def test_what_no_column_holds_is_refused_by_its_place() -> None:
     good = ("a", 1.0, 0, 0)
     for bad in (("a", 1.0, 0, -1), ("a", 1.0, 0, 2**63), ("a", 1.0, 2**63, 0), ("a", 1.0, -(2**63) - 1, 0)):
         with pytest.raises(InvalidInput, match=r"metrics\[1\]"):
-            Batch.of([good, bad])
+            Batch.of(PointColumns.of([good, bad]))
     with pytest.raises(InvalidInput):
-        Batch.of([("../up", 1.0, 0, 0)])
+        Batch.of(PointColumns.of([("../up", 1.0, 0, 0)]))
 
 
 def test_an_infinity_is_kept_as_the_largest_double() -> None:
@@ -145,7 +145,7 @@ def test_sampled_steps_keep_the_first_and_last_of_each_run() -> None:
 def test_a_flipped_bit_in_a_segment_is_found_out(
     logged: list[tuple[str, float, int, int]], data: st.DataObject
 ) -> None:
-    body = bytearray(Batch.of(logged).body)
+    body = bytearray(Batch.of(PointColumns.of(logged)).body)
     at = data.draw(st.integers(4, len(body) - 1))
     body[at] ^= 1 << data.draw(st.integers(0, 7))
     with pytest.raises(EngineError):

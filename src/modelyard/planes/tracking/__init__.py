@@ -9,6 +9,7 @@ from __future__ import annotations
 from modelyard.planes.tracking import transfer
 from modelyard.planes.tracking.filters import ModelOrder, order_model, page_offset, page_token
 from modelyard.planes.tracking.plane import Tracking
+from modelyard.planes.tracking.points import PointColumns
 from modelyard.planes.tracking.rules import check_batch_sizes, check_params_unique, check_run_id, check_time_ms
 from modelyard.planes.tracking.services.artifacts import Artifacts, Owner, below_uri, locate
 from modelyard.planes.tracking.services.assessments import Assessments
@@ -19,6 +20,7 @@ from modelyard.planes.tracking.services.metrics import Metrics, OfModel
 from modelyard.planes.tracking.services.models import LoggedModels
 from modelyard.planes.tracking.services.overview import Overview
 from modelyard.planes.tracking.services.runs import Runs
+from modelyard.planes.tracking.services.scorers import Scorers
 from modelyard.planes.tracking.services.spans import HERE, STATS_KEY, WHERE_TAG, Spans, expected
 from modelyard.planes.tracking.services.traces import Traces
 from modelyard.planes.tracking.services.uploads import Uploads
@@ -39,7 +41,9 @@ __all__ = [
     "OfModel",
     "Overview",
     "Owner",
+    "PointColumns",
     "Runs",
+    "Scorers",
     "Spans",
     "Traces",
     "Tracking",

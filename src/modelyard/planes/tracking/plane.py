@@ -19,6 +19,7 @@ from modelyard.planes.tracking.services.models import LoggedModels
 from modelyard.planes.tracking.services.overview import Overview
 from modelyard.planes.tracking.services.purges import Purges
 from modelyard.planes.tracking.services.runs import Runs
+from modelyard.planes.tracking.services.scorers import Scorers
 from modelyard.planes.tracking.services.spans import Spans
 from modelyard.planes.tracking.services.traces import Traces
 from modelyard.planes.tracking.services.uploads import Uploads
@@ -41,6 +42,7 @@ class Tracking:
         self.spans = Spans(database, self.experiments)
         self.assessments = Assessments(database)
         self.issues = Issues(database, self.experiments)
+        self.scorers = Scorers(database, self.experiments)
         self.evaluation = EvaluationDatasets(database, self.experiments)
         self._compactor = Compactor(database)
 

@@ -55,6 +55,21 @@ class Columns(NamedTuple):
     times: array[int]
 
 
+class PointColumns(NamedTuple):
+    """Points column by column, in the order in which they came."""
+
+    keys: Sequence[str]
+    values: Sequence[float]
+    steps: Sequence[int]
+    times: Sequence[int]
+
+    @classmethod
+    def of(cls, points: Iterable[Point]) -> PointColumns:
+        """The columns of some points."""
+        columns: list[Any] = list(zip(*points, strict=True))
+        return cls(*columns) if columns else cls((), (), (), ())
+
+
 class Batch(NamedTuple):
     """The points of one write, checked and packed: what is done before the catalog is asked for its write lock."""
 
@@ -64,12 +79,11 @@ class Batch(NamedTuple):
     """The latest value of each key, in the order of the keys."""
 
     @classmethod
-    def of(cls, points: Iterable[Point]) -> Batch:
+    def of(cls, points: PointColumns) -> Batch:
         """Raises InvalidInput, naming the first point that cannot be."""
-        every = points if isinstance(points, list) else list(points)
-        if not every:
+        keys, raw, steps, times = points
+        if not keys:
             return cls(0, b"", {})
-        keys, raw, steps, times = zip(*every, strict=True)
         distinct = sorted(set(keys))
         rules.check_metric_keys(distinct)
         try:
@@ -77,17 +91,17 @@ class Batch(NamedTuple):
                 raise OverflowError
             columns = Columns(array("d", _storable(raw)), array("q", steps), array("q", times))
         except OverflowError:
-            _name_the_bad_one(every)
+            _name_the_bad_one(points)
             raise
-        directory = [(distinct[0], len(every))]
+        directory = [(distinct[0], len(keys))]
         if len(distinct) > 1:
             # Stable, so that what came first stays first.
-            order = sorted(range(len(every)), key=keys.__getitem__)
+            order = sorted(range(len(keys)), key=keys.__getitem__)
             picked: list[Any] = [array(column.typecode, [column[at] for at in order]) for column in columns]
             columns = Columns(*picked)
             directory = [(key, sum(1 for _ in same)) for key, same in groupby(keys[at] for at in order)]
         latest_of = {key: latest(part) for key, part in _split(directory, columns)}
-        return cls(len(every), pack_columns(directory, *columns), latest_of)
+        return cls(len(keys), pack_columns(directory, *columns), latest_of)
 
 
 def _split(directory: Sequence[tuple[str, int]], columns: Columns) -> Iterable[tuple[str, Columns]]:
@@ -187,6 +201,6 @@ def damaged() -> EngineError:
     )
 
 
-def _name_the_bad_one(every: Sequence[Point]) -> None:
-    for at, (key, value, step, timestamp_ms) in enumerate(every):
-        rules.check_point(key, value, timestamp_ms, step, f"metrics[{at}]" if len(every) > 1 else "")
+def _name_the_bad_one(points: PointColumns) -> None:
+    for at, (key, value, step, timestamp_ms) in enumerate(zip(*points, strict=True)):
+        rules.check_point(key, value, timestamp_ms, step, f"metrics[{at}]" if len(points.keys) > 1 else "")

@@ -28,6 +28,7 @@ _SEGMENTS = store.metric_segments
 _SKETCHES = store.metric_sketches
 _QUEUE = store.compactions
 _OF_RUN = Prepared(select(*(_SEGMENTS.c[name] for name in Segment._fields)).where(_SEGMENTS.c.run == bindparam("run")))
+_BODY = Prepared(select(_SEGMENTS.c.body).where(_SEGMENTS.c.number == bindparam("number")))
 _INSERT = Prepared(
     insert(_SEGMENTS)
     .values({one.name: bindparam(one.name) for one in _SEGMENTS.c if one.name != "number"})
@@ -104,7 +105,7 @@ def _parts(tx: Transaction, numbers: Sequence[int]) -> list[dict[str, History]]:
     # One after the other and not all bodies at once: they are in the memory once only.
     parts = []
     for number in numbers:
-        body = tx.scalar(select(_SEGMENTS.c.body).where(_SEGMENTS.c.number == number))
+        ((body,),) = tx.run(_BODY, {"number": number})
         with naming_segment(number):
             parts.append(packing.unpack_all(body))
     return parts

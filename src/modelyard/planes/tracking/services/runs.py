@@ -29,7 +29,7 @@ from modelyard.kernel.errors import InvalidInput, NotFound
 from modelyard.kernel.ids import new_id
 from modelyard.kernel.prepared import Prepared
 from modelyard.planes.tracking import filters, rules, search, store
-from modelyard.planes.tracking.points import Batch
+from modelyard.planes.tracking.points import Batch, Point, PointColumns
 from modelyard.planes.tracking.rows import COLUMNS, RunRow, active_run_row, run_row
 from modelyard.planes.tracking.services import experiments, metrics
 from modelyard.types.page import Page
@@ -241,20 +241,20 @@ class Runs:
         self,
         scope: Scope,
         run_id: str,
-        points: Iterable[tuple[str, float, int, int]] = (),
+        points: Iterable[Point] | PointColumns = (),
         params: Mapping[str, str] | None = None,
         tags: Mapping[str, str] | None = None,
         inputs: Sequence[DatasetInput] = (),
         of_models: Sequence[metrics.OfModel] = (),
     ) -> None:
-        """Log to an active run, all or nothing. Points are (key, value, step, time in ms).
+        """Log to an active run, all or nothing. Points are (key, value, step, time in ms), or columns of these.
 
         Raises NotFound, or InvalidInput, also for a param that has another value already.
         """
         rules.check_inputs(inputs)
         texts = _checked(rules.param_value, "params", params or {})
         labels = _checked(rules.tag_value, "tags", tags or {})
-        batch = Batch.of(points)
+        batch = Batch.of(points if isinstance(points, PointColumns) else PointColumns.of(points))
 
         def work(tx: Transaction) -> None:
             row = active_run_row(tx, run_id)

@@ -20,7 +20,7 @@ from modelyard.kernel.routing import post
 from modelyard.planes.registry import Registry
 from modelyard.planes.tracking import Tracking
 from modelyard.server.dialects.mlflow import artifacts, experiments, metrics, registry_versions, runs, wire
-from modelyard.server.dialects.mlflow.graphql_document import Selection, read
+from modelyard.server.dialects.mlflow.graphql_document import TOO_LARGE, Selection, read
 from modelyard.server.dialects.mlflow.wire import Message
 
 VERSIONS_OF_RUNS_MAX = 1_000
@@ -112,22 +112,23 @@ def graphql(caller: Scope, tracking: Tracking, registry: Registry, body: bytes) 
     asking = Asking(caller, tracking, registry)
     try:
         operation = read(asked.query, asked.variables or {}, asked.operationName or "")
-        if said := _too_many(operation.selections):
-            return wire.reply({"data": None, "errors": [said]})
+        _check_size(operation.selections)
         data = {one.alias: _answer(asking, one) for one in operation.selections}
     except InvalidInput as error:
-        return wire.reply({"data": None, "errors": [{"message": error.message}]})
+        # MLflow tells of what is too large by its bare words.
+        said: Any = error.message if error.code == TOO_LARGE else {"message": error.message}
+        return wire.reply({"data": None, "errors": [said]})
     return wire.reply({"data": data, "errors": None})
 
 
-def _too_many(selections: tuple[Selection, ...]) -> str:
-    """What is wrong with a query that asks for too much at once, in MLflow's words; nothing where it is not."""
-    if len(selections) > ROOT_FIELDS_MAX:
-        return f"GraphQL queries should have at most {ROOT_FIELDS_MAX} root fields. Got {len(selections)} root fields."
-    aliases = _aliases(selections)
-    if aliases > ALIASES_MAX:
-        return f"GraphQL queries should have at most {ALIASES_MAX} aliases. Got {aliases} aliases."
-    return ""
+def _check_size(selections: tuple[Selection, ...]) -> None:
+    for what, limit, count in (
+        ("root fields", ROOT_FIELDS_MAX, len(selections)), ("aliases", ALIASES_MAX, _aliases(selections))
+    ):  # fmt: skip
+        if count > limit:
+            raise InvalidInput(
+                f"GraphQL queries should have at most {limit} {what}. Got {count} {what}.", code=TOO_LARGE
+            )
 
 
 def _aliases(selections: Iterable[Selection]) -> int:

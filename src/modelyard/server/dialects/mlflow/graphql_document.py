@@ -16,6 +16,8 @@ from modelyard.kernel.errors import InvalidInput
 CHARACTERS_MAX = 20_000
 DEPTH_MAX = 10
 SELECTIONS_MAX = 1_000
+TOO_LARGE = "graphql.too_large"
+"""The code of what is said of a query that asks for too much at once."""
 _TOKEN = re.compile(
     r"(?P<blank>[\s,\ufeff]+|\#[^\n\r]*)|(?P<mark>\.\.\.|[{}()\[\]:=!$@|&])|(?P<name>[_A-Za-z][_0-9A-Za-z]*)"
     r'|(?P<number>-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)|(?P<text>"(?!"")(?:[^"\\\n\r]|\\.)*")'
@@ -74,6 +76,14 @@ def _wrong(why: str) -> InvalidInput:
     return InvalidInput(f"the GraphQL query cannot be read: {why}", code="graphql.invalid")
 
 
+def _too_deep() -> InvalidInput:
+    return InvalidInput(f"Query exceeds maximum depth of {DEPTH_MAX}", code=TOO_LARGE)
+
+
+def _too_many() -> InvalidInput:
+    return InvalidInput(f"Query exceeds maximum total selections of {SELECTIONS_MAX}", code=TOO_LARGE)
+
+
 def _tokens(text: str) -> list[tuple[str, str]]:
     found, at = [], 0
     while at < len(text):
@@ -117,12 +127,12 @@ class _Reader:
 
     def _selections(self, depth: int) -> list[Any]:
         if depth > DEPTH_MAX:
-            raise _wrong(f"it is deeper than {DEPTH_MAX}")
+            raise _too_deep()
         self._expect("{")
         found: list[Any] = []
         while not self._is("}"):
             if len(found) > SELECTIONS_MAX:
-                raise _wrong(f"it selects more than {SELECTIONS_MAX} fields")
+                raise _too_many()
             found.append(self._spread(depth) if self._is("...") else self._field(depth))
         self._expect("}")
         return found
@@ -246,8 +256,10 @@ class _Unfolder:
         found: dict[str, Selection] = {}
         for one in fields:
             self._count += 1
-            if self._count > SELECTIONS_MAX or depth > DEPTH_MAX:
-                raise _wrong(f"it selects more than {SELECTIONS_MAX} fields, or deeper than {DEPTH_MAX}")
+            if depth > DEPTH_MAX:
+                raise _too_deep()
+            if self._count > SELECTIONS_MAX:
+                raise _too_many()
             if self._is_left_out(one.directives):
                 continue
             for selection in self._unfolded(one, depth, within):

@@ -12,7 +12,14 @@ from modelyard.kernel.auth import Action, Scope
 from modelyard.kernel.errors import InvalidInput
 from modelyard.kernel.limits import MIB
 from modelyard.kernel.routing import post
-from modelyard.planes.tracking import OfModel, Tracking, check_batch_sizes, check_params_unique, check_run_id
+from modelyard.planes.tracking import (
+    OfModel,
+    PointColumns,
+    Tracking,
+    check_batch_sizes,
+    check_params_unique,
+    check_run_id,
+)
 from modelyard.server.dialects.mlflow import wire
 from modelyard.server.dialects.mlflow.wire import Message, Pair, endpoint
 from modelyard.types.tracking import Dataset, DatasetInput, ModelOutput
@@ -25,7 +32,7 @@ _MODEL_REQUIRED = frozenset({"artifact_path", "flavors", "utc_time_created", "ru
 _MODEL_FIELDS = ("run_id", "utc_time_created", "artifact_path", "model_uuid")
 
 
-class Point(msgspec.Struct, kw_only=True):
+class Point(msgspec.Struct, kw_only=True, gc=False):
     key: str = ""
     value: float | None = None
     timestamp: int | None = None
@@ -113,10 +120,7 @@ def log_batch(caller: Scope, tracking: Tracking, body: bytes) -> Response[bytes]
     asked = wire.decode(body, LogBatch)
     check_run_id(asked.run_id)
     check_batch_sizes(len(asked.metrics), len(asked.params), len(asked.tags))
-    for at, point in enumerate(asked.metrics):
-        if not point.key or point.value is None or point.timestamp is None:
-            name = "key" if not point.key else "value" if point.value is None else "timestamp"
-            raise wire.missing(f"metrics[{at}].{name}")
+    points = _columns(asked.metrics)
     for what, pairs in (("params", asked.params), ("tags", asked.tags)):
         for at, pair in enumerate(pairs):
             if not pair.key:
@@ -125,7 +129,7 @@ def log_batch(caller: Scope, tracking: Tracking, body: bytes) -> Response[bytes]
     tracking.runs.log(
         caller,
         asked.run_id,
-        [(point.key, point.value, point.step, point.timestamp) for point in asked.metrics],  # type: ignore[misc]
+        points,
         wire.mapping(asked.params),
         wire.mapping(asked.tags),
         of_models=_of_models(asked.metrics),
@@ -202,6 +206,18 @@ def _history(text: str) -> list[Any]:
     except ValueError:
         return []
     return found if isinstance(found, list) else []
+
+
+def _columns(points: list[Point]) -> PointColumns:
+    """Raises InvalidInput for a point that lacks something."""
+    keys, values = [point.key for point in points], [point.value for point in points]
+    times = [point.timestamp for point in points]
+    if not all(keys) or None in values or None in times:
+        for at, point in enumerate(points):
+            for name in ("key", "value", "timestamp"):
+                if getattr(point, name) in ("", None):
+                    raise wire.missing(f"metrics[{at}].{name}")
+    return PointColumns(keys, values, [point.step for point in points], times)  # type: ignore[arg-type]
 
 
 def _of_models(points: list[Any]) -> list[OfModel]:

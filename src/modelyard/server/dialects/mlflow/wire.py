@@ -8,6 +8,7 @@ fields are ignored.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import re
@@ -95,7 +96,7 @@ def decode_query(request: Request[Any, Any, Any], kind: type[M]) -> M:
     """A request from a query, whose parameters may repeat. Raises InvalidInput in MLflow's words."""
     given: dict[str, Any] = {}
     query = request.query_params
-    for field in msgspec.structs.fields(kind):
+    for field in _fields(kind):
         if field.encode_name not in query:
             continue
         value: Any = query.getall(field.encode_name)
@@ -112,7 +113,7 @@ def from_builtins(given: Any, kind: type[M]) -> M:
     if not isinstance(given, dict):
         raise InvalidInput(f"The request must be a JSON object, not {type(given).__name__}.")
     values: dict[str, Any] = {}
-    for field in msgspec.structs.fields(kind):
+    for field in _fields(kind):
         value = given.get(field.encode_name)
         if value is None and field.encode_name == "run_id":
             value = given.get("run_uuid")
@@ -124,6 +125,12 @@ def from_builtins(given: Any, kind: type[M]) -> M:
         if field.name in kind.REQUIRED and values[field.name] in ("", []):
             raise missing(field.encode_name)
     return kind(**values)
+
+
+@functools.cache
+def _fields(kind: type[Message]) -> tuple[msgspec.structs.FieldInfo, ...]:
+    # Read from the annotations anew at each call, they would cost more than the catalog does.
+    return msgspec.structs.fields(kind)
 
 
 def missing(path: str) -> InvalidInput:
@@ -289,7 +296,7 @@ def pairs(found: Mapping[str, str]) -> list[dict[str, str]]:
     return [{"key": key, "value": value} for key, value in found.items()]
 
 
-class Pair(msgspec.Struct, kw_only=True):
+class Pair(msgspec.Struct, kw_only=True, gc=False):
     """A param or a tag as MLflow writes it."""
 
     key: str = ""
