@@ -21,6 +21,7 @@ PUBLIC_METHODS_MAX = 24
 BROAD_EXCEPT_ALLOWED = {
     "kernel/database.py",  # what fails in a shared commit is raised again in its caller's thread
     "server/direct.py",  # the boundary: every fault becomes a reply
+    "server/threads.py",  # what fails in a thread is raised again where it is awaited
     "kernel/reconcile.py",  # the loop outlives any fault of what it runs
     "sdk/asgi.py",  # hands the app's exception to the caller's thread
     "sdk/worker.py",  # the user's code may raise anything

@@ -9,7 +9,7 @@ import pytest
 from modelyard.kernel.auth import Scope
 from modelyard.kernel.clock import FixedClock
 from modelyard.kernel.errors import InvalidInput
-from modelyard.planes.tracking import Tracking, search
+from modelyard.planes.tracking import Tracking, narrowing, search
 from modelyard.types.tracking import CreateExperiment, CreateRun
 
 VALUES = {"low": 1.0, "high": 3.0, "nan": math.nan, "negative": -2.0, "none": None, "inf": math.inf}
@@ -117,6 +117,37 @@ def test_looking_among_the_best_first_changes_no_answer(
             if token is None:
                 break
         assert seen == expected
+
+
+@pytest.mark.parametrize("looked_at", [1, 3, 5_000])
+@pytest.mark.parametrize("named", [0, 2, 50_000])
+@pytest.mark.parametrize("order", ["params.p ASC", "params.p DESC", "metrics.m ASC"])
+def test_looking_where_few_texts_meet_changes_no_answer(
+    tracking: Tracking,
+    scope: Scope,
+    clock: FixedClock,
+    looked_at: int,
+    named: int,
+    order: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    values = ["b", "a", "v" * 70 + "2", "a", None, "v" * 70 + "1", "c", "b"]
+    for at, value in enumerate(values):
+        run = tracking.runs.create(scope, CreateRun(name=str(at)))
+        params = {"q": "x", **({} if value is None else {"p": value})}
+        tracking.runs.log(scope, run.id, [("m", float(at), 0, 0)], params, {"t": "y" if at else "z"})
+        clock.advance(1)
+    expected = {"params.p ASC": "3176524", "params.p DESC": "2567314", "metrics.m ASC": "1234567"}[order]
+    monkeypatch.setattr(search, "BEST_LOOKED_AT", looked_at)
+    monkeypatch.setattr(narrowing, "NAMED_MAX", named)
+    # As if each condition were met by many.
+    monkeypatch.setattr(narrowing, "PROBED_MAX", 0)
+    seen, token = "", ""
+    for _ in range(4):
+        page = tracking.runs.search(scope, ["0"], "params.q = 'x' AND tags.t = 'y'", [order], limit=2, page=token)
+        seen += "".join(run.name for run in page.items)
+        token = page.next or ""
+    assert (seen, token) == (expected, "")
 
 
 def test_only_the_experiments_and_stages_that_are_asked_for(

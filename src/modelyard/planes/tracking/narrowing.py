@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy import ColumnElement, Select, func, intersect, select
 
 from modelyard.kernel.database import Transaction
 from modelyard.planes.tracking import store
@@ -18,6 +18,8 @@ from modelyard.planes.tracking.filters import Clause
 
 PROBED_MAX = 20_000
 """A condition that more runs meet than this says too little."""
+NAMED_MAX = 50_000
+"""So many runs are looked at by name where several conditions, each met by many, are met together by no more."""
 FEW = 200
 """With so few runs left no further condition is probed."""
 
@@ -38,6 +40,23 @@ def candidates(
     return None if left is None else sorted(left)
 
 
+def together(tx: Transaction, probes: Sequence[Select[Any]]) -> list[int] | None:
+    """The numbers that all of the probes find. None: too many to name."""
+    found = tx.execute(intersect(*probes).limit(NAMED_MAX + 1)).scalars().all()
+    return None if len(found) > NAMED_MAX else sorted(found)
+
+
+def of_texts(tx: Transaction, clauses: Sequence[Clause]) -> list[Select[Any]]:
+    """What the indices of params and tags can be asked: each says which runs have a value, in the order of numbers."""
+    found = []
+    for clause in clauses:
+        if clause.field in ("parameter", "tag") and clause.operator == "=":
+            table = store.params if clause.field == "parameter" else store.run_tags
+            same = store.beginning(table.c.value) == store.beginning_of(str(clause.value))
+            found.append(select(table.c.run).where(table.c.project == tx.project, table.c.key == clause.key, same))
+    return found
+
+
 def _probes(
     tx: Transaction, experiments: Sequence[int] | None, clauses: Sequence[Clause], stages: Sequence[str]
 ) -> list[Select[Any]]:
@@ -49,14 +68,9 @@ def _probes(
             runs.c.project == tx.project, runs.c.experiment.in_(experiments), runs.c.stage.in_(stages)
         )
         ranked.append((2, of_experiments))
+    ranked += [(1, probe) for probe in of_texts(tx, clauses)]
     for clause in clauses:
-        if clause.field in ("parameter", "tag") and clause.operator == "=":
-            table = store.params if clause.field == "parameter" else store.run_tags
-            same = store.beginning(table.c.value) == store.beginning_of(str(clause.value))
-            ranked.append(
-                (1, select(table.c.run).where(table.c.project == tx.project, table.c.key == clause.key, same))
-            )
-        elif clause.field == "metric" and clause.operator != "!=":
+        if clause.field == "metric" and clause.operator != "!=":
             ranked.append((3, _metric(tx, clause)))
         elif clause.field == "attribute" and clause.key == "run_id" and clause.operator in ("=", "IN"):
             wanted = clause.value if isinstance(clause.value, list) else [clause.value]

@@ -31,7 +31,7 @@ from modelyard.kernel.database import Transaction
 from modelyard.kernel.errors import InvalidInput
 from modelyard.planes.tracking import store
 from modelyard.planes.tracking.filters import Clause, ModelOrder, Order
-from modelyard.planes.tracking.narrowing import candidates
+from modelyard.planes.tracking.narrowing import candidates, of_texts, together
 from modelyard.types.tracking import View
 
 STAGES: dict[View, tuple[str, ...]] = {
@@ -88,13 +88,57 @@ def run_numbers(
             best = _among_the_best(tx, experiments, clauses, orders, view, limit, offset)
             if best is not None:
                 return best
+            # So seldom met together that a walk would be long: perhaps so seldom that all can be named.
+            texts = of_texts(tx, clauses)
+            named = together(tx, texts) if len(texts) > 1 else None
+            if named is not None:
+                few = _runs(tx, experiments, clauses, view, orders, among=named)
+                return [row.number for row in tx.all(few.limit(limit).offset(offset))] if named else []
         # Whoever has a value comes first, and those an index has in order: mostly that is the whole page.
         quick = _runs(tx, experiments, clauses, view, orders, valued=store.latest_metrics.alias())
         found = [row.number for row in tx.all(quick.limit(limit).offset(offset))]
         if len(found) == limit:
             return found
+    if orders and orders[0].field in ("parameter", "tag") and tx.dialect == "sqlite":
+        first = _of_the_first_texts(tx, experiments, clauses, orders, view, limit, offset)
+        if first is not None:
+            return first
     whole = _runs(tx, experiments, clauses, view, orders)
     return [row.number for row in tx.all(whole.limit(limit).offset(offset))]
+
+
+def _of_the_first_texts(
+    tx: Transaction,
+    experiments: Sequence[int] | None,
+    clauses: Sequence[Clause],
+    orders: Sequence[Order],
+    view: View,
+    limit: int,
+    offset: int,
+) -> list[int] | None:
+    """The page, where it lies among the runs of the first values of the param or tag that is ordered by.
+
+    None where that cannot be said. Only where texts are ordered by their bytes, so that their beginnings, which are in
+    the index, are in the order of the whole.
+    """
+    first = orders[0]
+    table = store.params if first.field == "parameter" else store.run_tags
+    value = store.beginning(table.c.value)
+    of_key = select(table.c.run).where(table.c.project == tx.project, table.c.key == first.key)
+    for looked_at in (BEST_LOOKED_AT, 20 * BEST_LOOKED_AT):
+        values = of_key.with_only_columns(value).order_by(value.asc() if first.ascending else value.desc())
+        cut = tx.scalar(values.limit(1).offset(looked_at))
+        within = of_key if cut is None else of_key.where(value <= cut if first.ascending else value >= cut)
+        named = together(tx, [within, *of_texts(tx, clauses)])
+        if named is None:
+            return None
+        found = _runs(tx, experiments, clauses, view, orders, among=named).limit(limit).offset(offset)
+        numbers = [row.number for row in tx.all(found)] if named else []
+        if len(numbers) == limit:
+            return numbers
+        if cut is None:
+            return None
+    return None
 
 
 def _among_the_best(
