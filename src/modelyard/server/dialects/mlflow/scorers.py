@@ -11,7 +11,7 @@ from modelyard.kernel.errors import InvalidInput
 from modelyard.kernel.routing import delete, get, post, put
 from modelyard.planes.tracking import Tracking
 from modelyard.server.dialects.mlflow import wire
-from modelyard.server.dialects.mlflow.wire import Message, mirrored
+from modelyard.server.dialects.mlflow.wire import Message, endpoint
 from modelyard.types.tracing import Scorer
 
 
@@ -40,7 +40,7 @@ class ByName(Message):
     version: int | None = None
 
 
-@post(mirrored("/scorers/register", "3.0"), requires=Action.WRITE)
+@post(endpoint("/scorers/register", "3.0"), requires=Action.WRITE)
 def register_scorer(caller: Scope, tracking: Tracking, body: bytes) -> Response[bytes]:
     asked = wire.decode(body, Register)
     made = tracking.scorers.register(caller, asked.experiment_id, asked.name, asked.serialized_scorer)
@@ -56,32 +56,32 @@ def register_scorer(caller: Scope, tracking: Tracking, body: bytes) -> Response[
     )
 
 
-@get(mirrored("/scorers/list", "3.0"), requires=Action.READ)
+@get(endpoint("/scorers/list", "3.0"), requires=Action.READ)
 def list_scorers(caller: Scope, tracking: Tracking, request: Request[Any, Any, Any]) -> Response[bytes]:
     asked = wire.decode_query(request, OfExperiment)
     return _several(tracking.scorers.latest(caller, asked.experiment_id))
 
 
-@get(mirrored("/scorers/versions", "3.0"), requires=Action.READ)
+@get(endpoint("/scorers/versions", "3.0"), requires=Action.READ)
 def list_scorer_versions(caller: Scope, tracking: Tracking, request: Request[Any, Any, Any]) -> Response[bytes]:
     asked = wire.decode_query(request, ByName)
     return _several(tracking.scorers.versions(caller, asked.experiment_id, asked.name))
 
 
-@get(mirrored("/scorers/get", "3.0"), requires=Action.READ)
+@get(endpoint("/scorers/get", "3.0"), requires=Action.READ)
 def get_scorer(caller: Scope, tracking: Tracking, request: Request[Any, Any, Any]) -> Response[bytes]:
     asked = wire.decode_query(request, ByName)
     return wire.reply({"scorer": view(tracking.scorers.get(caller, asked.experiment_id, asked.name, asked.version))})
 
 
-@delete(mirrored("/scorers/delete", "3.0"), requires=Action.WRITE)
+@delete(endpoint("/scorers/delete", "3.0"), requires=Action.WRITE)
 def delete_scorer(caller: Scope, tracking: Tracking, body: bytes) -> Response[bytes]:
     asked = wire.decode(body, ByName)
     tracking.scorers.delete(caller, asked.experiment_id, asked.name, asked.version)
     return wire.reply()
 
 
-@put(mirrored("/scorers/online-config", "3.0"), requires=Action.WRITE)
+@put(endpoint("/scorers/online-config", "3.0"), requires=Action.WRITE)
 def score_online(caller: Scope, tracking: Tracking, body: bytes) -> Response[bytes]:
     """MLflow scores traces as they come by models of its gateway only, and here is no gateway."""
     asked = wire.decode(body, OnlineConfig)
@@ -94,7 +94,7 @@ def score_online(caller: Scope, tracking: Tracking, body: bytes) -> Response[byt
     )
 
 
-@get(mirrored("/scorers/online-configs", "3.0"), requires=Action.READ)
+@get(endpoint("/scorers/online-configs", "3.0"), requires=Action.READ)
 def list_online_configs() -> Response[bytes]:
     return wire.reply({"configs": []})
 
