@@ -1,8 +1,8 @@
 """More rows than memory: a table streamed in and out, embedded and over HTTP, with checks and a profile.
 
-`GB=…` sets how many gigabytes of Arrow rows go through (1 by default; the promise is of 10), `PARTS=embedded,http`
-which ways they take, `BENCH_DISK` on which disk, which needs twice as much room. Each part runs in processes of its
-own, and says the most memory that each of them ever held. The floor is a bare Parquet writer fed with the same batches.
+`GB=…` sets how many gigabytes of Arrow rows go through (1 by default; the promise is of 10), `BENCH_DISK` on which
+disk, which needs twice as much room, `PARTS=floor,embedded,http` which ways they take. Each part runs in processes of
+its own, and says the most memory that each of them ever held. The floor is a bare Parquet writer of the same batches.
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks._servers import ROOT, environment
+from benchmarks._servers import ROOT, environment, served
 
 GB = float(os.environ.get("GB", "1"))
-PARTS = os.environ.get("PARTS", "embedded,http").split(",")
+PARTS = os.environ.get("PARTS", "floor,embedded,http").split(",")
 ROWS_A_BATCH = 64 * 1024
 PROMISED_MIB = 2_000
 _COUNTRIES = ["AT", "BE", "CH", "DE", "DK", "ES", "FI", "FR", "GB", "IE", "IT", "NL", "NO", "PL", "PT", "SE"]
@@ -32,13 +31,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DISK")) as directory:
         home = Path(directory)
         print(f"{GB:g} GB of rows in batches of {ROWS_A_BATCH:,}; 10 checks, 5 of which group or sort all rows")
-        floor = _child("floor", home)
-        _say("bare Parquet writer", floor)
+        floor = _child("floor", home) if "floor" in PARTS else None
+        if floor is not None:
+            _say("bare Parquet writer", floor)
         if "embedded" in PARTS:
             _say("embedded: write, check, profile, publish", _child("embedded-write", home), floor)
             _say("embedded: read as a stream", _child("embedded-read", home), floor)
         if "http" in PARTS:
-            with _server(home / "served") as (url, token, held):
+            with served(home / "served") as (url, token, held):
                 given = {"URL": url, "TOKEN": token}
                 for work in ("http-write", "http-read"):
                     _say(f"HTTP, the client: {work[5:]}", _child(work, home, **given), floor)
@@ -168,24 +168,6 @@ def _child(work: str, home: Path, **given: str) -> tuple[float, float]:
     )
     seconds, mib = done.stdout.split()
     return float(seconds), float(mib)
-
-
-@contextmanager
-def _server(home: Path) -> Iterator[tuple[str, str, Callable[[], float]]]:
-    """A server in a process of its own: its URL and token, and what tells the most MiB that it held so far."""
-    command = [sys.executable, "-m", "benchmarks._serve_tracking", str(home)]
-    with subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            url, token = process.stdout.readline().split()
-            yield url, token, lambda: _held_mib(process.pid)
-        finally:
-            process.terminate()
-
-
-def _held_mib(process: int) -> float:
-    status = Path(f"/proc/{process}/status").read_text("utf-8")
-    return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM"))
 
 
 def _say(what: str, found: tuple[float, float], floor: tuple[float, float] | None = None) -> None:

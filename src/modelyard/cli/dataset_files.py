@@ -148,11 +148,29 @@ def diff(
     typer.echo(
         f"{name}@{found.before} → @{found.after}: {found.added} added, {found.removed} removed, {found.changed} changed"
     )
-    for sign, paths in (("+", found.added_paths), ("-", found.removed_paths), ("~", found.changed_paths)):
-        for path in paths:
-            typer.echo(f"{sign} {path}")
+    _show_paths(found.added_paths, found.removed_paths, found.changed_paths)
     for old, new in found.renamed:
         typer.echo(f"  {old} → {new} (same content)")
+
+
+@app.command()
+def status(
+    name: Name,
+    folder: Annotated[Path, typer.Argument(help="A folder of this machine.")],
+    version: Ref = None,
+    prefix: Annotated[str, typer.Option("--prefix", help="The directory of the dataset to compare with.")] = "",
+    as_json: JsonFlag = False,
+) -> None:
+    """How a folder differs from a version: what `add` would change. Unchanged files are not read again."""
+    found = _handle(name).status(folder, version, prefix=prefix, progress=_progress(as_json))
+    if as_json:
+        show_json(found)
+        return
+    typer.echo(
+        f"{folder} against {name}@{found.version}: {found.added} added, {found.removed} removed, "
+        f"{found.changed} changed"
+    )
+    _show_paths(found.added_paths, found.removed_paths, found.changed_paths)
 
 
 @app.command()
@@ -167,6 +185,12 @@ def verify(name: Name, version: Ref = None, as_json: JsonFlag = False) -> None:
         typer.echo(f"{found.files} files, {found.size_bytes} bytes, {len(found.problems)} not as they were")
     if found.problems:
         raise typer.Exit(1)
+
+
+def _show_paths(added: list[str], removed: list[str], changed: list[str]) -> None:
+    for sign, paths in (("+", added), ("-", removed), ("~", changed)):
+        for path in paths:
+            typer.echo(f"{sign} {path}")
 
 
 def _handle(name: str) -> FilesHandle:

@@ -78,6 +78,25 @@ class FilesDiff(Struct, frozen=True, kw_only=True):
     renamed: list[tuple[str, str]] = []
 
 
+class FolderStatus(Struct, frozen=True, kw_only=True):
+    """How a folder differs from a version: what `add` would add, change and remove. Lists and counts as in a diff."""
+
+    dataset: str
+    version: int
+    files: int
+    added: int
+    removed: int
+    changed: int
+    added_paths: list[str] = []
+    removed_paths: list[str] = []
+    changed_paths: list[str] = []
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether the folder holds the version and nothing else."""
+        return not (self.added or self.removed or self.changed)
+
+
 class MissingBlobs(Struct, frozen=True):
     """Of which of these the server has no bytes."""
 

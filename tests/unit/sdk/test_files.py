@@ -142,6 +142,26 @@ def test_an_existing_folder_is_brought_to_a_version_and_keeps_what_is_not_of_it(
     assert _read(work) == {**FILES, "mine.txt": "mine"}
 
 
+def test_a_folder_is_compared_with_a_version(scans: FilesHandle, tmp_path: Path) -> None:
+    raw = _fill(tmp_path / "raw", FILES)
+    scans.add(raw, link="copy")
+    assert scans.status(raw).is_clean
+    (raw / "train/a.png").unlink()
+    _fill(raw, {"train/b.png": "other", "new.txt": "new"})
+    found = scans.status(raw)
+    assert (found.version, found.files) == (1, 4)
+    assert (found.added_paths, found.removed_paths, found.changed_paths) == (
+        ["new.txt"],
+        ["train/a.png"],
+        ["train/b.png"],
+    )
+    below = scans.status(raw / "test", prefix="test")
+    assert (below.is_clean, below.files) == (True, 1)
+    assert (scans.version().version, scans.add(raw).version.version) == (1, 2)
+    assert scans.status(raw).is_clean
+    assert scans.status(raw, 1).changed == 1
+
+
 def test_executables_stay_so(scans: FilesHandle, tmp_path: Path) -> None:
     raw = _fill(tmp_path / "raw", {"run.sh": "same", "data.txt": "same"})
     (raw / "run.sh").chmod(0o755)

@@ -18,13 +18,14 @@ from modelyard.sdk.files import dvc, transfer
 from modelyard.sdk.files.hashing import Found, Hashed, hash_files, single, walk
 from modelyard.sdk.files.placing import Link
 from modelyard.types.data import CreateDataset, Dataset, DatasetVersion
-from modelyard.types.files import CommitFiles, FileEntry, FilesDiff, FilesResult, Verified
+from modelyard.types.files import CommitFiles, FileEntry, FilesDiff, FilesResult, FolderStatus, Verified
 from modelyard.types.page import Page
 
 Ref = int | str | None
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, and how many files and bytes of it are done."""
 _PAGE = 10_000
+_SHOWN_MAX = 1_000
 
 
 class FilesHandle:
@@ -125,6 +126,35 @@ class FilesHandle:
         """What differs between two versions, by path."""
         params = {"before": str(before), "after": None if after is None else str(after)}
         return self._client.get(f"{self._path}/files/diff", FilesDiff, params)
+
+    def status(
+        self, source: str | os.PathLike[str], ref: Ref = None, *, prefix: str = "", progress: Progress | None = None
+    ) -> FolderStatus:
+        """How a folder differs from what a version has below a prefix, which is what `add` would change. Only files
+        whose size, time or inode are not remembered are read."""
+        version = self.version(ref)
+        tell = None if progress is None else (lambda files, size: progress("hashing", files, size))
+        hashed = hash_files(walk(Path(source)), settings.load().home / "cache" / "digests.db", tell)
+        below = f"{prefix.rstrip('/')}/" if prefix else ""
+        here = {below + one.found.path: one for one in hashed}
+        removed, changed = [], []
+        for one in self.list(version.version, below):
+            found = here.pop(one.path, None)
+            if found is None:
+                removed.append(one.path)
+            elif not _same(found, one):
+                changed.append(one.path)
+        return FolderStatus(
+            dataset=self.name,
+            version=version.version,
+            files=len(hashed),
+            added=len(here),
+            removed=len(removed),
+            changed=len(changed),
+            added_paths=list(here)[:_SHOWN_MAX],
+            removed_paths=removed[:_SHOWN_MAX],
+            changed_paths=changed[:_SHOWN_MAX],
+        )
 
     def verify(self, ref: Ref = None) -> Verified:
         """Have the server read every byte of a version."""
