@@ -66,7 +66,16 @@ def compose(settings: Settings, clock: Clock | None = None) -> Yard:
     engine = ProcessEngine(process_environment(), cpus=settings.cpus, memory_bytes=settings.memory_bytes)
     jobs = Jobs(database, engine, settings.home / "jobs", server_url=settings.public_url)
     sealer = Sealer(settings.home, settings.secret_key)
-    registry = Registry(database, blobs, tracking, data, outbound_allow=settings.outbound_allow, sealer=sealer)
+    registry = Registry(
+        database,
+        blobs,
+        tracking,
+        data,
+        outbound_allow=settings.outbound_allow,
+        sealer=sealer,
+        jobs=jobs,
+        folders=settings.home / "evaluations",
+    )
     features = Features(database, data, spill=settings.home / "spill")
     pipelines = Pipelines(database, jobs, data, blobs)
     serving = Serving(database, registry, data, engine, settings.home / "endpoints")

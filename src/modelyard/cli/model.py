@@ -12,7 +12,7 @@ from modelyard.cli import model_trust
 from modelyard.cli.context import JsonFlag, client, show_fields, show_items, show_json, show_table
 from modelyard.kernel.errors import InvalidInput
 from modelyard.sdk.registry import ModelHandle, list_models
-from modelyard.types.registry import Comparison, Decision, Evaluation, ModelVersion
+from modelyard.types.registry import Comparison, Decision, Evaluation, ModelVersion, StartEvaluation
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
@@ -160,13 +160,35 @@ def gates(name: Name, version: Version, alias: Alias = "", as_json: JsonFlag = F
 def evaluate(
     name: Name,
     version: Version,
-    rows: Annotated[Path, typer.Argument(help="Scored rows (Parquet, CSV or Arrow): row_id, label, score, slices.")],
+    rows: Annotated[
+        Path | None, typer.Argument(help="Scored rows (Parquet, CSV or Arrow): row_id, label, score, slices.")
+    ] = None,
     dataset: Annotated[str, typer.Option(help="The data version that they come from: dataset:name@version.")] = "",
+    on: Annotated[str, typer.Option(help="Instead of rows: let the model score DATASET@VERSION in a job.")] = "",
+    label: Annotated[str, typer.Option(help="With --on: the column of 0 and 1.")] = "",
+    row_id: Annotated[str, typer.Option(help="With --on: the column that names the rows. Default: their number.")] = "",
+    slices: Annotated[list[str] | None, typer.Option("--slice", help="With --on: a column to measure by.")] = None,
+    feature: Annotated[
+        list[str] | None, typer.Option(help="With --on: a column, in the order of a model that takes one matrix.")
+    ] = None,
+    output: Annotated[str, typer.Option(help="With --on: which output of the model is the score.")] = "",
     threshold: Annotated[float, typer.Option(help="From which score on a row counts as positive.")] = 0.5,
     as_json: JsonFlag = False,
 ) -> None:
-    """Let the server measure scored rows, and keep them as evidence of the version."""
-    made = _handle(name).evaluate(version, _read_rows(rows), dataset=dataset, threshold=threshold)
+    """Let the server measure scored rows, and keep them as evidence of the version.
+
+    With --on the platform makes the scores itself, so that it is known whose they are; a policy can ask for that.
+    """
+    if (rows is None) == (not on):
+        raise InvalidInput("give scored rows, or --on DATASET@VERSION", code="evaluation.source")
+    if rows is not None:
+        made = _handle(name).evaluate(version, _read_rows(rows), dataset=dataset, threshold=threshold)
+    else:
+        asked = StartEvaluation(
+            dataset=on, label=label or "label", row_id=row_id, slices=slices or [], output=output,
+            features=feature or [], threshold=threshold,
+        )  # fmt: skip
+        made = _handle(name).evaluate_on(version, asked)
     if as_json:
         show_json(made)
         return
@@ -359,6 +381,7 @@ def _show_evaluation(made: Evaluation) -> None:
     show_fields(
         [
             ("evaluation", made.id),
+            ("made by", f"the platform, in job {made.job}" if made.made_by == "platform" else f"{made.by} sent scores"),
             ("verdict", f"{overall.verdict}{': ' if overall.reason else ''}{overall.reason}"),
             ("rows", f"{overall.rows}, {overall.positives} of them positive"),
             ("auc", overall.auc),

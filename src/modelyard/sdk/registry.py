@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -12,7 +13,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from modelyard.kernel.errors import EngineError, Forbidden, InvalidInput, NotFound
+from modelyard.kernel.errors import EngineError, Forbidden, InvalidInput, NotFound, Unavailable, UserCodeError
 from modelyard.kernel.paths import make_private, open_inside
 from modelyard.sdk.client import Client, connect
 from modelyard.sdk.signing import verify_directory
@@ -27,6 +28,7 @@ from modelyard.types.registry import (
     CreateVersion,
     Decision,
     Evaluation,
+    EvaluationJob,
     FileSignature,
     Latency,
     LatencyReport,
@@ -42,6 +44,7 @@ from modelyard.types.registry import (
     SetRetention,
     SignatureCheck,
     SignVersion,
+    StartEvaluation,
     StateReason,
     VersionDiff,
 )
@@ -312,6 +315,29 @@ class ModelHandle(ModelRules):
             type=Evaluation,
             params={"dataset": dataset, "threshold": threshold},
         )
+
+    def start_evaluation(self, version: Ref, asked: StartEvaluation) -> EvaluationJob:
+        """Let the platform make an evaluation in a job: the model says its scores for the rows of a dataset version."""
+        return self._client.post(f"{self._version(self._number(version))}/evaluation-jobs", asked, EvaluationJob)
+
+    def evaluate_on(self, version: Ref, asked: StartEvaluation, *, timeout_s: float = 3_600.0) -> Evaluation:
+        """As `start_evaluation`, and wait for what was measured. Raises UserCodeError where the model failed,
+        Unavailable after the timeout; the evaluation goes on then."""
+        job = self.start_evaluation(version, asked)
+        give_up = time.monotonic() + timeout_s
+        while job.state in ("preparing", "scoring"):
+            if time.monotonic() > give_up:
+                raise Unavailable(
+                    f"evaluation {job.id} has not ended after {timeout_s:g} s",
+                    code="evaluation.timeout",
+                    hint=f"see `modelyard job get {job.job}`" if job.job else "is the server up?",
+                )
+            time.sleep(0.2)
+            job = self._client.get(f"/api/evaluation-jobs/{job.id}", EvaluationJob)
+        if job.state == "failed":
+            raise UserCodeError(f"the evaluation failed: {job.error}", code="evaluation.failed")
+        found = self._client.get(f"{self._version(job.version)}/evaluations", list[Evaluation])
+        return next(one for one in found if one.id == job.evaluation)
 
     def record_latency(self, version: Ref, *, p50_ms: float, p95_ms: float, requests: int, measured_on: str) -> Latency:
         """Keep a latency measurement, in milliseconds."""

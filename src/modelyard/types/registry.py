@@ -48,7 +48,8 @@ class Evaluation(Struct, frozen=True, kw_only=True):
     """What the server measured on rows of (label, score), tied to the bytes of one version.
 
     `rows_digest` names the stored rows; two evaluations with the same `labels_digest` were made on the same rows
-    with the same labels, and can be compared pair by pair.
+    with the same labels, and can be compared pair by pair. `made_by`: whether somebody sent the scores, or the platform
+    let the model say them in a job of its own.
     """
 
     id: str
@@ -63,6 +64,51 @@ class Evaluation(Struct, frozen=True, kw_only=True):
     slices: list[SliceScores]
     rows_digest: str
     labels_digest: str
+    made_by: Literal["client", "platform"] = "client"
+    job: str = ""
+
+
+class StartEvaluation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An evaluation for the platform to make: the model says its scores for the rows of a dataset version, in a job.
+
+    `dataset` is `name@version`. `label` holds 0 and 1; `row_id` names the rows (empty: their number), `slices` are
+    columns to measure by. `output` is the model's score; `features` are columns in order, for a model that takes one
+    matrix.
+    """
+
+    dataset: Annotated[str, Meta(min_length=1, max_length=500)]
+    label: Annotated[str, Meta(min_length=1, max_length=255)]
+    row_id: str = ""
+    slices: Annotated[list[str], Meta(max_length=20)] = []
+    output: str = ""
+    features: Annotated[list[str], Meta(max_length=10_000)] = []
+    threshold: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.5
+
+
+class EvaluationJob(Struct, frozen=True, kw_only=True):
+    """An evaluation that the platform makes. Once it has succeeded, `evaluation` is the id of what was measured."""
+
+    id: str
+    model: str
+    version: int
+    version_digest: str
+    dataset: str
+    state: Literal["preparing", "scoring", "succeeded", "failed"]
+    asked: StartEvaluation
+    by: str
+    at: datetime
+    job: str = ""
+    evaluation: str = ""
+    error: str = ""
+    ended_at: datetime | None = None
+
+
+class ScoringSpec(Struct, frozen=True, kw_only=True):
+    """What the process that scores is told."""
+
+    trusted: bool
+    output: str
+    features: list[str]
 
 
 class Latency(Struct, frozen=True, kw_only=True):
@@ -250,6 +296,7 @@ class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     `dataset` (`dataset:name` or `dataset:name@version`) names the frozen evaluation data: only evaluations on it count.
     `signature` asks for declared inputs and outputs, `require_signature` for files signed by a trusted key.
     `features` asks for the attestation that served and training features agree; `licenses` lists what is allowed.
+    `evidence: platform` lets only evaluations count that the platform made itself, of whatever model.
     """
 
     aliases: Annotated[list[str], Meta(max_length=100)] = []
@@ -269,6 +316,7 @@ class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     require_signature: TrustedKeys | None = None
     size_bytes_max: Annotated[int, Meta(gt=0)] | None = None
     evidence_valid_days: Annotated[float, Meta(gt=0.0)] | None = None
+    evidence: Literal["any", "platform"] = "any"
     approvals: ApprovalRule = field(default_factory=ApprovalRule)
 
 

@@ -1,7 +1,7 @@
 """The registry: models, their immutable versions, the evidence about them, and the gates that aliases pass.
 
-`Registry` is the face: `.models`, `.versions`, `.evidence`, `.statements`, `.promotions`, `.retention`, `.webhooks`,
-`.imports`; on itself are the verbs that other planes use.
+`Registry` is the face: `.models`, `.versions`, `.evidence`, `.evaluation_jobs` (where there are jobs), `.statements`,
+`.promotions`, `.retention`, `.webhooks`, `.imports`; on itself are the verbs that other planes use.
 """
 
 from __future__ import annotations
@@ -17,13 +17,15 @@ from modelyard.kernel.events import EventReader
 from modelyard.kernel.reconcile import Reconciler
 from modelyard.kernel.sealing import Sealer
 from modelyard.planes.data import Data
+from modelyard.planes.jobs import Jobs
 from modelyard.planes.registry import evidence_store
 from modelyard.planes.registry.card import Record, bill_of_materials, model_card
 from modelyard.planes.registry.diff import changes, packages_of
 from modelyard.planes.registry.evaluation import CALIBRATION_BINS, measure
 from modelyard.planes.registry.history import step_back
 from modelyard.planes.registry.ports import Uses
-from modelyard.planes.registry.reconcile import RetentionKeeper, WebhookDeliveries, WebhookReader
+from modelyard.planes.registry.reconcile import EvaluationsCarriedOn, RetentionKeeper, WebhookDeliveries, WebhookReader
+from modelyard.planes.registry.services.evaluation_jobs import EvaluationJobs
 from modelyard.planes.registry.services.evidence import Evidence
 from modelyard.planes.registry.services.imports import Imports
 from modelyard.planes.registry.services.models import Models
@@ -68,6 +70,8 @@ class Registry:
         *,
         outbound_allow: str = "",
         sealer: Sealer | None = None,
+        jobs: Jobs | None = None,
+        folders: Path = Path("evaluations"),
     ) -> None:
         self._database = database
         self._uses: list[Uses] = []
@@ -78,6 +82,9 @@ class Registry:
         self.retention = Retentions(database, self.versions, self._uses)
         self.imports = Imports(database, self.models, self.versions)
         self.evidence = Evidence(database, blobs)
+        self.evaluation_jobs = (
+            None if jobs is None else EvaluationJobs(database, data, jobs, self.evidence, self.materialize, folders)
+        )
         self.promotions = Promotions(database, self.evidence, DataVerdicts(data))
         self.webhooks = Webhooks(database, outbound_allow, sealer)
 
@@ -171,8 +178,9 @@ class Registry:
         )
 
     def reconcilers(self) -> Sequence[Reconciler]:
-        """What runs in the background: deliveries to webhooks, and retention."""
-        return [WebhookDeliveries(self.webhooks), RetentionKeeper(self.retention)]
+        """What runs in the background: deliveries to webhooks, retention, and evaluations that the platform makes."""
+        evaluating = [] if self.evaluation_jobs is None else [EvaluationsCarriedOn(self.evaluation_jobs)]
+        return [WebhookDeliveries(self.webhooks), RetentionKeeper(self.retention), *evaluating]
 
     def readers(self) -> Sequence[EventReader]:
         """Who follows the event log: what turns events into deliveries."""

@@ -131,7 +131,8 @@ def _quality(evaluations: Sequence[Evaluation]) -> list[str]:
     overall = newest.overall
     lines = [
         f"On {overall.rows:,} rows ({overall.positives:,} positive) of {_plain(newest.dataset or 'unnamed data')}, "
-        f"measured by the server on {newest.at:%Y-%m-%d}: {overall.verdict}. {_plain(overall.reason)}".rstrip(),
+        f"measured by the server on {newest.at:%Y-%m-%d} from scores that {_whose(newest)}: {overall.verdict}. "
+        f"{_plain(overall.reason)}".rstrip(),
         "",
         *_table(("metric", "value"), [(metric, _number(metric_of(overall, metric))) for metric in LARGER_IS_BETTER]),
     ]
@@ -141,6 +142,12 @@ def _quality(evaluations: Sequence[Evaluation]) -> list[str]:
         rows = [(cut.column, cut.value, f"{cut.scores.rows:,}", _number(cut.scores.auc)) for cut in worst]
         lines += ["", "The slices on which it ranks worst:", "", *_table(("by", "value", "rows", "auc"), rows)]
     return lines
+
+
+def _whose(evaluation: Evaluation) -> str:
+    if evaluation.made_by == "platform":
+        return f"the model said in job {_plain(evaluation.job)} of the platform"
+    return f"{_plain(evaluation.by)} sent"
 
 
 def _speed(latencies: Sequence[Latency]) -> list[str]:

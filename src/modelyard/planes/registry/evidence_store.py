@@ -27,6 +27,8 @@ evaluations = Table(
     Column("slices", Json, nullable=False),
     Column("rows_digest", String(64), nullable=False),
     Column("labels_digest", String(64), nullable=False),
+    Column("made_by", String(16), nullable=False, server_default="client"),
+    Column("job", String(32), nullable=False, server_default=""),
     Index("registry_evaluations_by_version", "model_id", "version", "id"),
 )
 latencies = Table(
@@ -84,6 +86,8 @@ def _to_evaluation(row: Any, name: str) -> Evaluation:
         slices=msgspec.convert(row.slices, list[SliceScores]),
         rows_digest=row.rows_digest,
         labels_digest=row.labels_digest,
+        made_by=row.made_by,
+        job=row.job,
     )
 
 

@@ -159,6 +159,8 @@ def _evidence_trouble(policy: Policy, facts: VersionFacts, evaluation: Evaluatio
     oldest = _oldest(policy, now)
     if oldest is not None and evaluation.at < oldest:
         return f"the evaluation is of {evaluation.at:%Y-%m-%d}, older than {policy.evidence_valid_days:g} days"
+    if policy.evidence == "platform" and evaluation.made_by != "platform":
+        return f"the scores were sent by {evaluation.by}, and the policy asks for an evaluation that the platform made"
     if evaluation.overall.verdict != "measured":
         return f"not enough data: {evaluation.overall.reason}"
     return ""

@@ -9,6 +9,7 @@ from datetime import datetime
 from modelyard.kernel.errors import Unavailable
 from modelyard.kernel.events import Event
 from modelyard.kernel.leases import Lease
+from modelyard.planes.registry.services.evaluation_jobs import EvaluationJobs
 from modelyard.planes.registry.services.retention import Retentions
 from modelyard.planes.registry.services.webhooks import Webhooks
 from modelyard.planes.registry.webhooks import KINDS
@@ -52,6 +53,23 @@ class WebhookDeliveries:
     def act(self, key: str, lease: Lease) -> None:
         """Make one delivery."""
         self._webhooks.deliver(key, lease)
+
+
+class EvaluationsCarriedOn:
+    """Lays out what evaluation jobs need, and takes in what they wrote."""
+
+    name = "registry.evaluation_jobs"
+
+    def __init__(self, jobs: EvaluationJobs) -> None:
+        self._jobs = jobs
+
+    def due(self, now: datetime) -> Sequence[str]:  # noqa: ARG002  their jobs say it
+        """Those that can go on."""
+        return self._jobs.due()
+
+    def act(self, key: str, lease: Lease) -> None:
+        """Take one step."""
+        self._jobs.carry_on(key, lease)
 
 
 class RetentionKeeper:

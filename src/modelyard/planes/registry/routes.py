@@ -20,6 +20,7 @@ from modelyard.planes.registry import Registry
 from modelyard.planes.registry.arrow_rows import BODY_BYTES_MAX
 from modelyard.planes.registry.card import bill_of_materials, model_card
 from modelyard.planes.registry.documents import read_policy
+from modelyard.planes.registry.services.evaluation_jobs import EvaluationJobs
 from modelyard.planes.registry.webhook_routes import ROUTES as WEBHOOK_ROUTES
 from modelyard.types.imports import ImportedVersion, ImportModel, ImportVersion
 from modelyard.types.page import Page
@@ -33,6 +34,7 @@ from modelyard.types.registry import (
     CreateVersion,
     Decision,
     Evaluation,
+    EvaluationJob,
     FileSignature,
     Latency,
     LatencyReport,
@@ -46,6 +48,7 @@ from modelyard.types.registry import (
     SetRetention,
     SignatureCheck,
     SignVersion,
+    StartEvaluation,
     StateReason,
     VersionDiff,
 )
@@ -181,6 +184,26 @@ async def evaluate_version(
                 caller, name, version, cast(BinaryIO, spool), dataset=dataset, threshold=threshold
             )
         )
+
+
+@post(_VERSION + "/evaluation-jobs", requires=Action.WRITE, status_code=201)
+def start_evaluation(
+    caller: Scope, registry: Registry, name: str, version: str, data: StartEvaluation
+) -> EvaluationJob:
+    """Let the platform make an evaluation: the model says its scores for the rows of a dataset version, in a job."""
+    return _evaluation_jobs(registry).start(caller, name, version, data)
+
+
+@get(_VERSION + "/evaluation-jobs", requires=Action.READ)
+def list_evaluation_jobs(caller: Scope, registry: Registry, name: str, version: str) -> list[EvaluationJob]:
+    """The evaluations that the platform makes or made, newest first."""
+    return list(_evaluation_jobs(registry).list(caller, name, version))
+
+
+@get("/api/evaluation-jobs/{evaluation:str}", requires=Action.READ)
+def get_evaluation_job(caller: Scope, registry: Registry, evaluation: str) -> EvaluationJob:
+    """How far one is."""
+    return _evaluation_jobs(registry).get(caller, evaluation)
 
 
 @get(_VERSION + "/evaluations", requires=Action.READ)
@@ -336,6 +359,11 @@ def import_model_version(caller: Scope, registry: Registry, data: ImportVersion)
     return registry.imports.version(caller, data)
 
 
+def _evaluation_jobs(registry: Registry) -> EvaluationJobs:
+    assert registry.evaluation_jobs is not None, "the app composes the registry with jobs"
+    return registry.evaluation_jobs
+
+
 ROUTES = [
     list_models,
     create_model,
@@ -351,6 +379,9 @@ ROUTES = [
     get_bill_of_materials,
     get_gates,
     evaluate_version,
+    start_evaluation,
+    list_evaluation_jobs,
+    get_evaluation_job,
     list_evaluations,
     record_latency,
     list_latencies,

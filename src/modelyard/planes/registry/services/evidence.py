@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from modelyard.engines.blobs.base import BlobStore
 from modelyard.kernel.auth import Action, Scope, check
@@ -36,6 +36,15 @@ from modelyard.types.registry import (
 DATASET_CHARACTERS_MAX = 512
 
 
+class Made(NamedTuple):
+    """How the platform made an evaluation: under which id, in which job, of which bytes, and who asked for it."""
+
+    id: str
+    job: str
+    version_digest: str
+    by: str
+
+
 class Evidence:
     """What is known of how good versions are, and who vouches for them."""
 
@@ -52,10 +61,12 @@ class Evidence:
         *,
         dataset: str = "",
         threshold: float = 0.5,
+        made: Made | None = None,
     ) -> Evaluation:
         """Measure scored rows (an Arrow IPC stream of row_id, label, score and slice columns) and keep both.
 
-        Raises InvalidInput for rows that cannot be read, Conflict where the version's files are not known.
+        `made` is given where the platform let the model say the scores, of the bytes that it names. Raises InvalidInput
+        for rows that cannot be read, Conflict where the version's files are not known.
         """
         _check_dataset(dataset)
         if not 0.0 <= threshold <= 1.0:
@@ -63,6 +74,10 @@ class Evidence:
         with self._database.reading(scope) as tx:
             _, row = model_and_version(tx, name, version)
             digest = known_digest(row, name)
+        if made is not None and made.version_digest != digest:
+            raise Conflict(
+                f"{name}@{version} has other bytes than those that were scored", code="evaluation.other_digest"
+            )
         blob = self._blobs.put(body, size_bytes_max=BODY_BYTES_MAX)
         with self._blobs.open(blob.digest) as stream:
             rows = read_rows(stream)
@@ -71,39 +86,44 @@ class Evidence:
         with self._database.transaction(scope) as tx:
             model = locked_model(tx, name, revised=True, updated=False)
             row = version_row(tx, model, version)
-            made = Evaluation(
-                id=new_id(),
+            kept = Evaluation(
+                id=made.id if made else new_id(),
                 model=name,
                 version=row.version,
                 version_digest=digest,
                 dataset=dataset,
                 at=tx.now,
-                by=tx.actor,
+                by=made.by if made else tx.actor,
+                made_by="platform" if made else "client",
+                job=made.job if made else "",
                 threshold=threshold,
                 overall=overall,
                 slices=slices,
                 rows_digest=blob.digest,
                 labels_digest=labels_digest(rows),
             )
-            evidence_store.add_evaluation(tx, model.id, made)
+            evidence_store.add_evaluation(tx, model.id, kept)
             urn = f"model:{name}@{row.version}"
-            tx.link(f"evaluation:{made.id}", "used", urn)
+            tx.link(f"evaluation:{kept.id}", "used", urn)
             if dataset:
-                tx.link(f"evaluation:{made.id}", "used", dataset)
+                tx.link(f"evaluation:{kept.id}", "used", dataset)
+            if kept.job:
+                tx.link(f"job:{kept.job}", "produced", f"evaluation:{kept.id}")
             tx.event(
                 "model.evaluated",
                 urn,
                 {
                     "model": name,
                     "version": row.version,
-                    "evaluation": made.id,
+                    "evaluation": kept.id,
+                    "made_by": kept.made_by,
                     "dataset": dataset,
                     "rows": overall.rows,
                     "verdict": overall.verdict,
                     "auc": overall.auc,
                 },
             )
-            return made
+            return kept
 
     def evaluations(self, scope: Scope, name: str, version: str | int) -> list[Evaluation]:
         """Evaluations of a version, newest first."""

@@ -345,7 +345,8 @@ def _gather(tx: Transaction, name: str, version: str | int, alias: str) -> _Stat
     other = None
     if champion is not None and evaluation is not None:
         holder = store.version_row(tx, model.id, champion)
-        other = same_rows(theirs, evaluation, holder.digest) if holder is not None else None
+        counting = [one for one in theirs if _counts(policy, one)]
+        other = same_rows(counting, evaluation, holder.digest) if holder is not None else None
     given = evidence_store.approvals_of(tx, model.id, row.version)
     return _State(
         revision=model.revision,
@@ -401,9 +402,14 @@ def _facts(tx: Transaction, model: Any, row: Any) -> VersionFacts:
 def _chosen(evaluations: Sequence[Evaluation], policy: Policy, digest: str) -> Evaluation | None:
     """The newest evaluation of these bytes on the policy's data; without one the newest at all, to be named."""
     for one in evaluations:
-        if one.version_digest == digest and (not policy.dataset or same_dataset(policy.dataset, one.dataset)):
+        on_data = not policy.dataset or same_dataset(policy.dataset, one.dataset)
+        if one.version_digest == digest and on_data and _counts(policy, one):
             return one
     return next(iter(evaluations), None)
+
+
+def _counts(policy: Policy, evaluation: Evaluation) -> bool:
+    return policy.evidence == "any" or evaluation.made_by == "platform"
 
 
 def _guarded_model(tx: Transaction, name: str, revision: int) -> Any:
