@@ -103,26 +103,7 @@ class Evidence:
                 labels_digest=labels_digest(rows),
             )
             evidence_store.add_evaluation(tx, model.id, kept)
-            urn = f"model:{name}@{row.version}"
-            tx.link(f"evaluation:{kept.id}", "used", urn)
-            if dataset:
-                tx.link(f"evaluation:{kept.id}", "used", dataset)
-            if kept.job:
-                tx.link(f"job:{kept.job}", "produced", f"evaluation:{kept.id}")
-            tx.event(
-                "model.evaluated",
-                urn,
-                {
-                    "model": name,
-                    "version": row.version,
-                    "evaluation": kept.id,
-                    "made_by": kept.made_by,
-                    "dataset": dataset,
-                    "rows": overall.rows,
-                    "verdict": overall.verdict,
-                    "auc": overall.auc,
-                },
-            )
+            _tell_evaluated(tx, kept)
             return kept
 
     def evaluations(self, scope: Scope, name: str, version: str | int) -> list[Evaluation]:
@@ -255,6 +236,20 @@ class Evidence:
     def _scores(self, evaluation: Evaluation) -> tuple[Any, Any]:
         with self._blobs.open(evaluation.rows_digest, verify=True) as stream:
             return in_order_of_ids(read_rows(stream))
+
+
+def _tell_evaluated(tx: Transaction, kept: Evaluation) -> None:
+    urn, own = f"model:{kept.model}@{kept.version}", f"evaluation:{kept.id}"
+    tx.link(own, "used", urn)
+    if kept.dataset:
+        tx.link(own, "used", kept.dataset)
+    if kept.job:
+        tx.link(f"job:{kept.job}", "produced", own)
+    said = {
+        "model": kept.model, "version": kept.version, "evaluation": kept.id, "made_by": kept.made_by,
+        "dataset": kept.dataset, "rows": kept.overall.rows, "verdict": kept.overall.verdict, "auc": kept.overall.auc,
+    }  # fmt: skip
+    tx.event("model.evaluated", urn, said)
 
 
 def same_rows(evaluations: Sequence[Evaluation], other: Evaluation, digest: str) -> Evaluation | None:
