@@ -77,6 +77,7 @@ def compose(settings: Settings, clock: Clock | None = None) -> Yard:
         folders=settings.home / "evaluations",
     )
     features = Features(database, data, spill=settings.home / "spill")
+    features.attests_by(registry.statements.attest)
     pipelines = Pipelines(database, jobs, data, blobs)
     serving = Serving(database, registry, data, engine, settings.home / "endpoints")
     registry.used_by(serving.versions_in_use)

@@ -102,6 +102,39 @@ def historical(
         typer.echo(f"  read {one.dataset}@{one.version}")
 
 
+@app.command()
+def verify(
+    served: Annotated[Path, typer.Argument(help="Rows as they were served: entities, instant, <view>__<feature>.")],
+    feature: Annotated[list[str], typer.Option("--feature", "-f", help="VIEW or VIEW:FEATURE; repeat for more.")],
+    timestamp: Annotated[str, typer.Option(help="The column of the instants at which they were served.")],
+    pin: Annotated[list[str] | None, typer.Option(help="DATASET@VERSION to read; repeat for more.")] = None,
+    tolerance: Annotated[float, typer.Option(help="How far numbers may be apart; relative above one.")] = 1e-6,
+    model: Annotated[str, typer.Option(help="NAME@VERSION to attest the outcome of, for its feature gate.")] = "",
+    as_json: JsonFlag = False,
+) -> None:
+    """Recompute served features offline and show what differs. Ends with status 3 where something does."""
+    versions = dict(text.rpartition("@")[::2] for text in pin or [])
+    found = features.verify(
+        _read_frame(served), feature, timestamp=timestamp, versions=versions, tolerance=tolerance, model=model,
+        client=client(),
+    )  # fmt: skip
+    if as_json:
+        show_json(found)
+    else:
+        columns = {
+            "FEATURE": lambda one: one.feature,
+            "ROWS": lambda one: one.rows,
+            "DIFFERENT": lambda one: one.different,
+            "LARGEST": lambda one: one.largest,
+            "SUCH AS": lambda one: next((f"row {e.row}: {e.served}, not {e.offline}" for e in one.examples), ""),
+        }
+        show_items(found.features, columns, as_json=False, empty="")
+        if found.attestation:
+            typer.echo(f"attested of {model}: {'passed' if found.passed else 'failed'} ({found.attestation})")
+    if not found.passed:
+        raise typer.Exit(3)
+
+
 def definitions_in(file: Path) -> list[DefineFeatureView]:
     """The feature views that a file declares. Raises InvalidInput, and UserCodeError where a Python file fails."""
     if not file.is_file():

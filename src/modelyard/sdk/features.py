@@ -22,7 +22,14 @@ import msgspec
 from modelyard.kernel.errors import InvalidInput
 from modelyard.sdk.arrow_wire import ARROW_STREAM, ipc_stream
 from modelyard.sdk.client import Client, connect
-from modelyard.types.features import Aggregate, DefineFeatureView, FeatureView, Function, JoinRecord
+from modelyard.types.features import (
+    Aggregate,
+    DefineFeatureView,
+    FeatureVerification,
+    FeatureView,
+    Function,
+    JoinRecord,
+)
 from modelyard.types.page import Page
 
 if TYPE_CHECKING:
@@ -155,6 +162,32 @@ def historical(
         "POST", "/api/features/historical", ipc_stream(entities), media_type=ARROW_STREAM, type=bytes, params=params
     )
     return pa.ipc.open_stream(io.BytesIO(reply)).read_all()
+
+
+def verify(
+    served: Any,
+    features: Sequence[str],
+    *,
+    timestamp: str,
+    versions: Mapping[str, int | str] | None = None,
+    tolerance: float = 1e-6,
+    model: str = "",
+    client: Client | None = None,
+) -> FeatureVerification:
+    """Whether features that were served are those that training sees: the frame holds them as `<view>__<feature>`,
+    beside entities and instants. With `model` (`name@version`) the outcome is attested of it, for its feature gate."""
+    params = {
+        "feature": list(features),
+        "timestamp": timestamp,
+        "pin": [f"{name}@{version}" for name, version in (versions or {}).items()] or None,
+        "tolerance": tolerance,
+        "model": model or None,
+    }
+    found: FeatureVerification = (client or connect()).send_bytes(
+        "POST", "/api/features/verify", ipc_stream(served), media_type=ARROW_STREAM, type=FeatureVerification,
+        params=params,
+    )  # fmt: skip
+    return found
 
 
 def join_record(frame: pa.Table) -> JoinRecord:

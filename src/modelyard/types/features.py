@@ -108,3 +108,34 @@ class JoinRecord(Struct, frozen=True, kw_only=True):
     datasets: list[DatasetPin]
     features: list[str]
     rows: int
+
+
+class SkewExample(Struct, frozen=True, kw_only=True):
+    """One row of which the served value is not the offline one; `row` counts from 0."""
+
+    row: int
+    served: str
+    offline: str
+
+
+class FeatureSkew(Struct, frozen=True, kw_only=True):
+    """How one feature was served, beside what the point-in-time join gives for the same rows."""
+
+    feature: str
+    rows: int
+    different: int
+    largest: float
+    examples: list[SkewExample]
+
+
+class FeatureVerification(Struct, frozen=True, kw_only=True):
+    """Whether served features are those that training sees. `attestation`: its id, where a model version was named."""
+
+    passed: bool
+    rows: int
+    different: int
+    tolerance: float
+    features: list[FeatureSkew]
+    views: list[str]
+    datasets: list[DatasetPin]
+    attestation: str = ""

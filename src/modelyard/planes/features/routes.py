@@ -19,8 +19,8 @@ from modelyard.kernel.auth import Action, Scope
 from modelyard.kernel.errors import InvalidInput, TooLarge
 from modelyard.kernel.limits import GIB, PAGE_ITEMS_DEFAULT
 from modelyard.kernel.routing import get, post
-from modelyard.planes.features.service import Features
-from modelyard.types.features import DefineFeatureView, FeatureView
+from modelyard.planes.features.service import TOLERANCE, Features
+from modelyard.types.features import DefineFeatureView, FeatureVerification, FeatureView
 from modelyard.types.page import Page
 
 FRAME_BYTES_MAX = 4 * GIB
@@ -69,6 +69,32 @@ async def historical_features(
         join = partial(_join, file, request.headers.get("content-type", ""), features, caller, feature, timestamp, pins)
         table = await anyio.to_thread.run_sync(join)
     return Stream(ipc_chunks(table.schema, iter(table.to_batches(64 * 1024))), media_type=ARROW_STREAM)
+
+
+@post("/api/features/verify", requires=Action.READ, request_max_body_size=None)
+async def verify_features(
+    request: Request[Any, Any, Any],
+    caller: Scope,
+    features: Features,
+    feature: Many,
+    timestamp: str,
+    pin: Pins = None,
+    tolerance: float = TOLERANCE,
+    model: str = "",
+) -> FeatureVerification:
+    """The frame in the body holds features as they were served, beside entities and instants: what differs from the
+    point-in-time join. With `model` (`name@version`; takes the right to write) the outcome is attested of it."""
+    pins = _pins(pin or [])
+    async with _spooled(request, features.spool()) as file:
+        media_type = request.headers.get("content-type", "")
+
+        def verify() -> FeatureVerification:
+            with open_tabular(file, media_type) as reader:
+                return features.verify(
+                    caller, reader, feature, timestamp=timestamp, pins=pins, tolerance=tolerance, model=model
+                )
+
+        return await anyio.to_thread.run_sync(verify)
 
 
 def _join(
@@ -120,4 +146,5 @@ ROUTES = [
     get_feature_view,
     list_feature_view_versions,
     historical_features,
+    verify_features,
 ]

@@ -6,13 +6,13 @@ import builtins
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from modelyard.engines.tables.base import FileSet
 from modelyard.engines.tables.sql import SqlLimits, sandbox
-from modelyard.kernel.auth import Scope
+from modelyard.kernel.auth import Action, Scope, check
 from modelyard.kernel.database import Database
 from modelyard.kernel.errors import InvalidInput, ModelyardError, NotFound
 from modelyard.kernel.limits import PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX
@@ -21,9 +21,18 @@ from modelyard.planes.features import store
 from modelyard.planes.features.binding import Binding, bind
 from modelyard.planes.features.entities import feature_refs, lookup_table, read_frame, with_features
 from modelyard.planes.features.pit_join import ENTITIES, compile_join
+from modelyard.planes.features.skew import check_served, compare
 from modelyard.types.contracts import ConsumedColumn
-from modelyard.types.features import NAME_SEPARATOR, DatasetPin, DefineFeatureView, FeatureView, JoinRecord
+from modelyard.types.features import (
+    NAME_SEPARATOR,
+    DatasetPin,
+    DefineFeatureView,
+    FeatureVerification,
+    FeatureView,
+    JoinRecord,
+)
 from modelyard.types.page import Page
+from modelyard.types.registry import Attestation, AttestVersion
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,7 +40,14 @@ if TYPE_CHECKING:
 METADATA_KEY = b"modelyard"
 RULES = 1
 """Part of every view's version: raised when the meaning of definitions changes, so that no version changes meaning."""
+TOLERANCE = 1e-6
 _JOB = "job:"
+
+
+class Attest(Protocol):
+    """Records a statement about a model version."""
+
+    def __call__(self, scope: Scope, name: str, version: str | int, stated: AttestVersion) -> Attestation: ...
 
 
 class Features:
@@ -47,6 +63,7 @@ class Features:
         self._data = data
         self._spill = spill
         self._limits = limits
+        self._attest: Attest | None = None
 
     def apply(self, scope: Scope, definition: DefineFeatureView) -> FeatureView:
         """Make the definition the current version of its view; what is so already stays as it is.
@@ -133,6 +150,66 @@ class Features:
             views=[view.urn for view, _ in wanted], datasets=read, features=joined.column_names, rows=joined.num_rows
         )
         return with_features(frame, joined, {METADATA_KEY: msgspec.json.encode(record)})
+
+    def verify(
+        self,
+        scope: Scope,
+        served: pa.RecordBatchReader,
+        features: Sequence[str],
+        *,
+        timestamp: str,
+        pins: Mapping[str, int | str] | None = None,
+        tolerance: float = TOLERANCE,
+        model: str = "",
+    ) -> FeatureVerification:
+        """Recompute features that were served (columns `<view>__<feature>` of the frame) as of each row's instant, and
+        say what differs.
+
+        With `model` (`name@version`) the outcome is attested of that version, as evidence for its feature gate; that
+        takes the right to write. Raises as `historical`, and InvalidInput for a frame of no rows.
+        """
+        name, _, version = model.partition("@")
+        if model:
+            check(scope.principal, Action.WRITE, scope.project)
+        if model and (not name or not version):
+            raise InvalidInput(f"{model[:160]!a} names no version", code="features.model", hint="write name@version")
+        frame = read_frame(served)
+        wanted = self._wanted(scope, feature_refs(features))
+        columns = [f"{view.name}{NAME_SEPARATOR}{one}" for view, names in wanted for one in names]
+        check_served(frame, columns)
+        if frame.num_rows == 0:
+            raise InvalidInput("the frame has no rows, so nothing was verified", code="features.no_rows")
+        bare = frame.drop_columns(columns)
+        joined = self.historical(scope, bare.to_reader(), features, timestamp=timestamp, pins=pins)
+        record = msgspec.json.decode(joined.schema.metadata[METADATA_KEY], type=JoinRecord)
+        found = [compare(frame.column(one), joined.column(one), one, tolerance) for one in columns]
+        different = sum(one.different for one in found)
+        outcome = FeatureVerification(
+            passed=different == 0, rows=frame.num_rows, different=different, tolerance=tolerance, features=found,
+            views=record.views, datasets=record.datasets,
+        )  # fmt: skip
+        return outcome if not model else self._attested(scope, name, version, outcome)
+
+    def _attested(self, scope: Scope, model: str, version: str, outcome: FeatureVerification) -> FeatureVerification:
+        if self._attest is None:
+            raise InvalidInput("there is no registry here to attest to", code="features.model")
+        worst = max(outcome.features, key=lambda one: one.different)
+        said = (
+            f"{len(outcome.features)} served features are those of the point-in-time join on all {outcome.rows} rows"
+            if outcome.passed
+            else f"{outcome.different} values differ, most of {worst.feature}: {worst.different} of {outcome.rows} rows"
+        )
+        read = [f"dataset:{one.dataset}@{one.version}" for one in outcome.datasets]
+        stated = AttestVersion(
+            kind="features", passed=outcome.passed, summary=said, value=f"{outcome.different}",
+            evidence=" ".join([*outcome.views, *read])[:1000],
+        )  # fmt: skip
+        made = self._attest(scope, model, version, stated)
+        return msgspec.structs.replace(outcome, attestation=made.id)
+
+    def attests_by(self, attest: Attest) -> None:
+        """Let verifications of a model version be recorded by this function."""
+        self._attest = attest
 
     def spool(self) -> Path:
         """The name of a new file for an entity frame that is being received."""
