@@ -81,6 +81,8 @@ def compose(settings: Settings, clock: Clock | None = None) -> Yard:
     pipelines = Pipelines(database, jobs, data, blobs)
     serving = Serving(database, registry, data, engine, settings.home / "endpoints")
     registry.used_by(serving.versions_in_use)
+    for in_force in (registry.in_force, serving.in_force, pipelines.in_force):
+        data.contracts.relied_on_by(in_force)
     monitoring = Monitoring(database, data)
     automation = Automation(database, pipelines, registry)
     cost = Cost(database, jobs)

@@ -46,7 +46,7 @@ class Site:
         )
         flights.declare_consumer("team:ops", {"distance": "double"}, owner="ben")
         DatasetHandle("by_lateness", client).from_sql("SELECT late, sum(distance) AS d FROM flights GROUP BY late")
-        broken = flights.write(batch(3).drop(["late"]), mode="overwrite", evolve=True, on_reject="return")
+        broken = flights.write(batch(3).drop(["late"]), mode="overwrite", replace_schema=True, on_reject="return")
         assert broken.quarantine_id
         self.batch_id = broken.quarantine_id
         DatasetHandle("plain", client).write(batch(5))

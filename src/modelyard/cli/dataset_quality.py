@@ -225,10 +225,15 @@ def check_contract(
     schema: Annotated[
         Path | None, typer.Option(help="A schema to try: YAML or JSON `{column: type}`, or a Parquet file.")
     ] = None,
+    drop: Annotated[
+        list[str] | None, typer.Option(help="A column to think away of the newest version's; repeatable.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Whom a schema would break, by name; nothing is written. Exits with 1 where somebody would."""
     tried = None if schema is None else _schema(schema)
+    if drop:
+        tried = _without(tried or {one.name: one.type for one in _handle(name).version().columns}, drop)
     found = _handle(name).check_contract(tried)
     if as_json:
         show_json(found)
@@ -320,6 +325,13 @@ def _schema(file: Path) -> dict[str, str]:
         return {field.name: _kept_type(field.type) for field in pq.read_schema(file)}
     except (pa.ArrowInvalid, OSError) as error:
         raise InvalidInput(f"{file} is no readable Parquet file: {error}", code="dataset.document_invalid") from error
+
+
+def _without(columns: dict[str, str], dropped: list[str]) -> dict[str, str]:
+    for one in dropped:
+        if columns.pop(one, None) is None:
+            raise InvalidInput(f"there is no column {one!a} to drop", code="dataset.column_unknown")
+    return columns
 
 
 def _kept_type(kind: Any) -> str:

@@ -7,10 +7,11 @@ from urllib.parse import quote
 
 import typer
 
-from modelyard.cli.context import JsonFlag, client, show_json
+from modelyard.cli.context import JsonFlag, client, show_items, show_json
 from modelyard.kernel.errors import InvalidInput
 from modelyard.kernel.lineage import OBJECT_IS_CAUSE, Graph, TimedEdge
-from modelyard.types.contracts import ColumnLineage
+from modelyard.types.contracts import ColumnLineage, DataBehind
+from modelyard.types.data import Dataset
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
@@ -28,6 +29,7 @@ def get(
     as_json: JsonFlag = False,
 ) -> None:
     """The graph around a URN, as a tree."""
+    urn = _newest(urn)
     graph = client().get("/api/lineage", Graph, {"urn": urn, "direction": direction, "depth": depth})
     if as_json:
         show_json(graph)
@@ -48,7 +50,7 @@ def columns(
     version: Annotated[int | None, typer.Option(help="Of this version. Default: the newest that SQL made.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Where a column comes from and what came of it, as far as SQL made it; `*` stands for the rows as such."""
+    """Where a column comes from, what came of it by SQL (`*` stands for the rows as such), and all who used it."""
     dataset, found, name = column.rpartition(".")
     if not found:
         raise InvalidInput(f"{column!a} is not DATASET.COLUMN", code="lineage.column_invalid")
@@ -62,6 +64,38 @@ def columns(
         for one in edges:
             made = f"{one.dataset}@{one.version}.{one.column}"
             typer.echo(f"  {made} <- {one.of_dataset}@{one.of_version}.{one.of_column}")
+    typer.echo("used by:" if lineage_of.used_by else "used by: nobody who named it")
+    for urn in lineage_of.used_by:
+        typer.echo(f"  {urn}")
+
+
+@app.command()
+def data(
+    urn: Annotated[str, typer.Argument(help="Such as model:delay@3, run:<id>, endpoint:delay, dataset:flights@7.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Which data made a thing: every dataset version that led to it, and the columns of it that were read."""
+    found = client().get("/api/lineage/data", DataBehind, {"urn": _newest(urn)})
+    if as_json:
+        show_json(found)
+        return
+    columns = {
+        "DATASET": lambda one: f"{one.dataset}@{one.version}",
+        "COLUMNS": lambda one: ", ".join(one.columns) + (", …" if one.whole and one.columns else "") or "not known",
+        "READ BY": lambda one: ", ".join(one.readers),
+    }
+    show_items(found.data, columns, as_json=False, empty=f"no dataset is known to have led to {urn}")
+    if found.truncated:
+        typer.echo("… there is more than is shown")
+
+
+def _newest(urn: str) -> str:
+    """A dataset that is named without a version stands for its newest."""
+    kind, _, name = urn.partition(":")
+    if kind != "dataset" or "@" in name:
+        return urn
+    latest = client().get(f"/api/datasets/{quote(name, safe='')}", Dataset).latest
+    return f"{urn}@{latest}" if latest else urn
 
 
 def tree(graph: Graph, root: str, way: str) -> list[str]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 OBJECT_IS_CAUSE = frozenset({"used", "derived", "serves"})
 SUBJECT_IS_CAUSE = frozenset({"produced", "trained", "triggered"})
 RELATIONS = OBJECT_IS_CAUSE | SUBJECT_IS_CAUSE
+_CHUNK = 500
 Direction = Literal["up", "down", "both"]
 
 edges = Table(
@@ -128,6 +129,17 @@ def ends_like(tx: Transaction, end: Literal["cause", "effect"], prefix: str, suf
         .limit(limit)
     )
     return [row.urn for row in rows]
+
+
+def causes_of(tx: Transaction, urns: Sequence[str]) -> dict[str, list[str]]:
+    """The direct causes of each of several URNs, oldest first."""
+    found: dict[str, list[str]] = {}
+    for start in range(0, len(urns), _CHUNK):
+        some = urns[start : start + _CHUNK]
+        statement = select(edges.c.effect, edges.c.cause).where(edges.c.project == tx.project, edges.c.effect.in_(some))
+        for row in tx.all(statement.order_by(edges.c.at, edges.c.cause)):
+            found.setdefault(row.effect, []).append(row.cause)
+    return found
 
 
 def neighbours(tx: Transaction, urn: str) -> list[TimedEdge]:

@@ -10,7 +10,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,13 +21,14 @@ import msgspec
 
 from modelyard.kernel import settings
 from modelyard.kernel.errors import Conflict, InvalidInput, ModelyardError
-from modelyard.sdk import captured, media
+from modelyard.sdk import captured, media, reads
 from modelyard.sdk.client import Client, connect
 from modelyard.sdk.outbox import Outbox, Row, send_leftovers
 from modelyard.sdk.system_metrics import INTERVAL_S, Sampler
 from modelyard.sdk.uploads import Uploads, artifact_url, pieces, upload_leftovers
 from modelyard.types.page import Page
 from modelyard.types.tracking import (
+    READ_CONTEXT,
     Artifact,
     CreateExperiment,
     CreateRun,
@@ -56,6 +57,8 @@ class ActiveRun:
         self._background: list[threading.Thread] = []
         self._sampler: Sampler | None = None
         self._ended = False
+        self._read: set[tuple[str, int, frozenset[str] | None]] = set()
+        reads.listen(self._note_read)
         atexit.register(self._end_at_exit)
 
     # --- numbers and texts ------------------------------------------------------------------------------------
@@ -80,11 +83,20 @@ class ActiveRun:
         """Set tags, as text."""
         self._outbox.add(tags={key: str(value) for key, value in tags.items()})
 
-    def log_input(self, dataset: str, version: int, *, context: str = "training") -> None:
-        """Record that the run read a version of a dataset of this platform; lineage knows it from then on."""
+    def log_input(
+        self, dataset: str, version: int, *, columns: Sequence[str] | None = None, context: str = "training"
+    ) -> None:
+        """Record that the run read a version of a dataset of this platform, and of it these columns (None: all);
+        lineage knows it from then on. What `dataset(…).read(…)` reads while the run goes on is recorded by itself."""
         urn = f"dataset:{dataset}@{version}"
-        found = Dataset(name=dataset, digest=str(version), source_type="modelyard", source=urn)
+        found = Dataset(name=dataset, digest=str(version), source_type="modelyard", source=urn, schema=_schema(columns))
         self._outbox.add(inputs=[DatasetInput(found, {"mlflow.data.context": context})])
+
+    def _note_read(self, dataset: str, version: int, columns: Sequence[str] | None) -> None:
+        read = (dataset, version, None if columns is None else frozenset(columns))
+        if read not in self._read:
+            self._read.add(read)
+            self.log_input(dataset, version, columns=columns, context=READ_CONTEXT)
 
     def seed_everything(self, seed: int) -> None:
         """Seed `random`, and numpy and torch where they are loaded, and put the seed on record. Raises InvalidInput."""
@@ -159,6 +171,7 @@ class ActiveRun:
         if self._ended:
             return
         self._ended = True
+        reads.stop(self._note_read)
         atexit.unregister(self._end_at_exit)
         if self._sampler is not None:
             self._sampler.stop()
@@ -266,6 +279,14 @@ def _experiment_id(client: Client, name: str) -> str:
     except Conflict:
         # Another program made it in between.
         return client.get("/api/experiments", Page[Experiment], {"name": name}).items[0].id
+
+
+def _schema(columns: Sequence[str] | None) -> str | None:
+    """Columns in the form in which MLflow's clients write a dataset's schema."""
+    if columns is None:
+        return None
+    named = [{"name": one, "type": "any", "required": False} for one in columns]
+    return msgspec.json.encode({"mlflow_colspec": named}).decode()
 
 
 def _not_a_number(values: Mapping[str, Any]) -> InvalidInput:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
 from typing import Any, TypeVar, overload
@@ -101,9 +101,14 @@ class Client:
         return self._send("GET", path, params=params).content
 
     @contextmanager
-    def stream(self, path: str, params: Mapping[str, Any] | None = None) -> Iterator[Iterator[bytes]]:
-        """GET a body in chunks: `with client.stream(path) as chunks: …`."""
-        with self._streamed("GET", path, params=_given(params)) as chunks:
+    def stream(
+        self,
+        path: str,
+        params: Mapping[str, Any] | None = None,
+        told: Callable[[Mapping[str, str]], None] | None = None,
+    ) -> Iterator[Iterator[bytes]]:
+        """GET a body in chunks: `with client.stream(path) as chunks: …`. `told` gets the headers of the reply."""
+        with self._streamed("GET", path, told, params=_given(params)) as chunks:
             yield chunks
 
     @contextmanager
@@ -114,11 +119,15 @@ class Client:
             yield chunks
 
     @contextmanager
-    def _streamed(self, method: str, path: str, **options: Any) -> Iterator[Iterator[bytes]]:
+    def _streamed(
+        self, method: str, path: str, told: Callable[[Mapping[str, str]], None] | None = None, **options: Any
+    ) -> Iterator[Iterator[bytes]]:
         with self._reaching(), self._http.stream(method, path, **options) as reply:
             if reply.status_code >= 400:
                 reply.read()
                 raise _error(reply)
+            if told is not None:
+                told(reply.headers)
             yield reply.iter_bytes()
 
     def _send_json(self, method: str, path: str, body: Any, params: Mapping[str, Any] | None) -> httpx.Response:

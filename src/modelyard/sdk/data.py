@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import msgspec
 
 from modelyard.kernel.errors import Conflict, NotFound
+from modelyard.sdk import reads
 from modelyard.sdk.arrow_wire import ARROW_STREAM, Reading, ipc_stream
 from modelyard.sdk.client import Client, connect
 from modelyard.sdk.data_changes import Branching, Frames, Upkeeping
 from modelyard.sdk.quality import Quality
 from modelyard.types.data import (
+    READ_HEADER,
     Check,
     CheckReport,
     CreateDataset,
     Dataset,
     DatasetVersion,
     Quarantined,
+    ReadNote,
     Retention,
     Rows,
     TagVersion,
@@ -173,7 +176,7 @@ class DatasetHandle(Quality, Branching, Upkeeping, Frames):
 
     def read(self, columns: Sequence[str] | None = None, filter: str | None = None, version: Ref = None) -> pa.Table:
         """Rows as an Arrow table. `filter`: an SQL condition. `version`: a number, a tag, a branch, an instant
-        such as `2013-04-01T00:00Z`, or None for the newest."""
+        such as `2013-04-01T00:00Z`, or None for the newest. A run that goes on in this thread has it on record."""
         with self.reader(columns, filter, version) as reader:
             return reader.read_all()
 
@@ -183,7 +186,17 @@ class DatasetHandle(Quality, Branching, Upkeeping, Frames):
     ) -> Iterator[pa.RecordBatchReader]:
         """As `read`, but batch by batch, for more than fits in memory: `with dataset.reader() as batches: …`."""
         params = {"ref": version, "column": columns, "filter": filter}
-        with arrow_reader(self._client, f"{self._path}/data", params) as reader:
+        path, listener = f"{self._path}/data", reads.listener()
+        if listener is None:
+            with arrow_reader(self._client, path, params) as reader:
+                yield reader
+            return
+
+        def told(headers: Mapping[str, str]) -> None:
+            note = msgspec.json.decode(unquote(headers[READ_HEADER]), type=ReadNote)
+            listener(self.name, note.version, note.columns)
+
+        with arrow_reader(self._client, path, {**params, "noted": True}, told) as reader:
             yield reader
 
     def to_pandas(
@@ -240,11 +253,16 @@ class DatasetHandle(Quality, Branching, Upkeeping, Frames):
 
 
 @contextmanager
-def arrow_reader(client: Client, path: str, params: dict[str, Any] | None = None) -> Iterator[pa.RecordBatchReader]:
+def arrow_reader(
+    client: Client,
+    path: str,
+    params: dict[str, Any] | None = None,
+    told: Callable[[Mapping[str, str]], None] | None = None,
+) -> Iterator[pa.RecordBatchReader]:
     """The Arrow stream that a path answers with, batch by batch."""
     import pyarrow as pa  # heavy: imported late
 
-    with client.stream(path, params or {}) as chunks:
+    with client.stream(path, params or {}, told) as chunks:
         yield pa.ipc.open_stream(pa.PythonFile(io.BufferedReader(Reading(chunks)), mode="r"))
 
 

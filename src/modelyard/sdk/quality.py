@@ -16,6 +16,7 @@ from modelyard.types.contracts import (
     ContractCheck,
     ContractVersion,
     CreateFromSql,
+    DataBehind,
     DeclareConsumer,
     SchemaColumn,
 )
@@ -122,9 +123,14 @@ class Quality(ABC):
         return self._client.patient.post(f"{self._path}/from-sql", body, WriteResult)
 
     def column_lineage(self, column: str, version: int | None = None) -> ColumnLineage:
-        """Where a column comes from and what came of it, as far as SQL made it."""
+        """Where a column comes from and what came of it, as far as SQL made it, and who used it."""
         path = f"{self._path}/columns/{quote(column, safe='')}/lineage"
         return self._client.get(path, ColumnLineage, {"version": version})
+
+
+def data_behind(urn: str, client: Client) -> DataBehind:
+    """Which data made a thing, such as `model:delay@3`, down to the columns that were read."""
+    return client.get("/api/lineage/data", DataBehind, {"urn": urn})
 
 
 def list_anomalies(

@@ -141,7 +141,8 @@ class ColumnSource(Struct, frozen=True, kw_only=True):
 
 
 class ColumnLineage(Struct, frozen=True, kw_only=True):
-    """Where a column comes from (`up`) and what came of it (`down`), as far as SQL made it.
+    """Where a column comes from (`up`) and what came of it (`down`), as far as SQL made it; `used_by` names all that
+    read it and what came of those in turn: feature views, runs, jobs, models, endpoints, datasets.
 
     An edge reads: `dataset@version#column` derived from `of_dataset@of_version#of_column`. A `column` of `*` stands for
     the rows as such: the source was in a filter, a join or a grouping.
@@ -152,3 +153,23 @@ class ColumnLineage(Struct, frozen=True, kw_only=True):
     column: str
     up: list[ColumnSource]
     down: list[ColumnSource]
+    used_by: list[str] = []
+
+
+class DataUse(Struct, frozen=True, kw_only=True):
+    """A dataset version that led to something, the columns of it that were read, and by whom. `whole`: also columns of
+    which it is not known, since somebody read it without naming any."""
+
+    dataset: str
+    version: int
+    columns: list[str]
+    readers: list[str]
+    whole: bool = False
+
+
+class DataBehind(Struct, frozen=True, kw_only=True):
+    """Which data made a thing, as far as lineage reaches. `truncated`: there was more than the limits allow."""
+
+    urn: str
+    data: list[DataUse]
+    truncated: bool = False

@@ -54,6 +54,7 @@ from modelyard.types.checks import (
 )
 # isort: on
 
+READ_HEADER = "modelyard-read"
 WriteMode = Literal["append", "overwrite", "merge"]
 VersionMode = Literal["append", "overwrite", "merge", "delete", "revert", "adopt", "commit"]
 DatasetKind = Literal["table", "files"]
@@ -366,6 +367,13 @@ class ReadSuite(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     document: Any
     model: str = ""
+
+
+class ReadNote(Struct, frozen=True, kw_only=True):
+    """What a read was of: the version, and the columns that it named in its projection or condition; null for all."""
+
+    version: int
+    columns: list[str] | None = None
 
 
 class TagVersion(Struct, frozen=True, kw_only=True):

@@ -60,6 +60,10 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
     profile: str | None = None
 
 
+READ_CONTEXT = "read"
+"""The context of an input that was noted by itself, when the run read it; what a program says of it counts for more."""
+
+
 class DatasetInput(msgspec.Struct, frozen=True):
     """A dataset as an input of a run, with tags such as `mlflow.data.context`."""
 

@@ -11,7 +11,7 @@ from modelyard.kernel import events, lineage
 from modelyard.kernel.auth import Scope
 from modelyard.kernel.database import Database
 from modelyard.kernel.events import Event
-from modelyard.ui.urns import address_of, kind_of, label_of
+from modelyard.ui.urns import address_of, kind_of, label_of, whole_of
 
 _PASSIVE = {
     "used": "used by",
@@ -43,13 +43,15 @@ class Tab(Struct, frozen=True, kw_only=True):
 
 
 class Tie(Struct, frozen=True):
-    """A neighbour in the lineage graph, as the page's noun would say it: `used`, `dataset:flights@7`."""
+    """A neighbour in the lineage graph, as the page's noun would say it: `used`, `dataset:flights@7`. `parts` are its
+    columns or features that are known to be meant."""
 
     relation: str
     urn: str
     kind: str
     label: str
     href: str
+    parts: tuple[str, ...] = ()
 
 
 class Rail(Struct, frozen=True, kw_only=True):
@@ -103,17 +105,22 @@ def rail(database: Database, caller: Scope, urn: str, command: str = "", *, repr
 
 
 def ties_of(urn: str, edges: Sequence[lineage.TimedEdge]) -> list[Tie]:
-    """The neighbours of a URN, causes before effects, each told from the URN's side."""
-    causes: list[Tie] = []
-    effects: list[Tie] = []
+    """The neighbours of a URN, causes before effects, each told from the URN's side; columns stand with their thing."""
+    causes: dict[tuple[str, str], list[str]] = {}
+    effects: dict[tuple[str, str], list[str]] = {}
     for edge in edges:
         acts = edge.subject == urn
         other = edge.object if acts else edge.subject
         relation = _ACTIVE.get(edge.relation, edge.relation) if acts else _PASSIVE.get(edge.relation, edge.relation)
-        tie = Tie(relation, other, kind_of(other), label_of(other), address_of(other))
         came_first = acts == (edge.relation in lineage.OBJECT_IS_CAUSE)
-        (causes if came_first else effects).append(tie)
-    return causes + effects
+        whole, part = (other, "") if "#" in urn else whole_of(other)
+        parts = (causes if came_first else effects).setdefault((relation, whole), [])
+        if part:
+            parts.append(part)
+    return [
+        Tie(relation, other, kind_of(other), label_of(other), address_of(other), tuple(sorted(parts)))
+        for (relation, other), parts in [*causes.items(), *effects.items()]
+    ]
 
 
 def tabs(path: str, current: str, entries: Sequence[tuple[str, str, int | None]]) -> tuple[Tab, ...]:

@@ -10,6 +10,7 @@ _BY_NAME = {"endpoint": "/endpoints/", "monitor": "/monitors/", "pipeline": "/pi
 _LISTED = {"trigger": "/automation", "response": "/automation"}
 _BY_ID = {"run": "/runs/", "job": "/jobs/", "pipeline-run": "/pipelines/runs/", "alert": "/alerts/"}
 _IDS = frozenset({"token", "evaluation", "latency", "approval", "response", "step"})
+_WITH_PARTS = ("dataset:", "feature-view:")
 _KINDS = {"env": "environment", "pipeline-run": "pipeline run", "feature-view": "feature view"}
 
 
@@ -19,13 +20,21 @@ def kind_of(urn: str) -> str:
     return _KINDS.get(kind, kind)
 
 
+def whole_of(urn: str) -> tuple[str, str]:
+    """A URN without its column or feature, and that part; empty where it names none."""
+    if urn.startswith(_WITH_PARTS):
+        whole, _, part = urn.partition("#")
+        return whole, part
+    return urn, ""
+
+
 def label_of(urn: str) -> str:
     """What tells a URN from others of its kind, short."""
     kind, _, rest = urn.partition(":")
     name, at, version = rest.rpartition("@")
-    if at and kind == "dataset" and "#" in version:
-        number, _, column = version.partition("#")
-        return f"{name}.{column} @{number}"
+    if at and kind in ("dataset", "feature-view") and "#" in version:
+        number, _, part = version.partition("#")
+        return f"{name}.{part} @{number[:7]}"
     if at:
         return f"{name} @{version[:7]}" if len(version) > 10 else f"{name} @{version}"
     if kind in ("code", "env"):
@@ -47,7 +56,7 @@ def address_of(urn: str) -> str:
         return f"/runs?experiment={quote(rest, safe='')}"
     if kind in _LISTED:
         return _LISTED[kind]
-    if kind == "dataset" and "#" in version:
+    if kind in ("dataset", "feature-view") and "#" in version:
         return lineage_of(urn)
     if kind == "dataset":
         return f"/datasets/{quote(name, safe='')}" + (f"?version={quote(version)}" if version else "")

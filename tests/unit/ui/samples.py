@@ -11,7 +11,7 @@ import msgspec
 from modelyard.kernel.auth import Action
 from modelyard.kernel.events import Event
 from modelyard.kernel.lineage import TimedEdge
-from modelyard.types import data, files, jobs, monitoring, registry, serving, tracking
+from modelyard.types import contracts, data, files, jobs, monitoring, registry, serving, tracking
 from modelyard.ui.frame import Crumb, Frame, Rail, Screen, tabs, ties_of
 from modelyard.ui.previews import Gallery, Picture
 from modelyard.ui.render import Visit
@@ -1214,7 +1214,19 @@ def lineage_screen() -> Screen:
     root = "model:delay@3"
     drawn, left_out = lineage_views.drawing(root, EDGES)
     return lineage_views.Lineage(
-        frame=Frame(title="Lineage", section="lineage"), urn=root, edges=tuple(EDGES), drawing=drawn, left_out=left_out
+        frame=Frame(title="Lineage", section="lineage"),
+        urn=root,
+        edges=tuple(lineage_views.bundled(EDGES)),
+        versions=(root, "model:delay@2"),
+        data=(
+            contracts.DataUse(
+                dataset="flights", version=6, columns=["carrier", "distance"], readers=["run:" + RUN_IDS[4]]
+            ),
+            contracts.DataUse(dataset="weather", version=1, columns=[], readers=["job:" + JOB_ID], whole=True),
+        ),
+        names={"job:" + JOB_ID: "train"},
+        drawing=drawn,
+        left_out=left_out,
     )
 
 

@@ -232,3 +232,19 @@ def test_home_tells_of_tokens_only_where_a_person_issued_them() -> None:
         for kind, actor in (("token.issued", "system"), ("token.issued", "anna"), ("step.cached", "anna"))
     ]
     assert told == [False, True, False]
+
+
+def test_columns_stand_with_the_dataset_that_they_are_of() -> None:
+    edges = [
+        TimedEdge("run:a", "used", "dataset:flights@7", NOW),
+        TimedEdge("run:a", "used", "dataset:flights@7#late", NOW),
+        TimedEdge("run:a", "used", "dataset:flights@7#dist", NOW),
+        TimedEdge("dataset:daily@1#total", "derived", "dataset:flights@7#dist", NOW),
+        TimedEdge("dataset:daily@1#total", "derived", "dataset:daily@1", NOW),
+    ]
+    first, second = lineage.bundled(edges)
+    assert (first.subject, first.object, first.of_object) == ("run:a", "dataset:flights@7", ("dist", "late"))
+    assert (second.of_subject, second.of_object) == (("total",), ("dist",))
+    [tie] = ties_of("run:a", edges[:3])
+    assert (tie.label, tie.parts) == ("flights @7", ("dist", "late"))
+    assert ties_of("dataset:flights@7#late", edges[1:2])[0].urn == "run:a"

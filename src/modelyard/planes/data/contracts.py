@@ -12,6 +12,8 @@ from modelyard.kernel.errors import Conflict, InvalidInput, NotFound
 from modelyard.planes.data import history_store, store
 from modelyard.planes.data.checks import name_of
 from modelyard.planes.data.checks.verdicts import columns_of
+from modelyard.planes.data.consumers import Consumers
+from modelyard.planes.data.consumption import InForce
 from modelyard.planes.data.contract_rules import breaks_of_consumers, breaks_of_contract
 from modelyard.planes.data.guards import expect_next
 from modelyard.types.contracts import (
@@ -34,9 +36,10 @@ _AFFECTED_KINDS = ("model:", "endpoint:", "feature-view:", "dataset:", "pipeline
 class Contracts:
     """What datasets promise, and to whom. `find` gives a dataset's row or raises NotFound."""
 
-    def __init__(self, database: Database, find: FindRow) -> None:
+    def __init__(self, database: Database, find: FindRow, users: Consumers) -> None:
         self._database = database
         self._find = find
+        self._users = users
 
     def set(self, scope: Scope, name: str, contract: Contract, *, breaking: bool = False) -> ContractVersion:
         """Put a contract in force; the ones before stay as history.
@@ -82,7 +85,7 @@ class Contracts:
         row = self._find(scope, name)
         with self._database.reading(scope) as tx:
             contract = history_store.current_contract(tx, row.id)
-            consumers = history_store.consumers_of(tx, row.id)
+            consumers = self._users.of(tx, row)
             newest = store.version_row(tx, row, row.noun.latest) if row.noun.latest else None
             held = [] if newest is None else newest.noun.columns
             tried = held if columns is None else [Column(one.name, one.type) for one in columns]
@@ -98,7 +101,11 @@ class Contracts:
         """Who uses a dataset, as far as they said so or lineage shows it."""
         row = self._find(scope, name)
         with self._database.reading(scope) as tx:
-            return history_store.consumers_of(tx, row.id)
+            return self._users.of(tx, row)
+
+    def relied_on_by(self, in_force: InForce) -> None:
+        """Ask this function, too, what is in force: whoever relies on it is a consumer of the data behind it."""
+        self._users.relied_on_by(in_force)
 
     def declare(
         self, scope: Scope, name: str, consumer: str, columns: Sequence[ConsumedColumn], *, owner: str = ""
@@ -155,7 +162,7 @@ class Contracts:
         if not contract.columns:
             return
         promised = [Column(one.name, one.type) for one in contract.columns]
-        uses = [_of_promised(one, contract) for one in history_store.consumers_of(tx, row.id)]
+        uses = [_of_promised(one, contract) for one in self._users.of(tx, row)]
         broken = breaks_of_consumers(uses, promised)
         if broken:
             named = sorted({one.consumer for one in broken})
@@ -197,5 +204,6 @@ def _affected(tx: Transaction, urn: str, known: Sequence[Consumer]) -> list[str]
     """What came of a version, as far as lineage shows, and is no consumer whose columns are known."""
     told = {one.consumer for one in known if one.columns}
     own = urn.partition("@")[0]
-    names = (node.partition("@")[0] for node in lineage.walk(tx, urn, "down", _AFFECTED_DEPTH).nodes)
-    return sorted({one for one in names if one.startswith(_AFFECTED_KINDS) and one != own and one not in told})
+    names = {node.partition("@")[0] for node in lineage.walk(tx, urn, "down", _AFFECTED_DEPTH).nodes}
+    names |= {one.consumer for one in known}
+    return sorted(one for one in names if one.startswith(_AFFECTED_KINDS) and one != own and one not in told)

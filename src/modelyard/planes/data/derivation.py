@@ -17,17 +17,25 @@ from modelyard.kernel.database import Database, Transaction
 from modelyard.kernel.errors import InvalidInput, NotFound
 from modelyard.planes.data import history_store, store
 from modelyard.planes.data.column_lineage import QueryColumns, columns_of_query, tables_of_query
-from modelyard.types.contracts import ColumnLineage, ColumnSource, ConsumedColumn, CreateFromSql
+from modelyard.planes.data.consumption import ALL_ROWS, Upstream, family
+from modelyard.types.contracts import (
+    ColumnLineage,
+    ColumnSource,
+    ConsumedColumn,
+    CreateFromSql,
+    DataBehind,
+    DataUse,
+)
 from modelyard.types.data import DatasetVersion, WriteResult
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-ALL_ROWS = "*"
 _COLUMN_URN = re.compile(r"dataset:([^@#]+)@(\d+)#(.+)", re.DOTALL)
 _EDGES_MAX = 5_000
 _VERSIONS_WALKED_MAX = 10
 _SOURCE_CHARACTERS_MAX = 10_000
+_BY_WEIGHT = ("endpoint", "model", "feature-view", "dataset", "pipeline-run", "run", "job")
 
 OpenSession = Callable[[Mapping[str, FileSet]], AbstractContextManager[SqlSession]]
 Snap = Callable[[Scope, str, "int | str | None"], tuple[DatasetVersion, Snapshot]]
@@ -96,7 +104,25 @@ class Derivations:
                 made, used = ([one for one in urns if f"@{version}#" in one] for urns in (made, used))
             newest = max((_version_of(one) for one in made), default=found.noun.version)
             up = _walk(tx, [one for one in made if _version_of(one) == newest], "up")
-            return ColumnLineage(dataset=name, version=newest, column=column, up=up, down=_walk(tx, used, "down"))
+            down, used_by = _walk(tx, used, "down"), _users(tx, used, name)
+            return ColumnLineage(dataset=name, version=newest, column=column, up=up, down=down, used_by=used_by)
+
+    def behind(self, scope: Scope, urn: str) -> DataBehind:
+        """Which data made a thing: every dataset version that led to it, down to the columns that were read."""
+        with self._database.reading(scope) as tx:
+            upstream = Upstream(tx, [urn], through=True)
+            found = upstream.of(urn)
+        data = [
+            DataUse(
+                dataset=name,
+                version=version,
+                columns=sorted(uses.columns),
+                readers=sorted(uses.readers),
+                whole=uses.is_whole,
+            )
+            for (name, version), uses in sorted(found.items())
+        ]
+        return DataBehind(urn=urn, data=data, truncated=upstream.is_cut)
 
     def _read(self, scope: Scope, request: CreateFromSql) -> dict[str, tuple[DatasetVersion, Snapshot]]:
         """The datasets that the statement names, at the versions that are wanted."""
@@ -197,6 +223,18 @@ def _walk(tx: Transaction, urns: Sequence[str], direction: lineage.Direction) ->
         for one, other in found
         if one and other
     ]  # fmt: skip
+
+
+def _users(tx: Transaction, urns: Sequence[str], name: str) -> list[str]:
+    """All that came of columns, without their own dataset: what matters most first."""
+    nodes = {family(node) for urn in urns for node in lineage.walk(tx, urn, "down").nodes}
+    found = (node for node in nodes if not node.startswith(f"dataset:{name}@"))
+    return sorted(found, key=lambda node: (_rank(node), node))
+
+
+def _rank(urn: str) -> int:
+    kind = urn.partition(":")[0]
+    return _BY_WEIGHT.index(kind) if kind in _BY_WEIGHT else len(_BY_WEIGHT)
 
 
 def _version_of(urn: str) -> int:

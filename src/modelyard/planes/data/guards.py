@@ -10,6 +10,7 @@ from modelyard.kernel.auth import Scope
 from modelyard.kernel.database import Database, Transaction
 from modelyard.planes.data import history_store, store
 from modelyard.planes.data.anomaly_rules import Earlier, Measure, expected_by, judge, measure_of
+from modelyard.planes.data.consumers import Consumers
 from modelyard.planes.data.contract_rules import breaks_of_consumers, breaks_of_contract, checks_of, results_of
 from modelyard.types.contracts import Consumer, Contract
 from modelyard.types.data import Check, CheckResult, Column, DatasetVersion, Profile
@@ -69,8 +70,9 @@ class Guard:
 class Guards:
     """Knows what writes are held against, and remembers what became of them."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, users: Consumers) -> None:
         self._database = database
+        self._users = users
 
     def of(self, scope: Scope, dataset: store.DatasetRow, mode: str, *, breaking: bool = False) -> Guard:
         """What a write of this mode is held against now."""
@@ -80,7 +82,7 @@ class Guards:
 
         def consumers() -> Sequence[Consumer]:
             with self._database.reading(scope) as tx:
-                return history_store.consumers_of(tx, dataset.id)
+                return self._users.of(tx, dataset)
 
         return Guard(dataset.noun.name, contract, history, consumers, breaking)
 

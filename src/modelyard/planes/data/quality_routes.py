@@ -14,6 +14,7 @@ from modelyard.types.contracts import (
     ContractCheck,
     ContractVersion,
     CreateFromSql,
+    DataBehind,
     DeclareConsumer,
 )
 from modelyard.types.data import Profile, WriteResult
@@ -117,6 +118,12 @@ def get_column_lineage(
     return datasets.derivations.columns(caller, name, column, version)
 
 
+@get("/api/lineage/data", requires=Action.READ)
+def get_data_behind(caller: Scope, datasets: Data, urn: str) -> DataBehind:
+    """Which data made a thing, such as `model:delay@3`, down to the columns that were read."""
+    return datasets.derivations.behind(caller, urn)
+
+
 ROUTES = [
     get_profile,
     diff_profiles,
@@ -132,4 +139,5 @@ ROUTES = [
     withdraw_consumer,
     create_from_sql,
     get_column_lineage,
+    get_data_behind,
 ]

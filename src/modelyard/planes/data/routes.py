@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import anyio
 import anyio.to_thread
@@ -24,11 +25,13 @@ from modelyard.planes.data import branch_routes, quality_routes
 from modelyard.planes.data.service import Data
 from modelyard.planes.data.store import MAIN
 from modelyard.types.data import (
+    READ_HEADER,
     Check,
     CreateDataset,
     Dataset,
     DatasetVersion,
     Quarantined,
+    ReadNote,
     Rows,
     TagVersion,
     UpdateDataset,
@@ -129,11 +132,23 @@ async def write_data(
 
 @get("/api/datasets/{name:str}/data", requires=Action.READ)
 def read_data(
-    caller: Scope, datasets: Data, name: str, ref: str | None = None, columns: Named = None, filter: str | None = None
+    caller: Scope,
+    datasets: Data,
+    name: str,
+    ref: str | None = None,
+    columns: Named = None,
+    filter: str | None = None,
+    noted: bool = False,
 ) -> Stream:
-    """Rows of a version as an Arrow stream. `column` may be given several times; `filter` is an SQL condition."""
-    schema, batches = datasets.stream(caller, name, ref, columns, filter)
-    return Stream(_started(ipc_chunks(schema, batches)), media_type=ARROW_STREAM)
+    """Rows of a version as an Arrow stream. `column` may be given several times; `filter` is an SQL condition. `noted`
+    asks for a header that says which version and columns that is (a ReadNote, percent-encoded)."""
+    found = datasets.reading(caller, name, ref, columns, filter)
+    headers = {}
+    if noted:
+        named = found.columns()
+        note = ReadNote(version=found.version.version, columns=None if named is None else list(named))
+        headers[READ_HEADER] = quote(msgspec.json.encode(note))
+    return Stream(_started(ipc_chunks(found.schema, found.batches)), media_type=ARROW_STREAM, headers=headers)
 
 
 @get("/api/datasets/{name:str}/rows", requires=Action.READ)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from modelyard.engines.blobs.base import BlobStore
-from modelyard.engines.tables.arrow import scan
 from modelyard.engines.tables.base import FileSet, Snapshot, TableStore
 from modelyard.engines.tables.sql import GIB, Later, SqlLimits, SqlSession, sandbox
 from modelyard.kernel.auth import Scope
@@ -29,6 +28,7 @@ from modelyard.planes.data.buffers import Buffers
 from modelyard.planes.data.checking import Checking
 from modelyard.planes.data.checks import DATASET, report_sent
 from modelyard.planes.data.comparison import compare_profiles
+from modelyard.planes.data.consumers import Consumers
 from modelyard.planes.data.contracts import Contracts
 from modelyard.planes.data.derivation import Derivations, Derived, source_text
 from modelyard.planes.data.diff import Diffs
@@ -36,9 +36,9 @@ from modelyard.planes.data.file_branches import FileBranches
 from modelyard.planes.data.guards import Guards
 from modelyard.planes.data.layout import Layout
 from modelyard.planes.data.profile import wire_row
-from modelyard.planes.data.publish import JOB_PREFIX
+from modelyard.planes.data.reading import Reader, Reading
 from modelyard.planes.data.reconcile import BufferFlush, PublicationRecovery, RetentionVacuum, StagedSweep
-from modelyard.planes.data.refs import Ref, check_ref_name, require_rows, resolve_number
+from modelyard.planes.data.refs import Ref, check_ref_name, resolve_number
 from modelyard.planes.data.sources import Sources
 from modelyard.planes.data.states import States
 from modelyard.planes.data.upkeep import Upkeep
@@ -89,10 +89,12 @@ class Data:
         self._spill = spill
         self._limits = limits or SqlLimits(memory_bytes=GIB)
         self._states = States(database, tables)
+        self._reader = Reader(database, self._states, self._find, self._session)
         self._writer = Writer(database, tables, self._states, self._session, self.snapshot)
         self.checking = Checking(database, tables, self._states, self._find, self.snapshot, self._session)
-        self._guards = Guards(database)
-        self.contracts = Contracts(database, self._row)
+        users = Consumers()
+        self._guards = Guards(database, users)
+        self.contracts = Contracts(database, self._row, users)
         self.anomalies = Anomalies(database)
         self.derivations = Derivations(database, self.snapshot, self._session, self._write_derived)
         self.diffs = Diffs(self.snapshot, self._session)
@@ -311,33 +313,19 @@ class Data:
         self, scope: Scope, name: str, ref: Ref = None, columns: Sequence[str] | None = None, filter: str | None = None
     ) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
         """As `read`, but in batches, for more than fits in memory. What is wrong with the request is raised at once."""
-        import pyarrow as pa  # heavy: imported late
+        found = self.reading(scope, name, ref, columns, filter)
+        return found.schema, found.batches
 
-        version, snapshot = self.snapshot(scope, name, ref)
-        names = list(columns) if columns is not None else snapshot.schema.names
-        missing = [column for column in names if column not in snapshot.schema.names]
-        if missing or not names:
-            raise InvalidInput(
-                f"dataset '{name}' version {version.version} has no column '{missing[0]}'" if missing else "no columns",
-                code="dataset.column_unknown",
-                hint=f"its columns are: {', '.join(snapshot.schema.names)}",
-            )
-        schema = pa.schema([snapshot.schema.field(column) for column in names])
-        if filter:
-            with self._session({DATASET: snapshot.file_set}) as session:
-                session.check_condition(DATASET, filter)
-        return schema, self._batches(snapshot, schema, filter)
+    def reading(
+        self, scope: Scope, name: str, ref: Ref = None, columns: Sequence[str] | None = None, filter: str | None = None
+    ) -> Reading:
+        """As `stream`, with the version that is read and the columns that were named."""
+        return self._reader.stream(scope, name, ref, columns, filter)
 
     def snapshot(self, scope: Scope, name: str, ref: Ref = None) -> tuple[DatasetVersion, Snapshot]:
         """A version with the files that hold it, for engines that read Parquet themselves. Counts as reading."""
-        row = self._row(scope, name)
-        row.require("table")
-        version = self._resolve(scope, row, ref)
-        require_rows(version.noun)
-        if scope.actor.startswith(JOB_PREFIX):
-            with self._database.transaction(scope) as tx:
-                tx.link(scope.actor, "used", version.noun.urn)
-        return _as_sent(version.noun), self._states.snapshot(scope, row, version)
+        version, snapshot = self._reader.snapshot(scope, name, ref)
+        return _as_sent(version), snapshot
 
     def query(self, scope: Scope, statement: str, datasets: Mapping[str, Ref]) -> pa.Table:
         """Run one SELECT over the named datasets, each at its reference, in a sandbox that can read nothing else."""
@@ -487,13 +475,6 @@ class Data:
                 hint=f"its newest is {row.noun.latest}; list them with `modelyard dataset versions {name}`",
             )
         return found
-
-    def _batches(self, snapshot: Snapshot, schema: pa.Schema, filter: str | None) -> Iterator[pa.RecordBatch]:
-        if filter:
-            with self._session({DATASET: snapshot.file_set}) as session:
-                yield from session.stream(DATASET, schema.names, filter, schema)
-            return
-        yield from scan(snapshot.file_set, schema.names)
 
     def _rows(self, table: FileSet, filter: str | None, limit: int) -> Rows:
         with self._session({DATASET: table}) as session:

@@ -16,7 +16,7 @@ from modelyard.kernel.auth import Action, Scope, check
 from modelyard.kernel.database import Database
 from modelyard.kernel.errors import InvalidInput, ModelyardError, NotFound
 from modelyard.kernel.limits import PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX
-from modelyard.planes.data import Data, columns_of_query
+from modelyard.planes.data import ALL_ROWS, Data, columns_of_query, tie_columns
 from modelyard.planes.features import store
 from modelyard.planes.features.binding import Binding, bind
 from modelyard.planes.features.entities import feature_refs, lookup_table, read_frame, with_features
@@ -71,9 +71,10 @@ class Features:
         It is checked against its source's newest version. Raises NotFound for a dataset that does not exist or has no
         version yet, InvalidInput for SQL that is wrong or not row-wise, and for columns that are missing or unsuited.
         """
-        _, snapshot = self._data.snapshot(scope, definition.source)
+        read, snapshot = self._data.snapshot(scope, definition.source)
         binding = bind(definition, snapshot.schema)
         version = version_of(definition)
+        sources = sources_of(definition, snapshot.schema.names)
         uses = [
             ConsumedColumn(name=one, type=str(snapshot.schema.field(one).type))
             for one in used_columns(definition, snapshot.schema.names)
@@ -82,9 +83,12 @@ class Features:
             new = store.add_version(tx, definition, version, binding.features)
             before = store.set_current(tx, definition.name, version, definition.description)
             self._data.contracts.note_use(tx, definition.source, f"feature-view:{definition.name}", uses)
+            urn = f"feature-view:{definition.name}@{version}"
+            tx.link(urn, "derived", read.urn)
+            for feature, columns in sources.items():
+                tie_columns(tx, f"{urn}#{feature}", "derived", read.urn, columns)
             if before != version:
                 kind = "feature_view.created" if before is None else "feature_view.updated"
-                urn = f"feature-view:{definition.name}@{version}"
                 tx.event(kind, urn, {"source": definition.source, "replaces": before, "new_version": new})
         return self.get(scope, definition.name)
 
@@ -145,7 +149,7 @@ class Features:
         lookup = lookup_table(frame, timestamp, keys)
         with sandbox({**sources, ENTITIES: lookup}, spill=self._spill, limits=self._limits) as session:
             joined = session.table(compile_join(views))
-        self._record_use(scope, [view for view, _ in wanted])
+        self._record_use(scope, wanted, sources, read)
         record = JoinRecord(
             views=[view.urn for view, _ in wanted], datasets=read, features=joined.column_names, rows=joined.num_rows
         )
@@ -253,26 +257,53 @@ class Features:
         read = [DatasetPin(name, version.version) for name, (version, _) in snapshots.items()]
         return {name: snapshot.file_set for name, (_, snapshot) in snapshots.items()}, read
 
-    def _record_use(self, scope: Scope, views: Sequence[FeatureView]) -> None:
+    def _record_use(
+        self,
+        scope: Scope,
+        wanted: Sequence[tuple[FeatureView, Sequence[str]]],
+        tables: Mapping[str, FileSet],
+        read: Sequence[DatasetPin],
+    ) -> None:
+        """Tie a job to the features that it asked for, and to the columns behind them of what was read."""
         if not scope.actor.startswith(_JOB):
             return
+        versions = {pin.dataset: f"dataset:{pin.dataset}@{pin.version}" for pin in read}
         with self._database.transaction(scope) as tx:
-            for view in views:
+            for view, names in wanted:
+                source = view.definition.source
+                behind = sources_of(view.definition, tables[source].schema.names)
                 tx.link(scope.actor, "used", view.urn)
+                for name in names:
+                    tx.link(scope.actor, "used", f"{view.urn}#{name}")
+                columns = {one for name in (ALL_ROWS, *names) for one in behind.get(name, ())}
+                tie_columns(tx, scope.actor, "used", versions[source], sorted(columns))
+
+
+def sources_of(definition: DefineFeatureView, columns: Sequence[str]) -> dict[str, list[str]]:
+    """The columns of its source behind each feature of a view, and under `*` those that decide which rows count; empty
+    where its SQL does not tell."""
+    needs = {name: {name} for name in definition.columns}
+    needs |= {one.feature: {one.column} for one in definition.aggregates}
+    needs[ALL_ROWS] = {*definition.entities, definition.event_time, definition.known_at}
+    if not definition.sql:
+        return {name: [one for one in columns if one in wanted] for name, wanted in needs.items()}
+    query = columns_of_query(definition.sql, {definition.source: columns})
+    if query is None:
+        return {}
+    outputs = {output.casefold(): made for output, made in query.outputs.items()}
+    found = {
+        name: {column for output in wanted for _, column in outputs.get(output.casefold(), ())}
+        for name, wanted in needs.items()
+    }
+    found[ALL_ROWS] |= {column for _, column in query.rows}
+    return {name: [one for one in columns if one in behind] for name, behind in found.items()}
 
 
 def used_columns(definition: DefineFeatureView, columns: Sequence[str]) -> Sequence[str]:
     """The columns of its source that a view uses; all that it may use, where its SQL does not tell."""
-    named = {*definition.entities, definition.event_time, definition.known_at, *definition.columns}
-    named |= {one.column for one in definition.aggregates}
-    if definition.sql:
-        query = columns_of_query(definition.sql, {definition.source: columns})
-        if query is None:
-            return list(columns)
-        rows = {column for _, column in query.rows}
-        made = {column for name, sources in query.outputs.items() if name in named for _, column in sources}
-        named = rows | made
-    return [column for column in columns if column in named]
+    behind = sources_of(definition, columns)
+    named = {column for sources in behind.values() for column in sources}
+    return [column for column in columns if column in named] if behind else list(columns)
 
 
 def version_of(definition: DefineFeatureView) -> str:

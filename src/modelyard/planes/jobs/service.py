@@ -128,6 +128,11 @@ class Jobs:
         """As recorded, within the caller's transaction. Raises NotFound."""
         return self._noun(tx, job_id)
 
+    def names(self, scope: Scope, job_ids: Sequence[str]) -> dict[str, str]:
+        """The names of jobs by id; those that have none, or do not exist, are left out."""
+        with self.database.reading(scope) as tx:
+            return store.names_of(tx, job_ids)
+
     def list_jobs(
         self, scope: Scope, *, state: JobState | None = None, after: str | None = None, limit: int = PAGE_ITEMS_DEFAULT
     ) -> Page[Job]:

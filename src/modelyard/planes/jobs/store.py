@@ -234,3 +234,9 @@ def to_job(row: sa.Row[Any], tried: Sequence[Attempt], env: dict[str, str], reas
         idempotency_key=row.idempotency_key,
         attempts=list(tried),
     )
+
+
+def names_of(tx: Transaction, job_ids: Sequence[str]) -> dict[str, str]:
+    """The names of jobs of the project by id; those without one are left out."""
+    statement = select(jobs.c.id, jobs.c.name).where(jobs.c.project == tx.project, jobs.c.id.in_(job_ids))
+    return {row.id: row.name for row in tx.all(statement) if row.name}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO, Protocol, TypeVar
 
 import msgspec
@@ -390,6 +390,13 @@ class Pipelines:
     def readers(self) -> list[EventReader]:
         """What hears that a job has ended, so that its run is looked at without delay."""
         return [JobsEnded(self.database, self.jobs)]
+
+    def in_force(self, tx: Transaction) -> Mapping[str, Sequence[str]]:
+        """The jobs of each pipeline's last successful run: the next one will need the same data."""
+        found: dict[str, list[str]] = {}
+        for pipeline, job in store.jobs_of_last_successes(tx):
+            found.setdefault(f"job:{job}", []).append(f"pipeline:{pipeline}")
+        return found
 
     def kept_blobs(self) -> Iterator[str]:
         """The digests of all blobs that this plane names, of all projects; some more than once."""

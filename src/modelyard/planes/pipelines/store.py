@@ -203,6 +203,24 @@ def due_runs(tx: Transaction, now: datetime, limit: int) -> list[str]:
     return [row.id for row in tx.all(statement)]
 
 
+def jobs_of_last_successes(tx: Transaction) -> list[tuple[str, str]]:
+    """Pipeline and job of every step of the last run of each pipeline that succeeded; of a cached step the job that
+    made its output."""
+    last = (
+        select(sa.func.max(runs.c.id))
+        .where(runs.c.project == tx.project, runs.c.state == RunState.SUCCEEDED.value)
+        .group_by(runs.c.pipeline)
+    )
+    job = sa.func.coalesce(steps.c.job_id, cache.c.job_id)
+    statement = (
+        select(runs.c.pipeline, job.label("job"))
+        .join(steps, steps.c.run_id == runs.c.id)
+        .outerjoin(cache, sa.and_(cache.c.project == steps.c.project, cache.c.key == steps.c.key))
+        .where(runs.c.id.in_(last), job.is_not(None))
+    )
+    return [(row.pipeline, row.job) for row in tx.all(statement.order_by(runs.c.pipeline, job))]
+
+
 def steps_of(tx: Transaction, run_ids: Iterable[str]) -> dict[str, list[sa.Row[Any]]]:
     """The steps of some runs, in the plan's order."""
     found: dict[str, list[sa.Row[Any]]] = {run_id: [] for run_id in run_ids}

@@ -6,19 +6,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
 from modelyard.engines.blobs.base import BlobStore
 from modelyard.kernel.auth import Scope, system_scope
-from modelyard.kernel.database import Database
+from modelyard.kernel.database import Database, Transaction
 from modelyard.kernel.events import EventReader
 from modelyard.kernel.reconcile import Reconciler
 from modelyard.kernel.sealing import Sealer
 from modelyard.planes.data import Data
 from modelyard.planes.jobs import Jobs
-from modelyard.planes.registry import evidence_store
+from modelyard.planes.registry import evidence_store, store
 from modelyard.planes.registry.card import Record, bill_of_materials, model_card
 from modelyard.planes.registry.diff import changes, packages_of
 from modelyard.planes.registry.evaluation import CALIBRATION_BINS, measure
@@ -91,6 +91,10 @@ class Registry:
     def used_by(self, uses: Uses) -> None:
         """Ask this function, too, which versions are in use: those are not dropped."""
         self._uses.append(uses)
+
+    def in_force(self, tx: Transaction) -> Mapping[str, Sequence[str]]:
+        """The versions that an alias names or that stand in production, each with its model: whose data must stay."""
+        return {f"model:{name}@{number}": [f"model:{name}"] for name, number in store.versions_in_force(tx)}
 
     def resolve(self, scope: Scope, name: str, reference: str | int) -> ModelVersion:
         """The version that a number, an alias or `latest` names. Raises NotFound."""

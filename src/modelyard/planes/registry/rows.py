@@ -125,7 +125,7 @@ def data_behind(tx: Transaction, run: str) -> tuple[list[str], str, str]:
                 found[edge.object] = None
             elif edge.relation == "produced" and edge.object == subject and edge.subject.startswith(JOB_PREFIX):
                 subjects.append(edge.subject)
-    data = sorted(urn for urn in found if urn.startswith("dataset:"))
+    data = sorted(urn for urn in found if urn.startswith("dataset:") and "#" not in urn)
     code = next((urn for urn in found if urn.startswith("code:")), "")
     environment = next((urn for urn in found if urn.startswith("env:")), "")
     return data, code, environment

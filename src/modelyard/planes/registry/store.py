@@ -413,6 +413,20 @@ def moves_of(tx: Transaction, model_id: str, name: str, alias: str | None = None
     return [_to_move(row, name) for row in tx.all(statement)]
 
 
+def versions_in_force(tx: Transaction) -> list[tuple[str, int]]:
+    """Model and number of every version that an alias names or that stands in production."""
+    ids = (models.c.project == tx.project, models.c.deleted_at.is_(None), versions.c.dropped_at.is_(None))
+    named = select(aliases.c.model_id).where(
+        aliases.c.model_id == versions.c.model_id, aliases.c.version == versions.c.version
+    )
+    statement = (
+        select(models.c.name, versions.c.version)
+        .join(models, models.c.id == versions.c.model_id)
+        .where(*ids, sa.or_(versions.c.stage == "Production", named.exists()))
+    )
+    return [(row.name, row.version) for row in tx.all(statement.order_by(models.c.name, versions.c.version))]
+
+
 def usable_versions(tx: Transaction, model_id: str) -> Collection[int]:
     """The numbers of the versions that were not dropped."""
     rows = tx.all(select(versions.c.version).where(versions.c.model_id == model_id, versions.c.dropped_at.is_(None)))

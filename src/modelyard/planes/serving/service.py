@@ -201,6 +201,14 @@ class Serving:
                 found.setdefault(number, []).append(f"endpoint:{row.name}")
         return found
 
+    def in_force(self, tx: Transaction) -> Mapping[str, Sequence[str]]:
+        """The model versions that are served, each with the endpoints that serve it: whose data must stay."""
+        found: dict[str, Any] = {}
+        for row in store.serving_now(tx):
+            for urn in sorted({one.urn for one in row.serving if one.weight > 0}):
+                found.setdefault(urn, []).append(f"endpoint:{row.name}")
+        return found
+
     def predictions(self, scope: Scope, name: str, *, limit: int = 20) -> PredictionRows:
         """The newest logged predictions that were taken in. Raises NotFound while there are none."""
         dataset = DATASET_PREFIX + name

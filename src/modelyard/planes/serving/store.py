@@ -184,6 +184,12 @@ def following(tx: Transaction, model: str) -> list[EndpointRow]:
     return [to_row(row) for row in tx.all(statement)]
 
 
+def serving_now(tx: Transaction) -> list[EndpointRow]:
+    """The endpoints of the transaction's project."""
+    statement = select(endpoints).where(endpoints.c.project == tx.project, endpoints.c.deleting.is_(False))
+    return [to_row(row) for row in tx.all(statement.order_by(endpoints.c.name))]
+
+
 def insert(tx: Transaction, values: dict[str, Any]) -> None:
     """A new endpoint."""
     tx.execute(endpoints.insert().values(project=tx.project, **values))

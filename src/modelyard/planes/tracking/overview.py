@@ -156,3 +156,10 @@ def children(tx: Transaction, run_ids: Sequence[str]) -> dict[str, int]:
         .group_by(tags.c.value)
     )
     return {row.value: row.runs for row in tx.all(statement)}
+
+
+def names(tx: Transaction, run_ids: Sequence[str]) -> dict[str, str]:
+    """The names of runs of the project by id."""
+    runs = store.runs
+    statement = select(runs.c.id, runs.c.name).where(runs.c.project == tx.project, runs.c.id.in_(run_ids))
+    return {row.id: row.name for row in tx.all(statement)}

@@ -2,36 +2,92 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
 from typing import Any
+
+from msgspec import Struct
 
 from modelyard.kernel import lineage
 from modelyard.kernel.auth import Scope
 from modelyard.kernel.database import Database
+from modelyard.kernel.errors import NotFound
 from modelyard.kernel.lineage import Direction, TimedEdge
+from modelyard.planes.data import Data
+from modelyard.planes.features import Features
+from modelyard.planes.jobs import Jobs
+from modelyard.planes.registry import Registry
+from modelyard.planes.tracking import Tracking
+from modelyard.types.contracts import DataUse
 from modelyard.ui.frame import Frame, Screen
 from modelyard.ui.graph import Drawing, GraphEdge, GraphNode, draw
 from modelyard.ui.page import page as ui_page
-from modelyard.ui.urns import address_of, kind_of, label_of
+from modelyard.ui.urns import address_of, kind_of, label_of, whole_of
 
 NODES_DRAWN_MAX = 120
 DEPTH_DEFAULT = 4
+VERSIONS_LISTED_MAX = 30
+NAMES_MAX = 500
+
+
+class Bundle(Struct, frozen=True, kw_only=True):
+    """A tie with the columns or features of its two ends that it stands for."""
+
+    subject: str
+    relation: str
+    object: str
+    at: datetime
+    of_subject: tuple[str, ...] = ()
+    of_object: tuple[str, ...] = ()
 
 
 class Lineage(Screen, frozen=True, kw_only=True):
-    """What a walk from `urn` found, drawn. `left_out` says what was too much to draw."""
+    """What a walk from `urn` found, drawn. `left_out` says what was too much to draw. `columns`: they are drawn each by
+    itself. `versions`: others of the same thing, newest first. `data`: the datasets behind it. `names`: of jobs, runs.
+    """
 
     urn: str = ""
     direction: str = "both"
     depth: int = DEPTH_DEFAULT
-    edges: tuple[TimedEdge, ...] = ()
+    columns: bool = False
+    edges: tuple[Bundle, ...] = ()
+    versions: tuple[str, ...] = ()
+    data: tuple[DataUse, ...] = ()
+    names: dict[str, str] = {}
     drawing: Drawing = Drawing()
     left_out: str = ""
     problem: str = ""
 
 
-def drawing(root: str, edges: Sequence[TimedEdge]) -> tuple[Drawing, str]:
+def bundled(edges: Sequence[TimedEdge]) -> list[Bundle]:
+    """Ties of columns and features folded into those of what they are parts of; what is within one thing goes."""
+    first: dict[tuple[str, str, str], datetime] = {}
+    parts: dict[tuple[str, str, str], tuple[dict[str, None], dict[str, None]]] = {}
+    for edge in edges:
+        (subject, own), (other, foreign) = whole_of(edge.subject), whole_of(edge.object)
+        if subject == other:
+            continue
+        key = (subject, edge.relation, other)
+        first.setdefault(key, edge.at)
+        mine, theirs = parts.setdefault(key, ({}, {}))
+        mine |= {own: None} if own else {}
+        theirs |= {foreign: None} if foreign else {}
+    return [
+        Bundle(
+            subject=subject, relation=relation, object=other, at=at,
+            of_subject=tuple(sorted(parts[subject, relation, other][0])),
+            of_object=tuple(sorted(parts[subject, relation, other][1])),
+        )
+        for (subject, relation, other), at in first.items()
+    ]  # fmt: skip
+
+
+def drawing(
+    root: str, edges: Sequence[TimedEdge | Bundle], names: Mapping[str, str] | None = None
+) -> tuple[Drawing, str]:
     """The graph from causes to effects, left to right, and what was left out of it."""
+    names = names or {}
     nodes = _nearest(root, edges)
     shown = nodes[:NODES_DRAWN_MAX]
     kept = set(shown)
@@ -45,8 +101,9 @@ def drawing(root: str, edges: Sequence[TimedEdge]) -> tuple[Drawing, str]:
         [
             GraphNode(
                 id=urn,
-                label=label_of(urn),
+                label=names.get(urn) or label_of(urn),
                 kind=kind_of(urn),
+                detail=label_of(urn) if urn in names else "",
                 href=address_of(urn),
                 focus=urn == root,
             )
@@ -58,13 +115,13 @@ def drawing(root: str, edges: Sequence[TimedEdge]) -> tuple[Drawing, str]:
     return drawn, f"The {len(shown)} nearest of {len(nodes)} nodes are drawn; the table holds all ties." if more else ""
 
 
-def _direction(edge: TimedEdge) -> tuple[str, str]:
+def _direction(edge: TimedEdge | Bundle) -> tuple[str, str]:
     if edge.relation in lineage.OBJECT_IS_CAUSE:
         return edge.object, edge.subject
     return edge.subject, edge.object
 
 
-def _nearest(root: str, edges: Sequence[TimedEdge]) -> list[str]:
+def _nearest(root: str, edges: Sequence[TimedEdge | Bundle]) -> list[str]:
     """All nodes, the root first, then by how many steps away they are."""
     around: dict[str, list[str]] = {}
     for edge in edges:
@@ -80,27 +137,81 @@ def _nearest(root: str, edges: Sequence[TimedEdge]) -> list[str]:
     return seen
 
 
+def newest(caller: Scope, datasets: Data, registry: Registry, features: Features, urn: str) -> list[str]:
+    """The versions of a thing that is named without one, newest first; empty for what has none or is not known."""
+    kind, _, name = urn.partition(":")
+    if "@" in name:
+        return []
+    with suppress(NotFound):
+        match kind:
+            case "dataset":
+                found = datasets.versions(caller, name, limit=VERSIONS_LISTED_MAX).items
+                return [one.urn for one in found]
+            case "model":
+                return [f"{urn}@{one.version}" for one in registry.versions.list(caller, name)[:VERSIONS_LISTED_MAX]]
+            case "feature-view":
+                return [one.urn for one in features.versions(caller, name, limit=VERSIONS_LISTED_MAX).items]
+    return []
+
+
+def names_of(caller: Scope, jobs: Jobs, tracking: Tracking, urns: Iterable[str]) -> dict[str, str]:
+    """The names of jobs and runs, by URN."""
+    of_kind: dict[str, list[str]] = {"job": [], "run": []}
+    for urn in urns:
+        kind, _, rest = urn.partition(":")
+        if kind in of_kind:
+            of_kind[kind].append(rest)
+    found = {f"job:{one}": name for one, name in jobs.names(caller, of_kind["job"][:NAMES_MAX]).items()}
+    return found | {
+        f"run:{one}": name for one, name in tracking.overview.names(caller, of_kind["run"][:NAMES_MAX]).items()
+    }
+
+
 @ui_page("/lineage", template="lineage.html")
 def lineage_graph(
-    caller: Scope, database: Database, urn: str = "", direction: Direction = "both", depth: int = DEPTH_DEFAULT
+    caller: Scope,
+    database: Database,
+    datasets: Data,
+    registry: Registry,
+    features: Features,
+    jobs: Jobs,
+    tracking: Tracking,
+    urn: str = "",
+    direction: Direction = "both",
+    depth: int = DEPTH_DEFAULT,
+    columns: bool = False,
 ) -> Lineage:
-    """The graph around a URN."""
+    """The graph around a URN; of a thing that is named without a version around its newest."""
     frame = Frame(title="Lineage", section="lineage")
     urn = urn.strip()
     if not urn:
         return Lineage(frame=frame, direction=direction, depth=depth)
+    versions = newest(caller, datasets, registry, features, urn)
+    root = versions[0] if versions else urn
+    columns = columns or bool(whole_of(root)[1])
     with database.reading(caller) as tx:
-        graph = lineage.walk(tx, urn, direction, depth)
-    drawn, left_out = drawing(urn, graph.edges)
+        graph = lineage.walk(tx, root, direction, depth)
+    edges: Sequence[TimedEdge | Bundle] = graph.edges if columns else bundled(graph.edges)
+    names = names_of(caller, jobs, tracking, graph.nodes)
+    drawn, left_out = drawing(root, edges, names)
     if graph.truncated:
         left_out = "The walk met its limit: there is more than is shown."
     return Lineage(
         frame=frame,
-        urn=urn,
+        urn=root,
         direction=direction,
         depth=depth,
-        edges=tuple(graph.edges),
-        drawing=drawn if graph.edges else Drawing(),
+        columns=columns,
+        edges=tuple(
+            one
+            if isinstance(one, Bundle)
+            else Bundle(subject=one.subject, relation=one.relation, object=one.object, at=one.at)
+            for one in edges
+        ),
+        versions=tuple(versions),
+        data=tuple(datasets.derivations.behind(caller, root).data) if direction != "down" else (),
+        names=names,
+        drawing=drawn if edges else Drawing(),
         left_out=left_out,
     )
 

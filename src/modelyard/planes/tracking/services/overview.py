@@ -74,6 +74,11 @@ class Overview:
         more = filters.page_token(offset + limit) if len(found) > limit else None
         return Page(found[:limit], more)
 
+    def names(self, scope: Scope, run_ids: Sequence[str]) -> dict[str, str]:
+        """The names of runs by id; those that do not exist are left out."""
+        with self._database.reading(scope) as tx:
+            return overview.names(tx, run_ids)
+
     def children(self, scope: Scope, run_ids: Sequence[str]) -> dict[str, int]:
         """How many active runs each of some runs is the parent of; those without children are left out."""
         with self._database.reading(scope) as tx:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -29,11 +28,13 @@ from modelyard.kernel.errors import InvalidInput, NotFound
 from modelyard.kernel.ids import new_id
 from modelyard.kernel.prepared import Prepared
 from modelyard.planes.tracking import filters, rules, search, store
+from modelyard.planes.tracking.inputs import urns_of
 from modelyard.planes.tracking.points import Batch, Point, PointColumns
 from modelyard.planes.tracking.rows import COLUMNS, RunRow, active_run_row, run_row
 from modelyard.planes.tracking.services import experiments, metrics
 from modelyard.types.page import Page
 from modelyard.types.tracking import (
+    READ_CONTEXT,
     TERMINAL_STATUSES,
     CreateRun,
     Dataset,
@@ -422,25 +423,16 @@ def _put_inputs(tx: Transaction, row: RunRow, inputs: Sequence[DatasetInput]) ->
         for one in first.values()
     ]  # fmt: skip
     # Who logged a dataset first said what it is; later ones do not change it.
-    for table, rows in ((store.input_datasets, of_experiment), (store.run_inputs, of_run)):
-        tx.execute(store.inserting(tx, table).on_conflict_do_nothing(), rows)
+    tx.execute(store.inserting(tx, store.input_datasets).on_conflict_do_nothing(), of_experiment)
+    table = store.run_inputs
+    new = store.inserting(tx, table)
+    said = {"context": new.excluded.context, "tags": new.excluded.tags}
+    keys = [column.name for column in table.primary_key]
+    tx.execute(new.on_conflict_do_update(index_elements=keys, set_=said, where=table.c.context == READ_CONTEXT), of_run)
     _mark_linked(tx, row)
-    for one in first.values():
-        urn = _dataset_urn(one.dataset)
-        if urn:
+    for one in inputs:
+        for urn in urns_of(one.dataset):
             tx.link(f"run:{row.id}", "used", urn)
-
-
-def _dataset_urn(dataset: Dataset) -> str:
-    """The URN of one of our own dataset versions that an input names as its source, else nothing."""
-    source = dataset.source
-    if source.startswith("{"):
-        try:
-            found = json.loads(source)
-        except ValueError:
-            return ""
-        source = next((one for key in ("uri", "url", "path") if isinstance(one := found.get(key), str)), "")
-    return source if source.startswith("dataset:") and "@" in source and len(source) <= 512 else ""
 
 
 def _mark_linked(tx: Transaction, row: RunRow) -> None:
