@@ -142,7 +142,7 @@ def read_data(
 ) -> Stream:
     """Rows of a version as an Arrow stream. `column` may be given several times; `filter` is an SQL condition. `noted`
     asks for a header that says which version and columns that is (a ReadNote, percent-encoded)."""
-    found = datasets.reading(caller, name, ref, columns, filter)
+    found = datasets.reader.stream(caller, name, ref, columns, filter)
     headers = {}
     if noted:
         named = found.columns()

@@ -36,7 +36,7 @@ from modelyard.planes.data.file_branches import FileBranches
 from modelyard.planes.data.guards import Guards
 from modelyard.planes.data.layout import Layout
 from modelyard.planes.data.profile import wire_row
-from modelyard.planes.data.reading import Reader, Reading
+from modelyard.planes.data.reading import Reader
 from modelyard.planes.data.reconcile import BufferFlush, PublicationRecovery, RetentionVacuum, StagedSweep
 from modelyard.planes.data.refs import Ref, check_ref_name, resolve_number
 from modelyard.planes.data.sources import Sources
@@ -89,7 +89,7 @@ class Data:
         self._spill = spill
         self._limits = limits or SqlLimits(memory_bytes=GIB)
         self._states = States(database, tables)
-        self._reader = Reader(database, self._states, self._find, self._session)
+        self.reader = Reader(database, self._states, self._find, self._session)
         self._writer = Writer(database, tables, self._states, self._session, self.snapshot)
         self.checking = Checking(database, tables, self._states, self._find, self.snapshot, self._session)
         users = Consumers()
@@ -313,18 +313,12 @@ class Data:
         self, scope: Scope, name: str, ref: Ref = None, columns: Sequence[str] | None = None, filter: str | None = None
     ) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
         """As `read`, but in batches, for more than fits in memory. What is wrong with the request is raised at once."""
-        found = self.reading(scope, name, ref, columns, filter)
+        found = self.reader.stream(scope, name, ref, columns, filter)
         return found.schema, found.batches
-
-    def reading(
-        self, scope: Scope, name: str, ref: Ref = None, columns: Sequence[str] | None = None, filter: str | None = None
-    ) -> Reading:
-        """As `stream`, with the version that is read and the columns that were named."""
-        return self._reader.stream(scope, name, ref, columns, filter)
 
     def snapshot(self, scope: Scope, name: str, ref: Ref = None) -> tuple[DatasetVersion, Snapshot]:
         """A version with the files that hold it, for engines that read Parquet themselves. Counts as reading."""
-        version, snapshot = self._reader.snapshot(scope, name, ref)
+        version, snapshot = self.reader.snapshot(scope, name, ref)
         return _as_sent(version), snapshot
 
     def query(self, scope: Scope, statement: str, datasets: Mapping[str, Ref]) -> pa.Table:
