@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from modelyard.sdk.active_run import start_run
+    from modelyard.sdk.checks_here import check, failing_rows
     from modelyard.sdk.client import Client, connect
     from modelyard.sdk.data import dataset
     from modelyard.sdk.features import feature_view, historical
@@ -24,9 +25,11 @@ __all__ = [
     "Client",
     "Dataset",
     "__version__",
+    "check",
     "connect",
     "dataset",
     "endpoint",
+    "failing_rows",
     "feature_view",
     "files",
     "historical",
@@ -39,9 +42,11 @@ __all__ = [
 _HOMES = {
     "Client": ("client", "Client"),
     "Dataset": ("tasks", "Dataset"),
+    "check": ("checks_here", "check"),
     "connect": ("client", "connect"),
     "dataset": ("data", "dataset"),
     "endpoint": ("serving", "endpoint"),
+    "failing_rows": ("checks_here", "failing_rows"),
     "feature_view": ("features", "feature_view"),
     "files": ("files.handle", "files"),
     "historical": ("features", "historical"),

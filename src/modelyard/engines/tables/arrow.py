@@ -25,11 +25,12 @@ def normalised_schema(schema: pa.Schema) -> pa.Schema:
     """The schema under which a table keeps this one. Raises InvalidInput for a column that cannot be kept."""
     import pyarrow as pa  # heavy: imported late
 
-    _check_names(schema.names)
+    check_names(schema.names)
     return pa.schema([pa.field(field.name, _normalised(field.name, field.type)) for field in schema])
 
 
-def _check_names(names: list[str]) -> None:
+def check_names(names: list[str]) -> None:
+    """Raise InvalidInput unless these can name the columns of one table."""
     if not names:
         raise InvalidInput("the data has no columns", code="dataset.no_columns")
     if len(names) > COLUMNS_MAX:
@@ -51,6 +52,11 @@ def _check_names(names: list[str]) -> None:
                 code="dataset.column_duplicate",
                 hint="rename one; column names are compared without case",
             )
+
+
+def kept_type(field: pa.Field) -> pa.DataType:
+    """The type as which a table keeps a column. Raises InvalidInput where it cannot."""
+    return _normalised(field.name, field.type)
 
 
 def _normalised(column: str, kind: pa.DataType) -> pa.DataType:
@@ -129,7 +135,7 @@ def staged_schema(source: pa.Schema, target: pa.Schema | None) -> pa.Schema:
             continue
         kind = _normalised(field.name, field.type)
         fields.append(pa.field(field.name, wanted if wanted is not None and fits(kind, wanted) else kind))
-    _check_names([field.name for field in fields])
+    check_names([field.name for field in fields])
     if target is not None and {field.name for field in fields} == set(known):
         fields.sort(key=lambda field: target.get_field_index(field.name))
     return pa.schema(fields)

@@ -9,13 +9,16 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from modelyard.engines.tables.arrow import partition_arrays
 from modelyard.engines.tables.base import FILE_COLUMN, FileSet
+from modelyard.engines.tables.foreign import ForeignRows
 from modelyard.kernel.errors import EngineError, InvalidInput, LimitExceeded
 from modelyard.kernel.ids import new_id
 
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
+T = TypeVar("T")
 GIB = 1024**3
 _BATCH_ROWS = 64 * 1024
 
@@ -41,29 +45,85 @@ Later = Callable[[], FileSet]
 """A table that is costly to name, as one of ten thousand files is: asked for when a statement speaks of it."""
 
 
-class SqlSession:
-    """An open sandbox. One statement at a time.
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A database that can read some tables. What is registered of them is known to one connection only; views and
+    settings are known to all."""
 
-    `later` names the tables that `reopen` adds, by another sandbox, since what one can read is fixed when it opens.
-    """
+    connection: duckdb.DuckDBPyConnection
+    in_memory: Mapping[str, pa.Table]
 
-    def __init__(
-        self,
-        connection: duckdb.DuckDBPyConnection,
-        timeout_s: float,
-        later: Sequence[str] = (),
-        reopen: Callable[[], duckdb.DuckDBPyConnection] | None = None,
-    ) -> None:
-        self._connection = connection
-        self._timeout_s = timeout_s
+    def beside(self) -> duckdb.DuckDBPyConnection:
+        """One more connection to the same tables."""
+        connection = self.connection.cursor()
+        for name, table in self.in_memory.items():
+            connection.register(name, table)
+        return connection
+
+
+class _Shared:
+    """What the sessions of one sandbox share. `later` names the tables that `reopen` adds, by another database, since
+    what one can read is fixed when it opens."""
+
+    def __init__(self, opened: _Opened, limits: SqlLimits, later: Sequence[str], reopen: Callable[[], _Opened]) -> None:
+        self.opened = opened
+        self.limits = limits
         self._later = [name.casefold() for name in later]
         self._reopen = reopen
+        self._lock = threading.Lock()
+
+    def prepare(self, texts: Sequence[str | None]) -> None:
+        """Open what the texts may speak of."""
+        if not any(name in text.casefold() for text in texts if text for name in self._later):
+            return
+        with self._lock:
+            if self._later:
+                self.opened, self._later = self._reopen(), []
+
+
+class SqlSession:
+    """An open sandbox. One statement at a time; `each` opens more over the same tables."""
+
+    def __init__(self, shared: _Shared, *, beside: bool = False) -> None:
+        self._shared = shared
+        self._beside = beside
+        self._opened = shared.opened
+        self._connection = self._opened.beside() if beside else self._opened.connection
+
+    def each(self, tasks: Sequence[Callable[[SqlSession], T]]) -> list[T]:
+        """What each task returns, in their order. As many run at once as there are threads, each with a session of its
+        own; when one raises, that is raised once those that run are done."""
+        lanes = min(self._shared.limits.threads, len(tasks))
+        if lanes < 2:
+            return [task(self) for task in tasks]
+        free: SimpleQueue[SqlSession] = SimpleQueue()
+        beside = [SqlSession(self._shared, beside=True) for _ in range(lanes - 1)]
+        for session in (self, *beside):
+            free.put(session)
+
+        def run(task: Callable[[SqlSession], T]) -> T:
+            session = free.get()
+            try:
+                return task(session)
+            finally:
+                free.put(session)
+
+        try:
+            with ThreadPoolExecutor(lanes, thread_name_prefix="sql") as pool:
+                return list(pool.map(run, tasks))
+        finally:
+            for session in beside:
+                session._connection.close()
 
     def _prepare(self, *texts: str | None) -> None:
         """Open what the texts may speak of."""
-        if self._reopen is None or not any(name in text.casefold() for text in texts if text for name in self._later):
+        self._shared.prepare(texts)
+        opened = self._shared.opened
+        if self._opened is opened:
             return
-        self._connection, self._reopen = self._reopen(), None
+        if self._beside:
+            self._connection.close()
+        self._opened, self._connection = opened, opened.beside() if self._beside else opened.connection
 
     def table(self, statement: str) -> pa.Table:
         """Run one SELECT and return all its rows. Raises InvalidInput, LimitExceeded."""
@@ -140,7 +200,7 @@ class SqlSession:
 
     @contextmanager
     def _bounded(self) -> Iterator[None]:
-        timer = threading.Timer(self._timeout_s, self._connection.interrupt)
+        timer = threading.Timer(self._shared.limits.timeout_s, self._connection.interrupt)
         timer.daemon = True
         timer.start()
         try:
@@ -152,7 +212,10 @@ class SqlSession:
 
 @contextmanager
 def sandbox(
-    tables: Mapping[str, FileSet | pa.Table | Later], *, spill: Path | None = None, limits: SqlLimits | None = None
+    tables: Mapping[str, FileSet | pa.Table | ForeignRows | Later],
+    *,
+    spill: Path | None = None,
+    limits: SqlLimits | None = None,
 ) -> Iterator[SqlSession]:
     """A session in which the named tables, and nothing else, can be read. `spill` is a directory for what does not fit
     in memory, made if it is missing."""
@@ -160,19 +223,19 @@ def sandbox(
     later = [name for name, table in tables.items() if callable(table)]
     with ExitStack() as opened:
 
-        def connect(names: Iterable[str]) -> duckdb.DuckDBPyConnection:
+        def connect(names: Iterable[str]) -> _Opened:
             named = {name: tables[name] for name in names}
             found = {name: table() if callable(table) else table for name, table in named.items()}
             return opened.enter_context(_connection(found, spill, bounds))
 
         first = connect(name for name in tables if name not in later)
-        yield SqlSession(first, bounds.timeout_s, later, lambda: connect(tables))
+        yield SqlSession(_Shared(first, bounds, later, lambda: connect(tables)))
 
 
 @contextmanager
 def _connection(
-    tables: Mapping[str, FileSet | pa.Table], spill: Path | None, limits: SqlLimits
-) -> Iterator[duckdb.DuckDBPyConnection]:
+    tables: Mapping[str, FileSet | pa.Table | ForeignRows], spill: Path | None, limits: SqlLimits
+) -> Iterator[_Opened]:
     import duckdb  # heavy: imported late
 
     connection = duckdb.connect(":memory:")
@@ -180,14 +243,15 @@ def _connection(
     try:
         for setting in _settings(limits, scratch):
             connection.execute(setting)
-        files = [str(file) for table in tables.values() if isinstance(table, FileSet) for file in table.files]
+        files = [str(file) for table in tables.values() for file in _files_of(table)]
         connection.execute(f"SET allowed_paths = [{', '.join(literal(file) for file in files)}]")
         connection.execute("SET enable_external_access = false")
+        in_memory: dict[str, pa.Table] = {}
         with _user_errors():
             for name, table in tables.items():
-                _provide(connection, name, table)
+                in_memory |= _provide(connection, name, table)
         connection.execute("SET lock_configuration = true")
-        yield connection
+        yield _Opened(connection, in_memory)
     finally:
         connection.close()
         if scratch is not None and scratch.exists():
@@ -196,13 +260,14 @@ def _connection(
 
 def _settings(limits: SqlLimits, scratch: Path | None) -> list[str]:
     settings = [
-        "SET TimeZone = 'UTC'",
+        # GLOBAL: for every connection to this database, of which `each` opens more.
+        "SET GLOBAL TimeZone = 'UTC'",
         f"SET threads = {limits.threads}",
         f"SET memory_limit = '{limits.memory_bytes // 2**20}MiB'",
         # Hash-partitioned ASOF joins are misjudged as tiny and become nested loops unless this is 0.
-        "SET asof_loop_join_threshold = 0",
+        "SET GLOBAL asof_loop_join_threshold = 0",
         "SET autoinstall_known_extensions = false",
-        "SET python_enable_replacements = false",
+        "SET GLOBAL python_enable_replacements = false",
         # It would write to the standard output of whoever called.
         "SET enable_progress_bar = false",
         f"SET max_temp_directory_size = '{limits.spill_bytes // 2**20 if scratch else 0}MiB'",
@@ -212,17 +277,30 @@ def _settings(limits: SqlLimits, scratch: Path | None) -> list[str]:
     return settings
 
 
-def _provide(connection: duckdb.DuckDBPyConnection, name: str, table: FileSet | pa.Table) -> None:
+def _files_of(table: FileSet | pa.Table | ForeignRows) -> tuple[Path, ...]:
+    held = table.rows if isinstance(table, ForeignRows) else table
+    return held.files if isinstance(held, FileSet) else ()
+
+
+def _provide(
+    connection: duckdb.DuckDBPyConnection, name: str, table: FileSet | pa.Table | ForeignRows
+) -> dict[str, pa.Table]:
+    """Let SQL know a table. Returns what of it is known to this connection only, by name."""
+    if isinstance(table, ForeignRows):
+        if not table.casts:
+            return _provide(connection, name, table.rows)
+        in_memory = _provide(connection, f"{name} as it is", table.rows)
+        columns = ", ".join(_cast(column, table.casts.get(column, ())) for column in table.kinds)
+        connection.execute(f"CREATE VIEW {quoted(name)} AS SELECT {columns} FROM {quoted(f'{name} as it is')}")
+        return in_memory
     if not isinstance(table, FileSet):
-        connection.register(name, table)
-        return
+        return _register(connection, name, table)
     if not table.files:
         import pyarrow as pa  # heavy: imported late
 
         empty = table.schema.empty_table()
         marks = pa.array([], pa.string())
-        connection.register(name, empty.append_column(FILE_COLUMN, marks) if table.marked else empty)
-        return
+        return _register(connection, name, empty.append_column(FILE_COLUMN, marks) if table.marked else empty)
     files = ", ".join(literal(str(file)) for file in table.files)
     options = f"union_by_name = {str(not table.uniform).lower()}"
     outside = list(table.partitions[0]) if table.partitions else []
@@ -230,12 +308,26 @@ def _provide(connection: duckdb.DuckDBPyConnection, name: str, table: FileSet | 
         options += f", filename = {literal(FILE_COLUMN)}"
     names = [f"{'p' if name in outside else 'f'}.{quoted(name)}" for name in table.schema.names]
     source = f"read_parquet([{files}], {options}) f"
+    registered: dict[str, pa.Table] = {}
     if outside:
         parts = f"{name} partitions"
-        connection.register(parts, partition_arrays(table))
+        registered = _register(connection, parts, partition_arrays(table))
         source += f" JOIN {quoted(parts)} p ON f.{FILE_COLUMN} = p.{FILE_COLUMN}"
     marked = [f"f.{FILE_COLUMN}"] if table.marked else []
     connection.execute(f"CREATE VIEW {quoted(name)} AS SELECT {', '.join(names + marked)} FROM {source}")
+    return registered
+
+
+def _register(connection: duckdb.DuckDBPyConnection, name: str, table: pa.Table) -> dict[str, pa.Table]:
+    connection.register(name, table)
+    return {name: table}
+
+
+def _cast(column: str, steps: Sequence[str]) -> str:
+    found = quoted(column)
+    for kind in steps:
+        found = f"CAST({found} AS {kind})"
+    return f"{found} AS {quoted(column)}" if steps else found
 
 
 def _remove_spill(scratch: Path) -> None:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from modelyard.planes.data.checks.running import Session, run_suite
+from modelyard.planes.data.checks.asking import Session
+from modelyard.planes.data.checks.running import run_suite
 from modelyard.types.data import Check, CheckReport, CheckResult, Column, Profile
 from modelyard.types.profiles import Anomaly
 

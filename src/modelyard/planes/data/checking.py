@@ -21,7 +21,7 @@ from modelyard.planes.data.checks import BASE, BATCH, DATASET, State, report_sen
 from modelyard.planes.data.checks.facts import provided_of
 from modelyard.planes.data.checks.running import Before, failing_select, run_suite
 from modelyard.planes.data.checks.states import key_of
-from modelyard.planes.data.references import Referenced, TakeSnapshot, referenced
+from modelyard.planes.data.references import Referenced, TakeSnapshot, in_catalog, referenced
 from modelyard.planes.data.refs import Ref, require_rows
 from modelyard.planes.data.states import State as TableState
 from modelyard.planes.data.states import States
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Find = Callable[[Scope, str, Ref], tuple[store.DatasetRow, store.VersionRow]]
-OpenSession = Callable[[Mapping[str, FileSet]], AbstractContextManager[SqlSession]]
+OpenSession = Callable[[Mapping[str, "FileSet | pa.Table"]], AbstractContextManager[SqlSession]]
 _RUNS_LOOKED_AT = 10
 
 
@@ -120,8 +120,8 @@ class Checking:
         state = self._states.of(scope, row, version)
         assert state.schema is not None
         whole = self._files(row, state, state.files)
-        others = referenced(self._snapshot, scope, name, run.checks)
-        tables = {BATCH: whole, DATASET: whole, **others.files}
+        others = referenced(in_catalog(self._snapshot, scope), name, run.checks)
+        tables = {BATCH: whole, DATASET: whole, **others.tables}
         with self._open_session(tables) as session:
             select = failing_select(session, run.checks[check], columns_of(state.schema), others.provided)
             if not select:
@@ -133,7 +133,9 @@ class Checking:
             schema = session.table(f"SELECT * FROM ({select}\n) LIMIT 0").schema
         return schema, self._batches(tables, select, schema)
 
-    def _batches(self, tables: Mapping[str, FileSet], select: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    def _batches(
+        self, tables: Mapping[str, FileSet | pa.Table], select: str, schema: pa.Schema
+    ) -> Iterator[pa.RecordBatch]:
         with self._open_session(tables) as session:
             yield from session.batches(select, schema)
 
@@ -157,7 +159,7 @@ class Checking:
         require_rows(version.noun)
         state = self._states.of(scope, row, version)
         assert state.schema is not None
-        others = referenced(self._snapshot, scope, row.noun.name, checks)
+        others = referenced(in_catalog(self._snapshot, scope), row.noun.name, checks)
         keys = {key_of(check, provided_of(check, others.provided)) for check in checks}
         known = self._known(scope, row, version, state, keys)
         results = self._results(row, state, checks, others, known)
@@ -173,7 +175,7 @@ class Checking:
         known: Known | None,
     ) -> list[CheckResult]:
         whole = self._files(row, state, state.files)
-        tables = {BATCH: whole, DATASET: whole, **others.files}
+        tables = {BATCH: whole, DATASET: whole, **others.tables}
         before = None
         if known is not None:
             tables |= {BATCH: self._files(row, state, known.added), BASE: self._files(row, state, known.base)}

@@ -20,7 +20,7 @@ from modelyard.planes.data.states import State
 if TYPE_CHECKING:
     import pyarrow as pa
 
-OpenSession = Callable[[Mapping[str, FileSet | Later]], AbstractContextManager[SqlSession]]
+OpenSession = Callable[[Mapping[str, "FileSet | pa.Table | Later"]], AbstractContextManager[SqlSession]]
 REWRITTEN = "r"
 _SOURCE = "source"
 _TOUCHED = "touched"

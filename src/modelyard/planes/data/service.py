@@ -479,7 +479,7 @@ class Data:
         return Rows(columns=columns_of(table.schema), rows=[wire_row(row) for row in rows])
 
     @contextmanager
-    def _session(self, tables: Mapping[str, FileSet | Later]) -> Iterator[SqlSession]:
+    def _session(self, tables: Mapping[str, FileSet | pa.Table | Later]) -> Iterator[SqlSession]:
         with sandbox(tables, spill=self._spill, limits=self._limits) as session:
             yield session
 

@@ -24,7 +24,7 @@ from modelyard.planes.data.guards import Guard
 from modelyard.planes.data.profile import merge_profiles
 from modelyard.planes.data.profiling import Profiler, profile_of
 from modelyard.planes.data.publish import Publisher, make_plan
-from modelyard.planes.data.references import TakeSnapshot, referenced
+from modelyard.planes.data.references import TakeSnapshot, in_catalog, referenced
 from modelyard.planes.data.rewriting import REWRITTEN, Effect, OpenSession, Rewriter, check_key_columns
 from modelyard.planes.data.schemas import Allowed, resulting_schema, schema_result
 from modelyard.planes.data.states import State, States
@@ -351,8 +351,8 @@ class Writer:
         checks = [*implied_by_key(dataset.noun.key, {one.name: one.type for one in columns}), *request.checks]
         if not checks:
             return []
-        others = referenced(self._snapshot, scope, dataset.noun.name, checks)
-        tables: dict[str, FileSet | Later] = {BATCH: batch, DATASET: whole, **others.files}
+        others = referenced(in_catalog(self._snapshot, scope), dataset.noun.name, checks)
+        tables: dict[str, FileSet | pa.Table | Later] = {BATCH: batch, DATASET: whole, **others.tables}
         before = None
         if state.version is not None and state.schema is not None and state.count:
             tables[BASE] = partial(self._before, dataset, state, state.schema)

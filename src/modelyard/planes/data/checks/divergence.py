@@ -13,7 +13,7 @@ from modelyard.planes.data.checks.question import (
     Question,
     Values,
     condition,
-    counted,
+    count_of,
     every,
     filtered,
     present,
@@ -28,7 +28,7 @@ def divergence(check: Divergence, context: Context) -> Question:
     kind, name = context.kind(check.column), quoted(check.column)
     _need_partition(check)
     has_value = present(check.column, kind, check)
-    total = Measure(counted(check, has_value))
+    total = count_of(check, has_value)
     if check.partition.values:
         where = every(condition(check), f"({has_value})")
         listed = [fitting([value], kind, check.column) for value in check.partition.values]
@@ -47,10 +47,10 @@ def divergence(check: Divergence, context: Context) -> Question:
         raise Unfit(f"column '{check.column}' is {kind}, and the partition's bins are numbers")
     edges = check.partition.bins
     measures = {
-        f"below{place}": Measure(counted(check, every(has_value, f"{name} < {edge!r}::DOUBLE")))
+        f"below{place}": count_of(check, every(has_value, f"{name} < {edge!r}::DOUBLE"))
         for place, edge in enumerate(edges)
     }
-    measures["within"] = Measure(counted(check, every(has_value, f"{name} <= {edges[-1]!r}::DOUBLE")))
+    measures["within"] = count_of(check, every(has_value, f"{name} <= {edges[-1]!r}::DOUBLE"))
     return Question(check, check.of, measures=measures | {"present": total})
 
 

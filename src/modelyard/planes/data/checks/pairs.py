@@ -11,7 +11,7 @@ from modelyard.planes.data.checks.question import (
     Measure,
     Question,
     condition,
-    counted,
+    count_of,
     every,
     filtered,
     present,
@@ -143,7 +143,7 @@ def monotonic(check: Monotonic, context: Context) -> Question:
         DATASET,
         source,
         measures,
-        {"elements": Measure(counted(check, ""))},
+        {"elements": count_of(check, "")},
         True,
         lambda table: f"SELECT * FROM {source(table)} WHERE {out_of_order}",
     )

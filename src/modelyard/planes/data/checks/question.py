@@ -28,10 +28,11 @@ OfTable = Callable[[str], str]
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """An aggregate over the rows of a source."""
+    """An aggregate over the rows of a source. `counts`: where it counts rows, the condition on them, empty for all."""
 
     sql: str
     merge: Merge = "sum"
+    counts: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +54,23 @@ class TextTest:
 
 
 @dataclass(frozen=True, slots=True)
+class Quick:
+    """Cheaper aggregates that are enough for most rows. `read`: what they say of the measures, None where it takes
+    these to tell."""
+
+    measures: Mapping[str, Measure]
+    read: Callable[[Values], Values | None]
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
     """One check as SQL over a table.
 
     `of`: the table. `source`: what follows FROM. `measures`: aggregates over it, and `plain` ones over the table; both
     are judged by `verdicts`. `alone`: in a statement of its own, since it would slow the common one down. `rows`:
-    selects all failing rows. `append`, `text`: other ways to the same measures. `rising`: a column such that nothing
-    fails if its values strictly rise from row to row, which costs a tenth to find out. `verdict`: known without data.
+    selects all failing rows. `append`, `text`, `quick`: other ways to the same measures. `rising`: a column such that
+    nothing fails if its values strictly rise from row to row, which costs a tenth to find out. `verdict`: known
+    without data.
     """
 
     check: Check
@@ -72,6 +83,7 @@ class Question:
     append: Append | None = None
     rising: str = ""
     text: TextTest | None = None
+    quick: Quick | None = None
     facts: Values = field(default_factory=dict)
     verdict: CheckResult | None = None
 
@@ -144,6 +156,21 @@ def kept_values(name: str, which: str = "") -> str:
     )
 
 
+def by_value(column: str) -> OfTable:
+    """The source of a column's distinct values, under its own name and as `__v`, each with its count `__n`."""
+    name = quoted(column)
+
+    def source(table: str) -> str:
+        return f"(SELECT __v, __v AS {name}, __n FROM (SELECT {name} AS __v, count(*) AS __n FROM {table} GROUP BY 1))"
+
+    return source
+
+
+def can_be_by_value(column: str) -> bool:
+    """Whether a column's name is none of those that the source of its values has itself."""
+    return column.casefold() not in ("__v", "__n")
+
+
 def values_of(column: str, check: Rule, where: str) -> OfTable:
     """The source of a column's distinct values `__v`, each with its count `__n`, by slices where there are any."""
     by = f", {quoted(check.by)}" if check.by else ""
@@ -162,16 +189,18 @@ def present(column: str, kind: str, check: Rule) -> str:
     return f"{name} IS NOT NULL"
 
 
-def present_count(column: str, kind: str, check: Rule) -> str:
+def count_present(column: str, kind: str, check: Rule) -> Measure:
     """The count of the rows that the check looks at and in which a column has a value."""
     has_value = present(column, kind, check)
-    return counted(check, has_value) if check.where or "isnan" in has_value else f"count({quoted(column)})"
+    if check.where or "isnan" in has_value:
+        return count_of(check, has_value)
+    return Measure(f"count({quoted(column)})", counts=has_value)
 
 
-def counted(check: Rule, terms: str) -> str:
+def count_of(check: Rule, terms: str) -> Measure:
     """The count of rows that the check looks at and that meet the terms, which may be empty."""
     whole = every(condition(check), terms)
-    return "count(*)" if whole == "true" else f"count_if({whole})"
+    return Measure("count(*)", counts="") if whole == "true" else Measure(f"count_if({whole})", counts=whole)
 
 
 def regarded(rule: IgnoreRow, has_value: list[str]) -> str:

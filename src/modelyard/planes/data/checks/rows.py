@@ -9,13 +9,12 @@ from modelyard.planes.data.checks.patterns import to_re2
 from modelyard.planes.data.checks.question import (
     BATCH,
     Context,
-    Measure,
     Question,
     condition,
-    counted,
+    count_of,
+    count_present,
     every,
     present,
-    present_count,
     regarded,
 )
 from modelyard.planes.data.checks.values import Unfit, fitting, is_float, is_number, sql_value
@@ -59,9 +58,9 @@ def row_wise(check: RowWise, context: Context) -> Question:
             no_nan = f"NOT isnan({quoted(check.column)})" if is_float(kind) and check.semantics == "pandas" else ""
             bad = every(no_nan, f"({_violation(check, kind)})")
             counts = {
-                "elements": Measure(counted(check, "")),
-                "present": Measure(present_count(check.column, kind, check)),
-                "failing": Measure(counted(check, bad)),
+                "elements": count_of(check, ""),
+                "present": count_present(check.column, kind, check),
+                "failing": count_of(check, bad),
             }
             failing = every(condition(check), bad)
             return Question(check, BATCH, measures=counts, rows=lambda table: f"SELECT * FROM {table} WHERE {failing}")
@@ -69,9 +68,9 @@ def row_wise(check: RowWise, context: Context) -> Question:
 
 def counting(check: RowWise, looked_at: str, bad: str) -> Question:
     """Rows of the batch that are looked at and bad. `looked_at` is empty where every row is."""
-    measures = {"elements": Measure(counted(check, "")), "failing": Measure(counted(check, every(looked_at, bad)))}
+    measures = {"elements": count_of(check, ""), "failing": count_of(check, every(looked_at, bad))}
     if looked_at:
-        measures["present"] = Measure(counted(check, looked_at))
+        measures["present"] = count_of(check, looked_at)
     failing = every(condition(check), looked_at, bad)
     return Question(check, BATCH, measures=measures, rows=lambda table: f"SELECT * FROM {table} WHERE {failing}")
 
@@ -79,9 +78,8 @@ def counting(check: RowWise, looked_at: str, bad: str) -> Question:
 def _nulls(check: NotNull | IsNull, context: Context) -> Question:
     kind = context.kind(check.column)
     has_value = present(check.column, kind, check)
-    values = present_count(check.column, kind, check)
     bad = has_value if isinstance(check, IsNull) else f"NOT ({has_value})"
-    measures = {"elements": Measure(counted(check, "")), "present": Measure(values)}
+    measures = {"elements": count_of(check, ""), "present": count_present(check.column, kind, check)}
     failing = every(condition(check), f"({bad})")
     return Question(check, BATCH, measures=measures, rows=lambda table: f"SELECT * FROM {table} WHERE {failing}")
 

@@ -5,49 +5,36 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from functools import partial
+from typing import Any
 
 from msgspec.structs import replace
 
-from modelyard.engines.tables.sql import literal, quoted
+from modelyard.engines.tables.sql import literal
 from modelyard.kernel.errors import InvalidInput, LimitExceeded
+from modelyard.planes.data.checks.asking import Session, answer
 from modelyard.planes.data.checks.compiling import compile_check
 from modelyard.planes.data.checks.facts import gather_facts, provided_of
 from modelyard.planes.data.checks.question import (
-    BASE,
     BATCH,
     DATASET,
     SAMPLE_ROWS_MAX,
-    SLICES_MAX,
     Context,
-    Measure,
     Provided,
     Question,
     Values,
     every,
 )
+from modelyard.planes.data.checks.statements import Asked, Hints
 from modelyard.planes.data.checks.states import State, key_of, merged, packed
 from modelyard.planes.data.checks.texts import BAD_VALUES_MAX
 from modelyard.planes.data.checks.values import Unfit
 from modelyard.planes.data.checks.verdicts import result, verdict
-from modelyard.planes.data.profile import wire_row, wire_value
+from modelyard.planes.data.profile import wire_row
 from modelyard.types.checks import Check, References, Satisfies
 from modelyard.types.data import CheckResult, Column, SliceResult
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
 SLICES_SHOWN_MAX = 50
-Failure = InvalidInput | LimitExceeded
-
-
-class Session(Protocol):
-    """What a suite needs of SQL over the tables `batch` and `dataset`, and `base` where rows are appended to it."""
-
-    def table(self, statement: str) -> pa.Table: ...
-    def one(self, statement: str) -> dict[str, Any]: ...
-    def rows(self, statement: str) -> list[dict[str, Any]]: ...
-    def check_condition(self, table: str, condition: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,63 +44,6 @@ class Before:
     states: Mapping[str, State] = field(default_factory=dict)
     appended: bool = False
     whole: bool = False
-
-
-@dataclass(slots=True)
-class Asked:
-    """A question on its way to its answer: over which table, by which measures, going on from which state."""
-
-    question: Question
-    table: str
-    key: str
-    base: State | None = None
-    error: str = ""
-    answers: dict[Any, Values] = field(default_factory=dict)
-    bad_values: list[str] = field(default_factory=list)
-
-    @property
-    def is_delta(self) -> bool:
-        """Whether the increments of an append are asked for, instead of the measures."""
-        return self.base is not None and self.question.append is not None
-
-    @property
-    def source(self) -> str:
-        """What follows FROM for its measures."""
-        if self.base is not None and self.question.append is not None:
-            return self.question.append.source(BATCH, BASE)
-        return self.question.source(self.table)
-
-    @property
-    def measures(self) -> Mapping[str, Measure]:
-        """The aggregates over its source."""
-        if self.base is not None and self.question.append is not None:
-            return self.question.append.measures
-        return self.question.measures
-
-
-@dataclass(slots=True)
-class Statement:
-    """One SELECT that answers many questions: aggregates over one source, by slices or not."""
-
-    source: str
-    by: str
-    terms: dict[str, str] = field(default_factory=dict)
-    asked: list[tuple[Asked, Mapping[str, Measure]]] = field(default_factory=list)
-
-    def add(self, asked: Asked, measures: Mapping[str, Measure]) -> None:
-        """Ask for these aggregates too; one that is asked for already is computed once."""
-        for measure in measures.values():
-            self.terms.setdefault(measure.sql, f"c{len(self.terms)}")
-        self.asked.append((asked, measures))
-
-    @property
-    def text(self) -> str:
-        """The SELECT."""
-        terms = ", ".join(f"{sql} AS {name}" for sql, name in self.terms.items())
-        if not self.by:
-            return f"SELECT {terms} FROM {self.source}"
-        by = quoted(self.by)
-        return f"SELECT {by} AS slice_, {terms} FROM {self.source} GROUP BY {by} LIMIT {SLICES_MAX + 1}"
 
 
 def run_suite(
@@ -126,12 +56,13 @@ def run_suite(
     profiles: Mapping[str, Values] | None = None,
     before: Before | None = None,
     one_table: bool = False,
+    hints: Hints | None = None,
 ) -> list[CheckResult]:
     """The results of all checks, in their order. One that cannot run gives an error result and disturbs no other.
 
     `provided`: the tables that checks refer to; `profiles`: what the profiles of references say. With `before`, what
     can go on from the states of the rows before does, and looks at the new rows only. `one_table`: `batch` is all of
-    `dataset`, so that both are read at once.
+    `dataset`, so that both are read at once. `hints`: what is known of the rows, for speed.
     """
     known = before or Before(whole=one_table)
     tables = provided or {}
@@ -141,8 +72,10 @@ def run_suite(
     context = replace_facts(context, facts)
     asked = [_asked(compile_check(check, context), key, known) for check, key in zip(checks, keys, strict=True)]
     _check_conditions(session, asked, context)
-    _answer(session, [one for one in asked if not one.error and one.question.verdict is None])
-    return [_settled(session, one, known, now) for one in asked]
+    known_of_rows = hints or Hints(rows=0)
+    answer(session, [one for one in asked if not one.error and one.question.verdict is None], known_of_rows)
+    settled = [_settled(session, one, known, now) for one in asked]
+    return session.each([partial(_with_rows, one=one) for one in settled])
 
 
 def replace_facts(context: Context, facts: Mapping[str, Values]) -> Context:
@@ -187,112 +120,25 @@ def _wrong_condition(session: Session, table: str, text: str) -> str:
     return ""
 
 
-# --- answers ------------------------------------------------------------------------------------------------------
-
-
-def _answer(session: Session, asked: Sequence[Asked]) -> None:
-    left = [one for one in asked if not (one.question.rising and not one.is_delta and _rises(session, one))]
-    for statement in _statements(left):
-        try:
-            _run(session, statement)
-        except (InvalidInput, LimitExceeded):
-            # One of them broke the common statement: asked one by one, only that one fails.
-            _run_one_by_one(session, statement)
-    for one in asked:
-        if one.question.text is not None and not one.error:
-            _test_texts(session, one)
-
-
-def _rises(session: Session, one: Asked) -> bool:
-    """Answer a question of uniqueness if the values strictly rise as they are stored, as those of ids often do."""
-    name = quoted(one.question.rising)
-    ahead = f"SELECT {name} AS v, lag({name}) OVER () AS p FROM {one.table} WHERE {name} IS NOT NULL"
-    whole = f"(SELECT count(*) FROM {one.table}) AS elements"
-    try:
-        found = session.one(f"SELECT count(*) AS n, count_if(v <= p) AS falls, {whole} FROM ({ahead})")
-    except (InvalidInput, LimitExceeded):
-        return False
-    if found["falls"]:
-        return False
-    one.answers = {None: {"elements": found["elements"], "present": found["n"], "failing": 0, "groups": 0}}
-    return True
-
-
-def _statements(asked: Sequence[Asked]) -> list[Statement]:
-    """As few statements as is fast: aggregates over one source together, those that would slow it down apart."""
-    found: dict[tuple[str, str, int], Statement] = {}
-    for number, one in enumerate(asked):
-        by = one.question.check.by
-        apart = number + 1 if one.question.alone else 0
-        if one.measures:
-            found.setdefault((one.source, by, apart), Statement(one.source, by)).add(one, one.measures)
-        if one.question.plain:
-            found.setdefault((one.table, by, 0), Statement(one.table, by)).add(one, one.question.plain)
-    return list(found.values())
-
-
-def _run(session: Session, statement: Statement) -> None:
-    rows = session.rows(statement.text)
-    if len(rows) > SLICES_MAX:
-        raise InvalidInput(
-            f"column '{statement.by}' has more than {SLICES_MAX} values, too many for slices",
-            code="dataset.check_slices",
-        )
-    for one, measures in statement.asked:
-        for row in rows:
-            values = one.answers.setdefault(wire_key(row.get("slice_")), {})
-            values |= {name: row[statement.terms[measure.sql]] for name, measure in measures.items()}
-
-
-def wire_key(value: Any) -> Any:
-    """A slice's value as it can be a key, kept and sent."""
-    sent = wire_value(value)
-    return str(sent) if isinstance(sent, (list, dict)) else sent
-
-
-def _run_one_by_one(session: Session, statement: Statement) -> None:
-    for one, measures in statement.asked:
-        alone = Statement(statement.source, statement.by)
-        alone.add(one, measures)
-        try:
-            _run(session, alone)
-        except (InvalidInput, LimitExceeded) as error:
-            one.error = error.message
-
-
-def _test_texts(session: Session, one: Asked) -> None:
-    """Ask a test in Python of each distinct text, and count the rows that have a failing one."""
-    test, check = one.question.text, one.question.check
-    assert test is not None
-    by = f", {quoted(check.by)} AS slice_" if check.by else ", NULL AS slice_"
-    where = every(f"({check.where}\n)" if check.where else "", f"({test.present})")
-    statement = f"SELECT {test.column} AS v{by}, count(*) AS n FROM {one.table} WHERE {where} GROUP BY ALL"
-    verdicts: dict[str, bool] = {}
-    for values in one.answers.values():
-        values["failing"] = 0
-    try:
-        for batch in session.table(statement).to_batches(10_000):
-            for row in batch.to_pylist():
-                text = row["v"]
-                if text not in verdicts:
-                    verdicts[text] = test.passes(text)
-                if not verdicts[text]:
-                    one.answers[wire_key(row["slice_"])]["failing"] += row["n"]
-    except (InvalidInput, LimitExceeded) as error:
-        one.error = error.message
-    one.bad_values = [text for text, passes in verdicts.items() if not passes]
-
-
 # --- results ------------------------------------------------------------------------------------------------------
 
 
-def _settled(session: Session, one: Asked, known: Before, now: datetime) -> CheckResult:
-    """The result of a check: judged, with its state and some of the failing rows."""
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A result that is judged, and where its failing rows are: a SELECT of them, and one that holds for the dataset."""
+
+    found: CheckResult
+    failing: str = ""
+    query: str = ""
+
+
+def _settled(session: Session, one: Asked, known: Before, now: datetime) -> Settled:
+    """The result of a check: judged, with its state."""
     question = one.question
     if question.verdict is not None:
-        return question.verdict
+        return Settled(question.verdict)
     if one.error:
-        return result(question.check, "error", message=one.error)
+        return Settled(result(question.check, "error", message=one.error))
     facts = {} if "table" in question.facts else dict(question.facts)
     seen = State(list(one.answers.items()), facts)
     total = seen if one.base is None else merged(_summing(one), one.base, seen)
@@ -302,10 +148,9 @@ def _settled(session: Session, one: Asked, known: Before, now: datetime) -> Chec
     try:
         found = _judged(question, seen if over_batch or total is None else total, now)
     except Unfit as unfit:
-        return result(question.check, "error", message=str(unfit))
+        return Settled(result(question.check, "error", message=str(unfit)))
     found = replace(found, merge=_how(one), key=one.key, state=_kept(one, total, known))
-    table = BATCH if over_batch else DATASET
-    return _with_rows(session, one, found, table)
+    return _looking_for_rows(one, found, BATCH if over_batch else DATASET)
 
 
 def _summing(one: Asked) -> Question:
@@ -319,7 +164,7 @@ def _summing(one: Asked) -> Question:
 def _rescanned(session: Session, one: Asked) -> Asked:
     """The question asked of all rows, since what was kept is not enough to go on from."""
     again = Asked(one.question, DATASET, one.key)
-    _answer(session, [again])
+    answer(session, [again], Hints())
     return again
 
 
@@ -377,20 +222,25 @@ def _slice(value: Any, found: CheckResult) -> SliceResult:
     )
 
 
-def _with_rows(session: Session, one: Asked, found: CheckResult, table: str) -> CheckResult:
-    """The result with a sample of its failing rows and the query for all of them."""
+def _looking_for_rows(one: Asked, found: CheckResult, table: str) -> Settled:
     if found.status == "passed" and not found.failing:
-        return found
+        return Settled(found)
     select = failing_rows(one.question, table, one.bad_values)
     if not select or (one.base is not None and one.question.text is not None and table == DATASET):
-        return found
+        return Settled(found)
+    return Settled(found, select, "" if one.question.facts else failing_rows(one.question, DATASET, one.bad_values))
+
+
+def _with_rows(session: Session, one: Settled) -> CheckResult:
+    """The result with a sample of its failing rows and the query for all of them."""
+    if not one.failing:
+        return one.found
     try:
-        rows = session.rows(f"SELECT * FROM ({select}\n) LIMIT {SAMPLE_ROWS_MAX}")
+        rows = session.rows(f"SELECT * FROM ({one.failing}\n) LIMIT {SAMPLE_ROWS_MAX}")
     except (InvalidInput, LimitExceeded):
         # The verdict stands; a sample is more than was asked for.
         rows = []
-    query = failing_rows(one.question, DATASET, one.bad_values)
-    return replace(found, sample=[wire_row(row) for row in rows], query="" if one.question.facts else query)
+    return replace(one.found, sample=[wire_row(row) for row in rows], query=one.query)
 
 
 def failing_select(session: Session, check: Check, columns: Sequence[Column], provided: Mapping[str, Provided]) -> str:
@@ -403,7 +253,7 @@ def failing_select(session: Session, check: Check, columns: Sequence[Column], pr
     if one.error:
         return ""
     if one.question.text is not None:
-        _answer(session, [one])
+        answer(session, [one], Hints())
     return failing_rows(one.question, DATASET, one.bad_values)
 
 

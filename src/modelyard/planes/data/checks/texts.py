@@ -12,12 +12,11 @@ from modelyard.engines.tables.sql import quoted
 from modelyard.planes.data.checks.question import (
     BATCH,
     Context,
-    Measure,
     Question,
     TextTest,
-    counted,
+    count_of,
+    count_present,
     present,
-    present_count,
 )
 from modelyard.planes.data.checks.values import Unfit
 from modelyard.types.checks import Parses
@@ -33,8 +32,8 @@ def parses(check: Parses, context: Context) -> Question:
         raise Unfit(f"column '{check.column}' is {kind}, not text")
     has_value = present(check.column, kind, check)
     counts = {
-        "elements": Measure(counted(check, "")),
-        "present": Measure(present_count(check.column, kind, check)),
+        "elements": count_of(check, ""),
+        "present": count_present(check.column, kind, check),
     }
     return Question(check, BATCH, plain=counts, text=TextTest(quoted(check.column), _test(check), has_value))
 

@@ -11,13 +11,17 @@ from modelyard.planes.data.checks.question import (
     Measure,
     OfTable,
     Question,
+    Quick,
+    Values,
+    by_value,
+    can_be_by_value,
     condition,
-    counted,
+    count_of,
+    count_present,
     every,
     filtered,
     kept_values,
     present,
-    present_count,
     values_of,
 )
 from modelyard.planes.data.checks.values import Unfit, fitting, is_float, is_number, is_ordered, is_time, sql_value
@@ -77,7 +81,7 @@ def _wanted(low: int, high: int | None) -> str:
 
 def row_count(check: RowCount | RowCountMatches, context: Context) -> Question:
     """How many rows there are, and in the table to compare with."""
-    measures = {"rows": Measure(counted(check, ""))}
+    measures = {"rows": count_of(check, "")}
     if isinstance(check, RowCount):
         return Question(check, check.of, measures=measures)
     other = context.table(check.dataset, check.ref)
@@ -117,10 +121,10 @@ def statistic(check: Statistic, context: Context) -> Question:
             extreme = Measure(f"{side}(length({name})){only}", side)
             return Question(check, check.of, measures={"value": extreme, "present": values})
         case "distinct" | "distinct_share":
-            return _distinct(check, every(condition(check), f"{name} IS NOT NULL", numbers))
+            return _distinct(check, kind, every(condition(check), f"{name} IS NOT NULL", numbers))
         case "not_null_share":
-            whole = Measure(counted(check, ""))
-            has_value = Measure(present_count(check.column, kind, check))
+            whole = count_of(check, "")
+            has_value = count_present(check.column, kind, check)
             return Question(check, check.of, measures={"elements": whole, "present": has_value})
         case _:
             if not is_number(kind):
@@ -146,26 +150,55 @@ def _of_numbers(check: Statistic, name: str, kind: str, values: Measure) -> Ques
         return Question(check, check.of, measures={"value": median, "present": values}, alone=True)
     finite = filtered(condition(check), f"isfinite({name})" if is_float(kind) else "")
     measures = {"present": values}
+    quick = _quick_moments(check, number) if kind in ("double", "float") and check.measure != "sum" else None
     if is_float(kind):
-        measures["above"] = Measure(counted(check, f"{name} = 'inf'::DOUBLE"))
-        measures["below"] = Measure(counted(check, f"{name} = '-inf'::DOUBLE"))
+        measures["above"] = count_of(check, f"{name} = 'inf'::DOUBLE")
+        measures["below"] = count_of(check, f"{name} = '-inf'::DOUBLE")
     if check.measure == "sum":
         return Question(check, check.of, measures=measures | {"value": Measure(f"sum({name}){finite}")})
     # The square of a double beyond 1e150 overflows, and DuckDB makes an error of that.
     squared = f"CASE WHEN abs({name}) < 1e150 THEN {number} END" if kind == "double" else number
     spread = f"var_pop({squared}){finite}" if check.measure == "std" else "0.0::DOUBLE"
     moments = f"struct_pack(n := count({name}){finite}, mean := avg({number}){finite}, variance := {spread})"
-    return Question(check, check.of, measures=measures | {"moments": Measure(moments, "moments")})
+    return Question(check, check.of, measures=measures | {"moments": Measure(moments, "moments")}, quick=quick)
 
 
-def _distinct(check: Statistic, where: str) -> Question:
+def _quick_moments(check: Statistic, number: str) -> Quick:
+    """Moments without a look at each value for NaN, infinity and what has no square: any of them shows in the whole."""
+    only = filtered(condition(check))
+    wanted = {"n": Measure(f"count({number}){only}"), "mean": Measure(f"avg({number}){only}")}
+    if check.measure == "std":
+        wanted["variance"] = Measure(f"var_pop({number}){only}")
+
+    def read(values: Values) -> Values | None:
+        n, mean, variance = values["n"], values["mean"], values.get("variance", 0.0)
+        if not n or mean is None or variance is None:
+            return None
+        # A value beyond 1e150 among fewer than 1e12 rows would make one of the two larger than this.
+        if not (abs(mean) < 1e100 and variance < 1e200):
+            return None
+        moments = {"n": n, "mean": mean, "variance": variance}
+        return {"present": n, "above": 0, "below": 0, "moments": moments}
+
+    return Quick(wanted, read)
+
+
+def _distinct(check: Statistic, kind: str, where: str) -> Question:
     """Distinct values are kept while they are few, so that those of an append can be added to them."""
     measures = {
-        "distinct": Measure("count(*)", "overflow"),
-        "values": Measure(kept_values("__v"), "union"),
-        "present": Measure("coalesce(sum(__n), 0)::BIGINT"),
+        "distinct": Measure("count(__v)", "overflow"),
+        "values": Measure(kept_values("__v", "__v IS NOT NULL"), "union"),
+        "present": Measure("coalesce(sum(__n) FILTER (WHERE __v IS NOT NULL), 0)::BIGINT"),
     }
-    return Question(check, check.of, values_of(check.column, check, where), measures, alone=True)
+    return Question(check, check.of, _distinct_source(check, where, kind), measures)
+
+
+def _distinct_source(check: Statistic | DistinctValues, where: str, kind: str) -> OfTable:
+    """The distinct values, null among them where nothing else is left out: other checks of the column may ask of the
+    same."""
+    if kind == "string" and not check.where and not check.by and can_be_by_value(check.column):
+        return by_value(check.column)
+    return values_of(check.column, check, where)
 
 
 def quantiles(check: Quantiles, context: Context) -> Question:
@@ -216,16 +249,18 @@ def distinct_values(check: DistinctValues | MostCommon, context: Context) -> Que
             return f"(SELECT *, max(__n) OVER ({by}) AS __most FROM {values(table)})"
 
         return Question(check, check.of, ranked, common, alone=True)
+    outside = f"__v IS NOT NULL AND NOT {inside}"
     measures = {
         "found": Measure(f"count_if({inside})", "overflow"),
-        "unexpected": Measure(f"count_if(NOT {inside})", "overflow"),
+        "unexpected": Measure(f"count_if({outside})", "overflow"),
         "found_values": Measure(kept_values("__v", inside), "union"),
-        "unexpected_values": Measure(kept_values("__v", f"NOT {inside}"), "union"),
-        "sample": Measure(f"list(__v ORDER BY __v) FILTER (WHERE NOT {inside})[:20]", "overflow"),
+        "unexpected_values": Measure(kept_values("__v", outside), "union"),
+        "sample": Measure(f"list(__v ORDER BY __v) FILTER (WHERE {outside})[:20]", "overflow"),
     }
     distinct_wanted = len(set(listed)) + len(check.values) - len(listed)
     rows = None if check.relation == "contain" else _outside_rows(check, where, listed)
-    return Question(check, check.of, values, measures, {}, True, rows, facts={"wanted": distinct_wanted})
+    source = _distinct_source(check, where, kind)
+    return Question(check, check.of, source, measures, rows=rows, facts={"wanted": distinct_wanted})
 
 
 def _outside_rows(check: DistinctValues, where: str, listed: list[str]) -> OfTable:

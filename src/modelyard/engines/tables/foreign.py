@@ -1,0 +1,136 @@
+"""Rows of somebody else's for SQL to look at where they are, in memory or in files: nothing is copied that need not be.
+
+A table that is written to has few types (`arrow.normalised_schema`); these rows keep theirs, and SQL is told where a
+value would else mean something else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from modelyard.engines.tables.arrow import as_reader, check_names, kept_type
+from modelyard.engines.tables.base import FileSet
+from modelyard.engines.tables.ingest import CSV, open_tabular
+from modelyard.kernel.errors import InvalidInput
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_CSV_SUFFIXES = frozenset({".csv", ".tsv"})
+_PARQUET_SUFFIXES = frozenset({".parquet", ".pq"})
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignRows:
+    """A table in memory or in Parquet files. `kinds`: the Arrow types of its columns, as a table would keep them;
+    `casts`: the types of SQL to which columns are brought."""
+
+    rows: pa.Table | FileSet
+    kinds: Mapping[str, str]
+    casts: Mapping[str, Sequence[str]]
+
+
+def foreign_rows(data: Any) -> ForeignRows:
+    """The rows of an Arrow table or reader, a pandas or Polars frame, or of files: Parquet (one, several or a folder of
+    them), Arrow or CSV. Raises InvalidInput for what holds no rows."""
+    if isinstance(data, (str, Path)):
+        return _of_files(_files(Path(data)))
+    if isinstance(data, Sequence) and data and all(isinstance(one, (str, Path)) for one in data):
+        return _of_files([Path(one) for one in data])
+    return of_table(_table(data))
+
+
+def of_table(table: pa.Table) -> ForeignRows:
+    """Rows that are in memory."""
+    import pyarrow as pa  # heavy: imported late
+
+    for place, field in enumerate(table.schema):
+        if pa.types.is_float16(field.type):
+            table = table.set_column(place, field.name, table.column(place).cast(pa.float32()))
+    return ForeignRows(table, *_types(table.schema))
+
+
+def _table(data: Any) -> pa.Table:
+    import pyarrow as pa  # heavy: imported late
+
+    if isinstance(data, pa.Table):
+        return data
+    if type(data).__module__.partition(".")[0] == "pandas":
+        try:
+            # The index is a name for the row and not a column of the data.
+            return pa.Table.from_pandas(data, preserve_index=False)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, ValueError) as error:
+            raise InvalidInput(
+                f"the frame is no table: {' '.join(str(error).split())[:300]}",
+                code="dataset.not_tabular",
+                hint="give each column one type and a name of its own",
+            ) from error
+    return as_reader(data).read_all()
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    found = sorted(one for one in path.iterdir() if one.suffix.lower() in _PARQUET_SUFFIXES)
+    if not found:
+        raise InvalidInput(f"there is no Parquet file in {path}", code="dataset.not_tabular")
+    return found
+
+
+def _of_files(files: Sequence[Path]) -> ForeignRows:
+    for file in files:
+        if not file.is_file():
+            raise InvalidInput(f"there is no file {file}", code="dataset.not_tabular")
+    if any(one.suffix.lower() not in _PARQUET_SUFFIXES for one in files):
+        if len(files) > 1:
+            raise InvalidInput("of several files each must be Parquet", code="dataset.not_tabular")
+        kind = CSV if files[0].suffix.lower() in _CSV_SUFFIXES else ""
+        with open_tabular(files[0], kind) as reader:
+            return of_table(reader.read_all())
+    schema = _parquet_schema(files[0])
+    return ForeignRows(FileSet(schema, tuple(files), uniform=len(files) == 1), *_types(schema))
+
+
+def _parquet_schema(file: Path) -> pa.Schema:
+    import pyarrow as pa  # heavy: imported late
+    import pyarrow.parquet as pq  # heavy: imported late
+
+    try:
+        schema: pa.Schema = pq.read_schema(file)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+        raise InvalidInput(
+            f"{file} is no readable Parquet file: {str(error).splitlines()[0]}",
+            code="dataset.not_tabular",
+            hint="it may be truncated; produce it again",
+        ) from error
+    return schema
+
+
+def _types(schema: pa.Schema) -> tuple[dict[str, str], dict[str, Sequence[str]]]:
+    check_names(schema.names)
+    kinds: dict[str, str] = {}
+    casts: dict[str, Sequence[str]] = {}
+    for field in schema:
+        kinds[field.name], cast = _type(field)
+        if cast:
+            casts[field.name] = cast
+    return kinds, casts
+
+
+def _type(field: pa.Field) -> tuple[str, Sequence[str]]:
+    import pyarrow as pa  # heavy: imported late
+
+    kind = field.type
+    if isinstance(kind, (pa.UuidType, pa.JsonType)):
+        return "string", ("VARCHAR",)
+    if pa.types.is_timestamp(kind):
+        # DuckDB takes a time of no zone for a local one, and knows no way from nanoseconds but over microseconds.
+        steps = ("TIMESTAMPTZ",) if kind.tz else ("TIMESTAMP", "TIMESTAMPTZ")
+        return str(kept_type(field)), () if kind.tz and kind.unit == "us" else steps
+    if pa.types.is_time(kind) or pa.types.is_null(kind) or pa.types.is_duration(kind):
+        # No table keeps these, but that is no reason not to look at the columns beside them.
+        return str(kind), ()
+    return str(kept_type(field)), ()

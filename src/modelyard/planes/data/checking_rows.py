@@ -1,0 +1,62 @@
+"""Checking rows that are in no dataset: a table or frame in memory, or files. Nothing is written, and no catalog is
+needed, unless a check refers to a dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from modelyard.engines.tables.foreign import ForeignRows
+from modelyard.engines.tables.sql import sandbox
+from modelyard.kernel.errors import InvalidInput, NotFound
+from modelyard.planes.data.checks import BATCH, DATASET, report_sent
+from modelyard.planes.data.checks.running import failing_select, run_suite
+from modelyard.planes.data.references import Referenced, Take, referenced
+from modelyard.types.data import Check, CheckReport, Column, DatasetVersion
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def check_rows(
+    rows: ForeignRows, checks: Sequence[Check], now: datetime, *, take: Take | None = None, dataset: str = ""
+) -> CheckReport:
+    """The results of all checks over all rows, in their order; what fails comes with a sample of its rows.
+
+    `take` finds the datasets that checks refer to; `dataset` is the one meant where a check names none.
+    """
+    others = referenced(take or _none, dataset, checks)
+    with sandbox({**_twice(rows), **others.tables}) as session:
+        results = run_suite(
+            session, checks, _columns(rows), now, provided=others.provided, profiles=others.profiles, one_table=True
+        )
+        counted = session.one(f"SELECT count(*) AS rows FROM {DATASET}")["rows"]
+    passed = all(one.status == "passed" or one.severity == "warn" for one in results)
+    return report_sent(CheckReport(passed=passed, rows=counted, results=results))
+
+
+def failing_rows(rows: ForeignRows, check: Check, *, take: Take | None = None, dataset: str = "") -> pa.Table:
+    """All rows that fail a check. Raises InvalidInput for one that is not about rows, or cannot be asked."""
+    others: Referenced = referenced(take or _none, dataset, [check])
+    with sandbox({**_twice(rows), **others.tables}) as session:
+        select = failing_select(session, check, _columns(rows), others.provided)
+        if not select:
+            raise InvalidInput(
+                "this check has no failing rows to show",
+                code="dataset.check_without_rows",
+                hint="its report says what was observed",
+            )
+        return session.table(select)
+
+
+def _twice(rows: ForeignRows) -> dict[str, ForeignRows]:
+    return {BATCH: rows, DATASET: rows}
+
+
+def _columns(rows: ForeignRows) -> list[Column]:
+    return [Column(name, kind) for name, kind in rows.kinds.items()]
+
+
+def _none(name: str, ref: int | str | None, *, rows: bool) -> tuple[DatasetVersion, None]:  # noqa: ARG001  as `Take`
+    raise NotFound(f"there is no dataset {name!a} here", code="dataset.not_found")

@@ -1,0 +1,153 @@
+"""Questions put to a session: statements side by side, each failing alone, and quick ways before thorough ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from modelyard.engines.tables.sql import quoted
+from modelyard.kernel.errors import InvalidInput, LimitExceeded
+from modelyard.planes.data.checks.question import SLICES_MAX, Measure, Values, every
+from modelyard.planes.data.checks.statements import Asked, Hints, Part, Statement, statements
+from modelyard.planes.data.profile import wire_value
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+T = TypeVar("T")
+
+
+class Session(Protocol):
+    """What a suite needs of SQL over the tables `batch` and `dataset`, and `base` where rows are appended to it."""
+
+    def table(self, statement: str) -> pa.Table: ...
+    def one(self, statement: str) -> dict[str, Any]: ...
+    def rows(self, statement: str) -> list[dict[str, Any]]: ...
+    def check_condition(self, table: str, condition: str) -> None: ...
+    def each(self, tasks: Sequence[Callable[[Session], T]]) -> list[T]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A statement with its rows."""
+
+    statement: Statement
+    rows: list[dict[str, Any]]
+
+
+def answer(session: Session, asked: Sequence[Asked], hints: Hints) -> None:
+    """Give every question the values of its measures, or its error."""
+    rising = [one for one in asked if one.question.rising and not one.is_delta]
+    asked_of_all = [one for one in asked if one not in rising]
+    tasks: list[Callable[[Session], list[Answered]]] = [partial(_ask_rising, one=one) for one in rising]
+    tasks += [partial(_ask, statement=one) for one in statements(asked_of_all, hints)]
+    for answers in session.each(tasks):
+        for one in answers:
+            _take(one)
+    session.each([partial(_test_texts, one=one) for one in asked if one.question.text is not None and not one.error])
+
+
+def wire_key(value: Any) -> Any:
+    """A slice's value as it can be a key, kept and sent."""
+    sent = wire_value(value)
+    return str(sent) if isinstance(sent, (list, dict)) else sent
+
+
+def _take(answered: Answered) -> None:
+    terms = answered.statement.terms
+    for part in answered.statement.parts:
+        for row in answered.rows:
+            told = _told(part, row, terms)
+            if told is not None:
+                part.asked.answers.setdefault(wire_key(row.get("slice_")), {}).update(told)
+
+
+def _told(part: Part, row: dict[str, Any], terms: dict[str, str]) -> Values | None:
+    values = {name: row[terms[measure.sql]] for name, measure in part.measures.items()}
+    return values if part.read is None else part.read(values)
+
+
+def _ask(session: Session, statement: Statement) -> list[Answered]:
+    try:
+        rows = _rows(session, statement)
+    except (InvalidInput, LimitExceeded):
+        return _ask_again(session, statement)
+    unclear = [part for part in statement.parts if any(_told(part, row, statement.terms) is None for row in rows)]
+    thorough = _ask(session, _thorough(statement, unclear)) if unclear else []
+    return [Answered(statement, rows), *thorough]
+
+
+def _rows(session: Session, statement: Statement) -> list[dict[str, Any]]:
+    rows = session.rows(statement.text)
+    if len(rows) > SLICES_MAX:
+        raise InvalidInput(
+            f"column '{statement.by}' has more than {SLICES_MAX} values, too many for slices",
+            code="dataset.check_slices",
+        )
+    return rows
+
+
+def _ask_again(session: Session, statement: Statement) -> list[Answered]:
+    """One of the questions broke the common statement: perhaps its quick way did, which has another; else, asked one by
+    one, only that one fails."""
+    if any(part.read is not None for part in statement.parts):
+        return _ask(session, _thorough(statement, statement.parts))
+    found = []
+    for part in statement.parts:
+        alone = Statement(statement.source, statement.by)
+        alone.add(part)
+        try:
+            found.append(Answered(alone, _rows(session, alone)))
+        except (InvalidInput, LimitExceeded) as error:
+            part.asked.error = error.message
+    return found
+
+
+def _thorough(statement: Statement, parts: Sequence[Part]) -> Statement:
+    """The statement of these parts without quick ways."""
+    source = next((part.asked.source for part in parts if part.read is not None), statement.source)
+    made = Statement(source, statement.by)
+    for part in parts:
+        made.add(part if part.read is None else Part(part.asked, part.asked.measures))
+    return made
+
+
+def _ask_rising(session: Session, one: Asked) -> list[Answered]:
+    """Answer a question of uniqueness by the order of the values, if they strictly rise as they are stored, as those of
+    ids often do; else by its measures."""
+    name = quoted(one.question.rising)
+    ahead = f"SELECT {name} AS v, lag({name}) OVER () AS p FROM {one.table} WHERE {name} IS NOT NULL"
+    terms = {
+        "elements": Measure(f"(SELECT count(*) FROM {one.table})"),
+        "present": Measure("count(*)"),
+        "failing": Measure("count_if(v <= p)"),
+        "groups": Measure("count_if(v <= p)"),
+    }
+    statement = Statement(f"({ahead})", "")
+    statement.add(Part(one, terms, lambda values: None if values["failing"] else values))
+    return _ask(session, statement)
+
+
+def _test_texts(session: Session, one: Asked) -> None:
+    """Ask a test in Python of each distinct text, and count the rows that have a failing one."""
+    test, check = one.question.text, one.question.check
+    assert test is not None
+    by = f", {quoted(check.by)} AS slice_" if check.by else ", NULL AS slice_"
+    where = every(f"({check.where}\n)" if check.where else "", f"({test.present})")
+    statement = f"SELECT {test.column} AS v{by}, count(*) AS n FROM {one.table} WHERE {where} GROUP BY ALL"
+    verdicts: dict[str, bool] = {}
+    for values in one.answers.values():
+        values["failing"] = 0
+    try:
+        for batch in session.table(statement).to_batches(10_000):
+            for row in batch.to_pylist():
+                text = row["v"]
+                if text not in verdicts:
+                    verdicts[text] = test.passes(text)
+                if not verdicts[text]:
+                    one.answers[wire_key(row["slice_"])]["failing"] += row["n"]
+    except (InvalidInput, LimitExceeded) as error:
+        one.error = error.message
+    one.bad_values = [text for text, passes in verdicts.items() if not passes]
