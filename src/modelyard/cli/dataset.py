@@ -19,6 +19,7 @@ quarantine = typer.Typer(add_completion=False, no_args_is_help=True, help="Batch
 app.add_typer(quarantine, name="quarantine")
 app.add_typer(dataset_files.app, name="files")
 app.command("check")(dataset_check.check)
+app.command("check-file")(dataset_check.check_file)
 app.command("check-runs")(dataset_check.check_runs)
 app.command("suite")(dataset_check.suite)
 app.add_typer(dataset_quality.app)

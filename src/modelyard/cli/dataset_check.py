@@ -53,6 +53,48 @@ def check(
         raise typer.Exit(1)
 
 
+def check_file(
+    files: Annotated[
+        list[Path], typer.Argument(help="A Parquet, Arrow or CSV file; several, or a folder, of Parquet.")
+    ],
+    suite: Annotated[
+        Path, typer.Option("--suite", help="Checks (YAML), a Great Expectations suite (JSON) or a dbt schema.yml.")
+    ],
+    model: Annotated[str, typer.Option("--model", help="Which model of a dbt file.")] = "",
+    dataset: Annotated[str, typer.Option("--dataset", help="The dataset that a check means which names none.")] = "",
+    output: Annotated[
+        Path | None, typer.Option("--failing", help="Write all failing rows to this folder, a Parquet file a check.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Run checks over files that are in no dataset, here and without a server; exits with 1 where a blocking one fails.
+
+    \b
+    modelyard dataset check-file flights.parquet --suite checks.yaml
+    modelyard dataset check-file export.csv --suite gx.json --failing out/
+    """
+    from modelyard.sdk import checks_here  # heavy: imported late
+
+    data = files[0] if len(files) == 1 else files
+    checks = checks_here.checks_of(suite, model).checks
+    report = checks_here.check(data, checks, dataset=dataset)
+    if as_json:
+        show_json(report)
+    else:
+        typer.echo(f"{report.rows} rows, {len(checks)} checks, of which {len(report.failed)} do not pass")
+        show_report(report)
+        _name_unsupported([one for one in checks if isinstance(one, Unsupported)])
+    if output is not None:
+        failing = {
+            place: checks_here.failing_rows(data, checks[place], dataset=dataset)
+            for place, found in enumerate(report.results)
+            if found.sample
+        }
+        _write_failing(report, failing, output)
+    if not report.passed:
+        raise typer.Exit(1)
+
+
 def check_runs(
     name: Name,
     run: Annotated[str | None, typer.Argument(help="A run, to see its report.")] = None,
@@ -146,13 +188,17 @@ def _name_unsupported(unsupported: list[Unsupported]) -> None:
 
 
 def _save_failing(run: CheckRun, folder: Path) -> None:
+    places = [place for place, found in enumerate(run.report.results) if found.sample]
+    fetched = {place: data_checks.failing_rows(run.dataset, run.id, place, client()) for place in places}
+    _write_failing(run.report, fetched, folder)
+
+
+def _write_failing(report: CheckReport, failing: dict[int, Any], folder: Path) -> None:
     import pyarrow.parquet as pq  # heavy: imported late
 
     folder.mkdir(parents=True, exist_ok=True)
-    for place, found in enumerate(run.report.results):
-        if not found.sample:
-            continue
-        rows = data_checks.failing_rows(run.dataset, run.id, place, client())
+    for place, rows in failing.items():
+        found = report.results[place]
         file = folder / f"{place:03}-{found.check}.parquet"
         pq.write_table(rows, file)
         typer.echo(f"{rows.num_rows} rows that fail {found.name} written to {file}", err=True)

@@ -84,3 +84,19 @@ def test_a_file_that_is_no_suite_is_refused_with_the_place(home: Path, text: str
     assert done.returncode == 1
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_file_is_checked_without_a_dataset(home: Path) -> None:
+    (home.parent / "gx.json").write_text(json.dumps(GX))
+    done = modelyard(home, "check-file", "d.parquet", "--suite", "gx.json", "--failing", "bad", "--json")
+    assert done.returncode == 1, done.stderr
+    report = json.loads(done.stdout)
+    assert [one["status"] for one in report["results"]] == ["failed", "error"]
+    [file] = (home.parent / "bad").iterdir()
+    assert pq.read_table(file)["id"].to_pylist() == list(range(0, 100, 10))
+    (home.parent / "good.yaml").write_text("- {check: not_null, column: id}\n")
+    good = modelyard(home, "check-file", "d.parquet", "--suite", "good.yaml")
+    assert (good.returncode, "100 rows, 1 checks" in good.stdout) == (0, True), good.stderr
+    missing = modelyard(home, "check-file", "nowhere.parquet", "--suite", "good.yaml")
+    assert missing.returncode != 0
+    assert "there is no file nowhere.parquet" in missing.stderr

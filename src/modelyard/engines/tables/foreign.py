@@ -6,6 +6,7 @@ value would else mean something else.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,10 @@ from modelyard.kernel.errors import InvalidInput
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_FOOTERS_MAX = 64
+_SLICES = 8
+_SLICE_ROWS = 1_024
+_CODED_BYTES_MAX = 3.0
 _CSV_SUFFIXES = frozenset({".csv", ".tsv"})
 _PARQUET_SUFFIXES = frozenset({".parquet", ".pq"})
 
@@ -51,6 +56,83 @@ def of_table(table: pa.Table) -> ForeignRows:
         if pa.types.is_float16(field.type):
             table = table.set_column(place, field.name, table.column(place).cast(pa.float32()))
     return ForeignRows(table, *_types(table.schema))
+
+
+def text_columns(rows: ForeignRows) -> list[str]:
+    """The columns that hold texts."""
+    return [name for name, kind in rows.kinds.items() if kind == "string" and name not in rows.casts]
+
+
+def row_count(rows: ForeignRows) -> int | None:
+    """How many rows there are, where that is known without counting them."""
+    if isinstance(rows.rows, FileSet):
+        return sum(one.num_rows for one in _footers(rows.rows)) if len(rows.rows.files) <= _FOOTERS_MAX else None
+    count: int = rows.rows.num_rows
+    return count
+
+
+def distinct_texts(rows: ForeignRows, columns: Sequence[str]) -> dict[str, int]:
+    """About how many different values columns have, found without a look at all of them: from some of the rows, or from
+    how little room they take in a file."""
+    if isinstance(rows.rows, FileSet):
+        return _distinct_in_files(rows.rows, columns) if len(rows.rows.files) <= _FOOTERS_MAX else {}
+    return {name: _distinct_in_memory(rows.rows.column(name)) for name in columns}
+
+
+def _distinct_in_memory(values: pa.ChunkedArray) -> int:
+    import pyarrow.compute as pc  # heavy: imported late
+
+    count = len(values)
+    if count <= _SLICES * _SLICE_ROWS:
+        return int(pc.count_distinct(values).as_py())
+    step = (count - _SLICE_ROWS) // (_SLICES - 1)
+    chunks = [chunk for place in range(_SLICES) for chunk in values.slice(place * step, _SLICE_ROWS).chunks]
+    drawn = sum(len(chunk) for chunk in chunks)
+    found = int(pc.count_distinct(_chunked(chunks, values.type)).as_py())
+    # Of so many drawn at random from D values so many differ: solved for D by halving.
+    low, high = found, count
+    while low < high:
+        middle = (low + high) // 2
+        if middle * -math.expm1(-drawn / middle) < found:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+def _chunked(chunks: Sequence[pa.Array], kind: pa.DataType) -> pa.ChunkedArray:
+    import pyarrow as pa  # heavy: imported late
+
+    return pa.chunked_array(chunks, kind)
+
+
+def _distinct_in_files(files: FileSet, columns: Sequence[str]) -> dict[str, int]:
+    """A column whose values take few bytes each is coded by a dictionary, which a writer gives up where it grows."""
+    sizes = dict.fromkeys(columns, 0)
+    rows = 0
+    for footer in _footers(files):
+        rows += footer.num_rows
+        for group in range(footer.num_row_groups):
+            held = footer.row_group(group)
+            for place in range(held.num_columns):
+                column = held.column(place)
+                if column.path_in_schema in sizes:
+                    sizes[column.path_in_schema] += column.total_uncompressed_size
+    return {name: rows // 16 if size <= _CODED_BYTES_MAX * rows else rows for name, size in sizes.items()}
+
+
+def _footers(files: FileSet) -> list[Any]:
+    import pyarrow as pa  # heavy: imported late
+    import pyarrow.parquet as pq  # heavy: imported late
+
+    try:
+        return [pq.read_metadata(file) for file in files.files]
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InvalidInput(
+            f"a Parquet file cannot be read: {str(error).splitlines()[0]}",
+            code="dataset.not_tabular",
+            hint="it may be truncated; produce it again",
+        ) from error
 
 
 def _table(data: Any) -> pa.Table:

@@ -20,6 +20,7 @@ from modelyard.planes.data.audit import columns_of
 from modelyard.planes.data.checks import BASE, BATCH, DATASET, State, report_sent, states_of
 from modelyard.planes.data.checks.facts import provided_of
 from modelyard.planes.data.checks.running import Before, failing_select, run_suite
+from modelyard.planes.data.checks.statements import Hints
 from modelyard.planes.data.checks.states import key_of
 from modelyard.planes.data.references import Referenced, TakeSnapshot, in_catalog, referenced
 from modelyard.planes.data.refs import Ref, require_rows
@@ -191,6 +192,7 @@ class Checking:
                 profiles=others.profiles,
                 before=before,
                 one_table=before is None,
+                hints=_hints(state),
             )
 
     def _files(self, row: store.DatasetRow, state: TableState, files: Sequence[DataFile]) -> FileSet:
@@ -234,6 +236,15 @@ class Checking:
             if one is not None and one.noun.report is not None:
                 found.setdefault(one.noun.version, []).extend(one.noun.report.results)
         return sorted(found.items(), reverse=True, key=lambda entry: entry[0])
+
+
+def _hints(state: TableState) -> Hints:
+    """What the profile of a version says of its rows."""
+    profile = None if state.version is None else state.version.noun.profile
+    columns = [] if profile is None else profile.columns
+    return Hints(
+        state.rows, {one.name: one.distinct for one in columns if one.type == "string" and one.distinct is not None}
+    )
 
 
 def _sent(run: CheckRun) -> CheckRun:

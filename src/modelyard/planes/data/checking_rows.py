@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from modelyard.engines.tables.foreign import ForeignRows
+from modelyard.engines.tables.foreign import ForeignRows, distinct_texts, row_count, text_columns
 from modelyard.engines.tables.sql import sandbox
 from modelyard.kernel.errors import InvalidInput, NotFound
 from modelyard.planes.data.checks import BATCH, DATASET, report_sent
 from modelyard.planes.data.checks.running import failing_select, run_suite
+from modelyard.planes.data.checks.statements import Hints
 from modelyard.planes.data.references import Referenced, Take, referenced
 from modelyard.types.data import Check, CheckReport, Column, DatasetVersion
 
@@ -27,11 +28,15 @@ def check_rows(
     `take` finds the datasets that checks refer to; `dataset` is the one meant where a check names none.
     """
     others = referenced(take or _none, dataset, checks)
+    hints = _hints(rows)
     with sandbox({**_twice(rows), **others.tables}) as session:
         results = run_suite(
-            session, checks, _columns(rows), now, provided=others.provided, profiles=others.profiles, one_table=True
-        )
-        counted = session.one(f"SELECT count(*) AS rows FROM {DATASET}")["rows"]
+            session, checks, _columns(rows), now, provided=others.provided, profiles=others.profiles, one_table=True,
+            hints=hints,
+        )  # fmt: skip
+        counted = hints.rows
+        if counted is None:
+            counted = session.one(f"SELECT count(*) AS rows FROM {DATASET}")["rows"]
     passed = all(one.status == "passed" or one.severity == "warn" for one in results)
     return report_sent(CheckReport(passed=passed, rows=counted, results=results))
 
@@ -48,6 +53,12 @@ def failing_rows(rows: ForeignRows, check: Check, *, take: Take | None = None, d
                 hint="its report says what was observed",
             )
         return session.table(select)
+
+
+def _hints(rows: ForeignRows) -> Hints:
+    count = row_count(rows)
+    few = Hints(count)
+    return Hints(count, distinct_texts(rows, text_columns(rows))) if few.many else few
 
 
 def _twice(rows: ForeignRows) -> dict[str, ForeignRows]:

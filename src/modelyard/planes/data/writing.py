@@ -19,6 +19,7 @@ from modelyard.planes.data.anomaly_rules import Measure, measure_of
 from modelyard.planes.data.audit import Audited, columns_of
 from modelyard.planes.data.checks import BASE, BATCH, DATASET, implied_by_key, states_of
 from modelyard.planes.data.checks.running import Before, run_suite
+from modelyard.planes.data.checks.statements import Hints
 from modelyard.planes.data.derivation import Derived
 from modelyard.planes.data.guards import Guard
 from modelyard.planes.data.profile import merge_profiles
@@ -164,7 +165,7 @@ class Writer:
     ) -> tuple[CheckReport, Profile | None]:
         """What the dataset's checks say of rows that lie somewhere, and their profile where they pass."""
         request = WriteRequest(mode="adopt", checks=tuple(dataset.noun.checks))
-        results = self._check(scope, dataset, request, table, lambda: table, State(), one_table=True)
+        results = self._check(scope, dataset, request, table, lambda: table, State(), one_table=True, hints=Hints(rows))
         passed = all(one.status == "passed" or one.severity == "warn" for one in results)
         profile = profile_of(table.schema, scan(table, table.schema.names)) if passed else None
         return CheckReport(passed=passed, rows=rows, results=results), profile
@@ -275,7 +276,8 @@ class Writer:
         only_more = structure.status == "passed" and bool(staged.files) and not effect.removed
         base = state if only_more else State()
         one_table = structure.status != "passed" or not staged.files or effect.is_all_of(state)
-        found = self._check(scope, dataset, request, batch, whole, base, one_table=one_table)
+        hints = _hints(profile, 0 if only_more else state.rows - effect.rows_gone)
+        found = self._check(scope, dataset, request, batch, whole, base, one_table=one_table, hints=hints)
         held = None if state.schema is None else columns_of(state.schema)
         knows_schema = whole_goes or structure.status == "passed"
         contract = request.guard.schema_results(held, columns_of(schema)) if knows_schema else []
@@ -344,6 +346,7 @@ class Writer:
         state: State,
         *,
         one_table: bool,
+        hints: Hints | None = None,
     ) -> list[CheckResult]:
         """The results of all checks over the batch and the dataset as it would become: `state` with the batch after it,
         where it has rows; then what was found of them is gone on from. `one_table`: the batch is all of it."""
@@ -368,6 +371,7 @@ class Writer:
                 profiles=others.profiles,
                 before=before,
                 one_table=one_table,
+                hints=hints,
             )
 
     def _before(self, dataset: store.DatasetRow, state: State, schema: pa.Schema) -> FileSet:
@@ -405,6 +409,12 @@ class Writer:
             return written.quarantine_id == write_id
         with self._database.reading(scope) as tx:
             return store.write_row(tx, write_id) is not None
+
+
+def _hints(batch: Profile, others: int) -> Hints:
+    """What is known of the rows to be checked before they are: those of the batch, and so many others."""
+    distinct = {one.name: one.distinct for one in batch.columns if one.type == "string" and one.distinct is not None}
+    return Hints(batch.rows + others, distinct)
 
 
 def _measure(request: WriteRequest, batch: Profile) -> Measure | None:
