@@ -231,7 +231,8 @@ def test_many_rows_are_asked_otherwise_and_answer_the_same(found: list[tuple[Any
 
 
 def _told(result: Any) -> Any:
-    plain = replace(result, sample=[], state="", slices=[])
+    # Which of its slices a message names first is left open.
+    plain = replace(result, sample=[], state="", slices=[], message="" if result.slices_total else result.message)
     if isinstance(plain.observed, float):
         plain = replace(plain, observed=pytest.approx(plain.observed, rel=1e-9, nan_ok=True), message="")
     rows = sorted(map(repr, result.sample)) if len(result.sample) < 20 else None
