@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from modelyard.sdk.active_run import start_run
-    from modelyard.sdk.checks_here import check, failing_rows
+    from modelyard.sdk.checks_here import check, failing_rows, read_suite
     from modelyard.sdk.client import Client, connect
     from modelyard.sdk.data import dataset
     from modelyard.sdk.features import feature_view, historical
@@ -35,6 +35,7 @@ __all__ = [
     "historical",
     "model",
     "pipeline",
+    "read_suite",
     "run_pipeline",
     "start_run",
     "task",
@@ -52,6 +53,7 @@ _HOMES = {
     "historical": ("features", "historical"),
     "model": ("registry", "ModelHandle"),
     "pipeline": ("tasks", "pipeline"),
+    "read_suite": ("checks_here", "read_suite"),
     "run_pipeline": ("pipelines", "run_pipeline"),
     "start_run": ("active_run", "start_run"),
     "task": ("tasks", "task"),

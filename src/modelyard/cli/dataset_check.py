@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+import modelyard
 from modelyard.cli.context import JsonFlag, client, show_fields, show_items, show_json
 from modelyard.sdk import data_checks
 from modelyard.types.data import Check, CheckReport, CheckResult, CheckRun, Unsupported
@@ -73,11 +74,9 @@ def check_file(
     modelyard dataset check-file flights.parquet --suite checks.yaml
     modelyard dataset check-file export.csv --suite gx.json --failing out/
     """
-    from modelyard.sdk import checks_here  # heavy: imported late
-
     data = files[0] if len(files) == 1 else files
-    checks = checks_here.checks_of(suite, model).checks
-    report = checks_here.check(data, checks, dataset=dataset)
+    checks = modelyard.read_suite(suite, model).checks
+    report = modelyard.check(data, checks, dataset=dataset)
     if as_json:
         show_json(report)
     else:
@@ -86,7 +85,7 @@ def check_file(
         _name_unsupported([one for one in checks if isinstance(one, Unsupported)])
     if output is not None:
         failing = {
-            place: checks_here.failing_rows(data, checks[place], dataset=dataset)
+            place: modelyard.failing_rows(data, checks[place], dataset=dataset)
             for place, found in enumerate(report.results)
             if found.sample
         }

@@ -15,7 +15,7 @@ from modelyard.engines.tables.foreign import foreign_rows
 from modelyard.kernel.errors import Conflict
 from modelyard.planes.data.checking_rows import check_rows
 from modelyard.planes.data.checking_rows import failing_rows as select_failing
-from modelyard.planes.data.suites import read_suite
+from modelyard.planes.data.suites import read_suite as suite_of
 from modelyard.sdk.client import Client
 from modelyard.sdk.data import DatasetHandle, reasons
 from modelyard.sdk.data_checks import read_document
@@ -46,7 +46,7 @@ def check(
     (`checks.failed`) where a blocking check fails.
     """
     report = check_rows(
-        foreign_rows(data), checks_of(checks, model).checks, datetime.now(UTC), take=_Datasets(client), dataset=dataset
+        foreign_rows(data), read_suite(checks, model).checks, datetime.now(UTC), take=_Datasets(client), dataset=dataset
     )
     if not report.passed and on_fail == "raise":
         raise Conflict(
@@ -62,14 +62,14 @@ def failing_rows(data: Any, check: Check, *, dataset: str = "", client: Client |
     return select_failing(foreign_rows(data), check, take=_Datasets(client), dataset=dataset)
 
 
-def checks_of(checks: Checks, model: str = "") -> Suite:
-    """The checks as a suite, read where they are a file or a document."""
+def read_suite(checks: Checks, model: str = "") -> Suite:
+    """The checks as a suite, read where they are a file or a document; `unsupported` of it names what cannot be run."""
     if isinstance(checks, Suite):
         return checks
     if isinstance(checks, (str, Path)):
-        return read_suite(read_document(Path(checks)), model)
+        return suite_of(read_document(Path(checks)), model)
     if isinstance(checks, Mapping):
-        return read_suite(checks, model)
+        return suite_of(checks, model)
     return Suite(name="", format="modelyard", checks=list(checks))
 
 
