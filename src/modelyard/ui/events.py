@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from msgspec import Struct
 
 from modelyard.kernel.events import Event
@@ -38,9 +40,32 @@ def sentence(event: Event) -> Sentence:
     )
 
 
+class Folded(Struct, frozen=True):
+    """The newest of several events of one kind about one thing, and how many more there were."""
+
+    event: Event
+    again: int
+
+
+def folded(events: Sequence[Event]) -> list[Folded]:
+    """Events of one kind about one thing, whatever its version, by one actor as one, at the place of the newest: a
+    dataset that gets a version every second does not hide what else happened."""
+    counts: dict[tuple[str, str, str], int] = {}
+    newest: dict[tuple[str, str, str], Event] = {}
+    for event in events:
+        key = (event.kind, event.subject.partition("@")[0], event.actor)
+        newest.setdefault(key, event)
+        counts[key] = counts.get(key, 0) + 1
+    return [Folded(event, counts[key] - 1) for key, event in newest.items()]
+
+
 def details(event: Event) -> str:
     """The first few plain values of an event's data that its subject does not say already: `alias champion`."""
     name, _, version = event.subject.partition(":")[2].partition("@")
+    said = event.data.get("anomalies")
+    if isinstance(said, list) and said and isinstance(said[0], dict) and isinstance(said[0].get("reason"), str):
+        more = f", and {len(said) - 1} more" if len(said) > 1 else ""
+        return truncated(said[0]["reason"], 140) + more
     parts = []
     for key, value in event.data.items():
         if value in (name, version) or str(value) == version:

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from modelyard.kernel import events, lineage
 from modelyard.kernel.auth import Scope
 from modelyard.kernel.database import Database
 from modelyard.kernel.events import Event
+from modelyard.ui.names import NameThem
 from modelyard.ui.urns import address_of, kind_of, label_of, whole_of
 
 _PASSIVE = {
@@ -88,15 +90,27 @@ class Screen(Struct, frozen=True, kw_only=True):
     frame: Frame
 
 
-def rail(database: Database, caller: Scope, urn: str, command: str = "", *, reproduces: bool = False) -> Rail:
+def rail(
+    database: Database,
+    caller: Scope,
+    urn: str,
+    command: str = "",
+    *,
+    reproduces: bool = False,
+    name_them: NameThem | None = None,
+) -> Rail:
     """The rail of the thing that has this URN. `reproduces`: the command makes it again, not only shows it."""
     with database.reading(caller) as tx:
         near = lineage.neighbours(tx, urn)
         happened = events.recent(tx, subject=urn, limit=RAIL_EVENTS)
     ties = ties_of(urn, near)
+    shown = ties[:RAIL_TIES]
+    if name_them is not None:
+        names = name_them(tie.urn for tie in shown)
+        shown = [replace(tie, label=names.get(tie.urn) or tie.label) for tie in shown]
     return Rail(
         urn=urn,
-        ties=tuple(ties[:RAIL_TIES]),
+        ties=tuple(shown),
         ties_left_out=max(len(ties) - RAIL_TIES, 0),
         events=tuple(happened),
         command=command,

@@ -10,7 +10,7 @@ import pytest
 from modelyard.kernel.lineage import TimedEdge
 from modelyard.types import registry, serving
 from modelyard.ui import urns
-from modelyard.ui.events import sentence
+from modelyard.ui.events import folded, sentence
 from modelyard.ui.frame import tabs, ties_of
 from modelyard.ui.render import Visit
 from modelyard.ui.views import datasets, endpoints, home, jobs, lineage, model_versions, models, monitors
@@ -248,3 +248,18 @@ def test_columns_stand_with_the_dataset_that_they_are_of() -> None:
     [tie] = ties_of("run:a", edges[:3])
     assert (tie.label, tie.parts) == ("flights @7", ("dist", "late"))
     assert ties_of("dataset:flights@7#late", edges[1:2])[0].urn == "run:a"
+
+
+def test_what_happens_every_second_does_not_hide_what_else_happened() -> None:
+    flush = [samples.event("dataset.version_published", f"dataset:predictions@{n}", n, "system") for n in range(1, 40)]
+    other = samples.event("model.promoted", "model:delay@3", 50)
+    first, second = folded([*flush, other])
+    assert (first.event, first.again) == (flush[0], 38)
+    assert (second.event, second.again) == (other, 0)
+
+
+def test_an_anomaly_says_its_reason() -> None:
+    found = samples.event(
+        "dataset.anomaly_found", "dataset:flights@7", 1, "system", anomalies=[{"reason": "4 rows are few"}, {}], count=2
+    )
+    assert sentence(found).details == "4 rows are few, and 1 more"

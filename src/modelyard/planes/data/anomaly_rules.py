@@ -29,6 +29,8 @@ _NULL_RATE_FLOOR = 0.02
 _DISTINCT_FLOOR = 0.3
 _MEAN_FLOOR = 0.25
 _GAP_FLOOR = 0.5
+_LATE_S = 300.0
+"""Nobody waits for what comes every few seconds: that it is a few seconds late is not worth a word."""
 _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 
@@ -239,7 +241,7 @@ def expected_by(instants: Sequence[datetime], promised_s: float | None = None) -
     chosen = [gap for gap, _ in (same if by_weekday else gaps)]
     usual = median(chosen)
     _, longest = band(chosen, _GAP_FLOOR * usual)
-    longest = max(longest, max(chosen))
+    longest = max(longest, max(chosen), _LATE_S)
     reason = f"versions usually come {spoken(usual)} after the one before{after}, at the latest {spoken(longest)}"
     return Expected(by=last + timedelta(seconds=longest), gap_s=longest, reason=reason)
 

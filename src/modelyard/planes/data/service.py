@@ -390,11 +390,11 @@ class Data:
 
     # --- quarantine -------------------------------------------------------------------------------------------
 
-    def quarantine(self, scope: Scope, name: str, *, limit: int = PAGE_ITEMS_DEFAULT) -> Page[Quarantined]:
-        """Batches that were turned down and not discarded, newest first."""
-        row = self._row(scope, name)
+    def quarantine(self, scope: Scope, name: str | None, *, limit: int = PAGE_ITEMS_DEFAULT) -> Page[Quarantined]:
+        """Batches of a dataset, or of all, that were turned down and not discarded, newest first."""
+        dataset = None if name is None else self._row(scope, name).id
         with self._database.reading(scope) as tx:
-            found = store.writes_of(tx, row.id, store.QUARANTINED, _page_size(limit))
+            found = store.writes_of(tx, dataset, store.QUARANTINED, _page_size(limit))
         return Page([_quarantined(write) for write in found])
 
     def quarantined(self, scope: Scope, name: str, quarantine_id: str) -> Quarantined:

@@ -441,16 +441,13 @@ def keys_like(tx: Transaction, dataset_id: str, key: str) -> set[str]:
     return {row.idempotency_key for row in rows}
 
 
-def writes_of(tx: Transaction, dataset_id: str, status: str, limit: int) -> list[WriteRow]:
-    """Oldest first for `publishing`, else newest first."""
+def writes_of(tx: Transaction, dataset_id: str | None, status: str, limit: int) -> list[WriteRow]:
+    """Of a dataset or all of the project; oldest first for `publishing`, else newest first."""
     order = writes.c.id if status == PUBLISHING else writes.c.id.desc()
-    rows = tx.all(
-        _write_select()
-        .where(writes.c.project == tx.project, writes.c.dataset_id == dataset_id, writes.c.status == status)
-        .order_by(order)
-        .limit(limit)
-    )
-    return [_write(row) for row in rows]
+    statement = _write_select().where(writes.c.project == tx.project, writes.c.status == status)
+    if dataset_id is not None:
+        statement = statement.where(writes.c.dataset_id == dataset_id)
+    return [_write(row) for row in tx.all(statement.order_by(order).limit(limit))]
 
 
 def unfinished(tx: Transaction, before: datetime, limit: int) -> list[tuple[str, str]]:

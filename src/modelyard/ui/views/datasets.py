@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,10 @@ from msgspec.structs import replace
 
 from modelyard.kernel.auth import Scope
 from modelyard.kernel.database import Database
+from modelyard.kernel.limits import PAGE_ITEMS_MAX
 from modelyard.planes.data import Data, Files
+from modelyard.planes.jobs import Jobs
+from modelyard.planes.tracking import Tracking
 from modelyard.types.data import (
     CheckRun,
     Dataset,
@@ -22,6 +26,7 @@ from modelyard.types.data import (
 )
 from modelyard.types.files import FilesDiff
 from modelyard.ui.frame import Crumb, Frame, Screen, Tab, rail, tabs
+from modelyard.ui.names import NameThem, names
 from modelyard.ui.page import page as ui_page
 from modelyard.ui.series import Chart, series
 from modelyard.ui.urns import address_of
@@ -91,11 +96,10 @@ def growth(versions: Sequence[DatasetVersion], kind: DatasetKind = "table") -> C
 def datasets(caller: Scope, datasets: Data, page: str = "") -> Datasets:
     """All datasets, by name."""
     found = datasets.list(caller, after=page or None)
+    turned_down = Counter(one.dataset for one in datasets.quarantine(caller, None, limit=PAGE_ITEMS_MAX).items)
     return Datasets(
         frame=Frame(title="Datasets", section="datasets"),
-        rows=tuple(
-            DatasetRow(dataset=one, quarantined=len(datasets.quarantine(caller, one.name).items)) for one in found.items
-        ),
+        rows=tuple(DatasetRow(dataset=one, quarantined=turned_down[one.name]) for one in found.items),
         next=found.next,
     )
 
@@ -106,6 +110,8 @@ def dataset(
     database: Database,
     datasets: Data,
     files: Files,
+    jobs: Jobs,
+    tracking: Tracking,
     name: str,
     tab: str = "",
     version: str = "",
@@ -122,7 +128,7 @@ def dataset(
     default = "" if not version else "checks" if found.kind == "table" else "files"
     parts = _tabs(found, tab or default, len(turned_down))
     screen = DatasetPage(
-        frame=_frame(database, caller, found, chosen, version, parts),
+        frame=_frame(database, caller, found, chosen, version, parts, names(caller, jobs, tracking)),
         dataset=found,
         tab=_current(found, parts),
         version=chosen,
@@ -178,7 +184,13 @@ def _current(found: Dataset, parts: Sequence[Tab]) -> str:
 
 
 def _frame(
-    database: Database, caller: Scope, found: Dataset, chosen: DatasetVersion | None, version: str, parts: Sequence[Tab]
+    database: Database,
+    caller: Scope,
+    found: Dataset,
+    chosen: DatasetVersion | None,
+    version: str,
+    parts: Sequence[Tab],
+    name_them: NameThem,
 ) -> Frame:
     urn = chosen.urn if chosen else f"dataset:{found.name}"
     what = "dataset files list" if found.kind == "files" else "dataset get"
@@ -191,7 +203,7 @@ def _frame(
         at=found.updated_at,
         crumbs=(Crumb("Datasets", "/datasets"),),
         tabs=tuple(parts),
-        rail=rail(database, caller, urn, f"modelyard {what} {found.name}"),
+        rail=rail(database, caller, urn, f"modelyard {what} {found.name}", name_them=name_them),
     )
 
 

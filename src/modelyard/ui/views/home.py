@@ -29,6 +29,7 @@ from modelyard.types.pipelines import PipelineRun, RunState
 from modelyard.types.profiles import FoundAnomaly
 from modelyard.types.registry import Decision
 from modelyard.types.serving import Endpoint
+from modelyard.ui.events import folded
 from modelyard.ui.format import plural
 from modelyard.ui.frame import Frame, Screen
 from modelyard.ui.page import page as ui_page
@@ -83,11 +84,13 @@ class Tally(Struct, frozen=True, kw_only=True):
 
 
 class Home(Screen, frozen=True, kw_only=True):
-    """`fresh`: the project holds nothing yet. Failures count as needs for `window_days`."""
+    """`fresh`: the project holds nothing yet. Failures count as needs for `window_days`. `again`: how many more events
+    of its kind about the same thing each event stands for."""
 
     needs: tuple[Need, ...]
     tallies: tuple[Tally, ...]
     events: tuple[Event, ...]
+    again: tuple[int, ...] = ()
     fresh: bool
     window_days: int = WINDOW_DAYS
 
@@ -281,13 +284,13 @@ def home(
     if runs < RUNS_COUNTED_MAX:  # of very many, those that run would be looked for among all of them
         live_runs = tracking.overview.count(caller, filter="attributes.status = 'RUNNING'", at_most=RUNS_COUNTED_MAX)
     with database.reading(caller) as tx:
-        happened = [event for event in log.recent(tx, limit=EVENTS_READ) if is_told(event)]
+        happened = folded([event for event in log.recent(tx, limit=EVENTS_READ) if is_told(event)])
     since = database.clock.now() - timedelta(days=WINDOW_DAYS)
     needs = [
         *of_alerts(monitoring.alerts(caller).items),
         *of_endpoints(known_endpoints.items),
         *of_monitors(monitoring.list(caller).items),
-        *of_quarantine(b for one in known_datasets.items for b in datasets.quarantine(caller, one.name).items),
+        *of_quarantine(datasets.quarantine(caller, None).items),
         *of_anomalies(datasets.anomalies.list(caller, standing=True).items),
         *of_approvals(d for one in known_models.items for d in models.waiting_for_approval(caller, registry, one)),
         *of_responses(automation.responses(caller).items, since),
@@ -313,7 +316,8 @@ def home(
         frame=Frame(title="Home", section="home", refresh_s=15),
         needs=ordered(needs),
         tallies=tallies,
-        events=tuple(happened[:EVENTS_SHOWN]),
+        events=tuple(one.event for one in happened[:EVENTS_SHOWN]),
+        again=tuple(one.again for one in happened[:EVENTS_SHOWN]),
         fresh=not needs and not any(tally.count for tally in tallies),
     )
 

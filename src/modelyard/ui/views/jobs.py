@@ -13,9 +13,11 @@ from msgspec import Struct
 from modelyard.kernel.auth import Scope
 from modelyard.kernel.database import Database
 from modelyard.planes.jobs import Jobs as JobsPlane
+from modelyard.planes.tracking import Tracking
 from modelyard.types.jobs import Attempt, Job, JobLog, JobState
 from modelyard.ui.format import number, size
 from modelyard.ui.frame import Crumb, Frame, Screen, rail
+from modelyard.ui.names import names
 from modelyard.ui.page import page as ui_page
 from modelyard.ui.timeline import Span, Timeline, timeline
 
@@ -124,7 +126,7 @@ def _capacity(plane: JobsPlane, running: Sequence[Job], waiting: Sequence[Job]) 
 
 
 @ui_page("/jobs/{job_id:str}", template="job.html")
-def job(caller: Scope, database: Database, jobs: JobsPlane, job_id: str) -> JobPage:
+def job(caller: Scope, database: Database, jobs: JobsPlane, tracking: Tracking, job_id: str) -> JobPage:
     """One job with its attempts and the end of its log."""
     found = jobs.get_job(caller, job_id)
     now = database.clock.now()
@@ -138,7 +140,13 @@ def job(caller: Scope, database: Database, jobs: JobsPlane, job_id: str) -> JobP
             owner=found.submitted_by,
             at=found.submitted_at,
             crumbs=(Crumb("Jobs", "/jobs"),),
-            rail=rail(database, caller, f"job:{job_id}", f"modelyard job get {job_id}"),
+            rail=rail(
+                database,
+                caller,
+                f"job:{job_id}",
+                f"modelyard job get {job_id}",
+                name_them=names(caller, jobs, tracking),
+            ),
             refresh_s=0 if found.state.final else 3,
         ),
         job=found,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
@@ -22,13 +22,13 @@ from modelyard.planes.tracking import Tracking
 from modelyard.types.contracts import DataUse
 from modelyard.ui.frame import Frame, Screen
 from modelyard.ui.graph import Drawing, GraphEdge, GraphNode, draw
+from modelyard.ui.names import names as names_of
 from modelyard.ui.page import page as ui_page
 from modelyard.ui.urns import address_of, kind_of, label_of, whole_of
 
 NODES_DRAWN_MAX = 120
 DEPTH_DEFAULT = 4
 VERSIONS_LISTED_MAX = 30
-NAMES_MAX = 500
 
 
 class Bundle(Struct, frozen=True, kw_only=True):
@@ -154,19 +154,6 @@ def newest(caller: Scope, datasets: Data, registry: Registry, features: Features
     return []
 
 
-def names_of(caller: Scope, jobs: Jobs, tracking: Tracking, urns: Iterable[str]) -> dict[str, str]:
-    """The names of jobs and runs, by URN."""
-    of_kind: dict[str, list[str]] = {"job": [], "run": []}
-    for urn in urns:
-        kind, _, rest = urn.partition(":")
-        if kind in of_kind:
-            of_kind[kind].append(rest)
-    found = {f"job:{one}": name for one, name in jobs.names(caller, of_kind["job"][:NAMES_MAX]).items()}
-    return found | {
-        f"run:{one}": name for one, name in tracking.overview.names(caller, of_kind["run"][:NAMES_MAX]).items()
-    }
-
-
 @ui_page("/lineage", template="lineage.html")
 def lineage_graph(
     caller: Scope,
@@ -192,7 +179,7 @@ def lineage_graph(
     with database.reading(caller) as tx:
         graph = lineage.walk(tx, root, direction, depth)
     edges: Sequence[TimedEdge | Bundle] = graph.edges if columns else bundled(graph.edges)
-    names = names_of(caller, jobs, tracking, graph.nodes)
+    names = dict(names_of(caller, jobs, tracking)(graph.nodes))
     drawn, left_out = drawing(root, edges, names)
     if graph.truncated:
         left_out = "The walk met its limit: there is more than is shown."

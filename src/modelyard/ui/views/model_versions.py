@@ -14,7 +14,9 @@ from msgspec import Struct
 from modelyard.kernel.auth import Action, Scope
 from modelyard.kernel.database import Database
 from modelyard.kernel.routing import post
+from modelyard.planes.jobs import Jobs
 from modelyard.planes.registry import Registry, model_card
+from modelyard.planes.tracking import Tracking
 from modelyard.types.registry import (
     AliasMove,
     Approval,
@@ -29,6 +31,7 @@ from modelyard.types.registry import (
     VersionDiff,
 )
 from modelyard.ui.frame import Crumb, Frame, Screen, rail, tabs
+from modelyard.ui.names import names
 from modelyard.ui.page import page as ui_page
 from modelyard.ui.render import project_path
 from modelyard.ui.urns import address_of
@@ -134,7 +137,14 @@ def _evidence(caller: Scope, registry: Registry, version: ModelVersion) -> dict[
 
 @ui_page("/models/{name:str}/versions/{version:str}", template="model_version.html")
 def model_version(
-    caller: Scope, database: Database, registry: Registry, name: str, version: str, tab: str = ""
+    caller: Scope,
+    database: Database,
+    registry: Registry,
+    jobs: Jobs,
+    tracking: Tracking,
+    name: str,
+    version: str,
+    tab: str = "",
 ) -> ModelVersionPage:
     """One version: whether it may be promoted and on what evidence, where it comes from, its files, its card."""
     found = registry.versions.recorded(caller, name, version)
@@ -161,7 +171,13 @@ def model_version(
             at=found.created_at,
             crumbs=(Crumb("Models", "/models"), Crumb(name, address_of(f"model:{name}"))),
             tabs=parts,
-            rail=rail(database, caller, found.urn, f"modelyard model get {name} {found.version}"),
+            rail=rail(
+                database,
+                caller,
+                found.urn,
+                f"modelyard model get {name} {found.version}",
+                name_them=names(caller, jobs, tracking),
+            ),
         ),
         version=found,
         tab=chosen,

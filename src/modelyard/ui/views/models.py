@@ -15,7 +15,9 @@ from msgspec import Struct
 from modelyard.kernel.auth import Action, Scope
 from modelyard.kernel.database import Database
 from modelyard.kernel.routing import post
+from modelyard.planes.jobs import Jobs
 from modelyard.planes.registry import Registry, step_back
+from modelyard.planes.tracking import Tracking
 from modelyard.types.registry import (
     AliasMove,
     Decision,
@@ -25,6 +27,7 @@ from modelyard.types.registry import (
     RetentionStep,
 )
 from modelyard.ui.frame import Crumb, Frame, Screen, rail, tabs
+from modelyard.ui.names import names
 from modelyard.ui.page import page as ui_page
 from modelyard.ui.render import project_path
 from modelyard.ui.timeline import Bar, Span, Tick, timeline
@@ -284,7 +287,15 @@ def models(caller: Scope, registry: Registry, page: str = "") -> Models:
 
 @ui_page("/models/{name:str}", template="model.html")
 def model(
-    caller: Scope, database: Database, registry: Registry, name: str, tab: str = "", at: str = "", alias: str = CHAMPION
+    caller: Scope,
+    database: Database,
+    registry: Registry,
+    jobs: Jobs,
+    tracking: Tracking,
+    name: str,
+    tab: str = "",
+    at: str = "",
+    alias: str = CHAMPION,
 ) -> ModelPage:
     """One model: its versions, who was champion when, and its policy."""
     found = registry.models.get(caller, name)
@@ -308,7 +319,7 @@ def model(
             at=found.created_at,
             crumbs=(Crumb("Models", "/models"),),
             tabs=parts,
-            rail=rail(database, caller, urn, f"modelyard model get {name}"),
+            rail=rail(database, caller, urn, f"modelyard model get {name}", name_them=names(caller, jobs, tracking)),
         ),
         model=found,
         tab=next(key for (key, _, _), part in zip(shown, parts, strict=True) if part.current),

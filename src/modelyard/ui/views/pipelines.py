@@ -11,7 +11,9 @@ from msgspec import Struct
 
 from modelyard.kernel.auth import Scope
 from modelyard.kernel.database import Database
+from modelyard.planes.jobs import Jobs
 from modelyard.planes.pipelines import Pipelines as PipelinesPlane
+from modelyard.planes.tracking import Tracking
 from modelyard.types.pipelines import (
     DatasetRef,
     Input,
@@ -27,6 +29,7 @@ from modelyard.types.pipelines import (
 from modelyard.ui.format import duration
 from modelyard.ui.frame import Crumb, Frame, Screen, rail
 from modelyard.ui.graph import Drawing, GraphEdge, GraphNode, draw
+from modelyard.ui.names import names
 from modelyard.ui.page import page as ui_page
 from modelyard.ui.timeline import Span, Timeline, timeline
 from modelyard.ui.urns import address_of
@@ -191,7 +194,9 @@ def pipeline(caller: Scope, database: Database, pipelines: PipelinesPlane, name:
 
 
 @ui_page("/pipelines/runs/{run_id:str}", template="pipeline_run.html")
-def pipeline_run(caller: Scope, database: Database, pipelines: PipelinesPlane, run_id: str) -> PipelineRunPage:
+def pipeline_run(
+    caller: Scope, database: Database, pipelines: PipelinesPlane, jobs: Jobs, tracking: Tracking, run_id: str
+) -> PipelineRunPage:
     """One run: which steps ran, how long, and which were not run again."""
     now = database.clock.now()
     run = pipelines.get_run(caller, run_id)
@@ -208,7 +213,13 @@ def pipeline_run(caller: Scope, database: Database, pipelines: PipelinesPlane, r
                 Crumb("Pipelines", "/pipelines"),
                 Crumb(run.pipeline, f"/pipelines/{quote(run.pipeline, safe='')}"),
             ),
-            rail=rail(database, caller, f"pipeline-run:{run_id}", f"modelyard pipeline runs {run_id}"),
+            rail=rail(
+                database,
+                caller,
+                f"pipeline-run:{run_id}",
+                f"modelyard pipeline runs {run_id}",
+                name_them=names(caller, jobs, tracking),
+            ),
             refresh_s=0 if run.state.final else 3,
         ),
         run=run,

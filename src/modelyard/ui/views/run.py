@@ -17,6 +17,7 @@ from modelyard.planes.jobs import Jobs
 from modelyard.planes.tracking import Owner, Tracking
 from modelyard.types.tracking import Artifact, Key, Metric, Run
 from modelyard.ui.frame import Crumb, Frame, Rail, Screen, rail, tabs
+from modelyard.ui.names import names
 from modelyard.ui.page import page as ui_page
 from modelyard.ui.previews import Gallery, Preview, Spreads, galleries, histogram, histogram_steps, preview, spreads
 from modelyard.ui.views.columns import SYSTEM
@@ -123,7 +124,9 @@ def run(
     shown += [("log", "Log", None), ("artifacts", "Artifacts", None), ("origin", "Origin", None)]
     parts = tabs(f"/runs/{run_id}", tab, shown)
     current = next(key for (key, _, _), part in zip(shown, parts, strict=True) if part.current)
-    beside = rail(database, caller, f"run:{run_id}", f"modelyard run get {run_id}")
+    beside = rail(
+        database, caller, f"run:{run_id}", f"modelyard run get {run_id}", name_them=names(caller, jobs, tracking)
+    )
     screen = RunPage(
         frame=Frame(
             title=found.name or f"Run {run_id[-8:]}",
