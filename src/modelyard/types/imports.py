@@ -55,6 +55,21 @@ class ImportRun(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     model_outputs: list[ModelOutput] = []
 
 
+class PointsOf(Struct, frozen=True):
+    """The points of one metric: how many, and a SHA-256 over (time, step, value) of each, in this order, each as two
+    64-bit integers and a double, little-endian; not-a-number comes first, and the zeros are one."""
+
+    count: int
+    digest: str
+
+
+class ImportedContents(Struct, frozen=True, kw_only=True):
+    """What came of a run, to be compared with what is there: the run, and the points of each metric."""
+
+    run: Run
+    points: dict[str, PointsOf]
+
+
 class FinishImportedRun(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the run ended there, sent once all that belongs to it is here."""
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from modelyard.kernel.auth import Action, Scope
-from modelyard.kernel.routing import post
+from modelyard.kernel.routing import get, post
 from modelyard.planes.tracking.plane import Tracking
 from modelyard.types.imports import (
     FinishImportedRun,
+    ImportedContents,
     ImportedExperiment,
     ImportedLoggedModel,
     ImportedRun,
@@ -31,6 +32,12 @@ def import_run(caller: Scope, tracking: Tracking, data: ImportRun) -> ImportedRu
     return tracking.imports.run(caller, data)
 
 
+@get("/api/import/runs/{run_id:str}", requires=Action.READ)
+def get_imported_contents(caller: Scope, tracking: Tracking, run_id: str) -> ImportedContents:
+    """What came of a run, with a digest of each metric's points, to be compared with what is there."""
+    return tracking.imports.contents(caller, run_id)
+
+
 @post("/api/import/runs/{run_id:str}/finish", requires=Action.ADMIN)
 def finish_imported_run(caller: Scope, tracking: Tracking, run_id: str, data: FinishImportedRun) -> Run:
     """Say that an imported run is here whole."""
@@ -43,4 +50,4 @@ def import_logged_model(caller: Scope, tracking: Tracking, data: ImportLoggedMod
     return tracking.imports.logged_model(caller, data)
 
 
-ROUTES: list[Any] = [import_experiment, import_run, finish_imported_run, import_logged_model]
+ROUTES: list[Any] = [import_experiment, import_run, get_imported_contents, finish_imported_run, import_logged_model]

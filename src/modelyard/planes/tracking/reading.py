@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,6 +15,7 @@ from modelyard.planes.tracking.compaction import SETTLED
 from modelyard.planes.tracking.history import History
 from modelyard.planes.tracking.rows import naming_segment
 
+READ_AT_ONCE_MAX = 2_000_000
 SKETCHED_SEGMENTS_MIN = 4
 """A series of fewer settled segments than this is read whole, also for a chart."""
 _SEGMENTS = store.metric_segments
@@ -61,6 +62,20 @@ def assemble(bodies: Iterable[tuple[int, bytes]], key: str) -> History:
         with naming_segment(number):
             parts.append(packing.unpack(body, key))
     return series.merge(parts)
+
+
+def every(tx: Transaction, run: int, keys: Sequence[str]) -> Iterator[tuple[str, History]]:
+    """The histories of a run, one after the other; of a run of moderate size all segments are read once."""
+    points = tx.scalar(select(func.sum(_SEGMENTS.c.points)).where(_SEGMENTS.c.run == run)) or 0
+    if points > READ_AT_ONCE_MAX:
+        yield from ((key, assemble(bodies_of(tx, run, key), key)) for key in keys)
+        return
+    gathered: dict[str, list[History]] = {key: [] for key in keys}
+    for row in tx.all(select(_SEGMENTS.c.number, _SEGMENTS.c.body).where(_SEGMENTS.c.run == run)):
+        with naming_segment(row.number):
+            for key, history in packing.unpack_all(row.body).items():
+                gathered.setdefault(key, []).append(history)
+    yield from ((key, series.merge(parts)) for key, parts in gathered.items())
 
 
 def drawn_of(tx: Transaction, run: int, keys: Sequence[str]) -> dict[str, list[History]]:

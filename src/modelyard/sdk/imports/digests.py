@@ -24,14 +24,18 @@ def storable(values: Iterable[Value]) -> list[Value]:
     return [kept[key] for key in sorted(kept)]
 
 
-def of_values(values: Sequence[Value]) -> str:
+def of_values(values: Iterable[Value]) -> str:
     """The digest of a history, whatever its order."""
-    digest = hashlib.sha256()
-    for one in storable(values):
-        # All not-a-numbers are one, and so are the two zeros.
-        value = math.nan if math.isnan(one.value) else one.value + 0.0
-        digest.update(_POINT.pack(one.timestamp_ms, one.step, value))
-    return digest.hexdigest()
+    return of_storable(storable(values))
+
+
+def of_storable(values: Sequence[Value]) -> str:
+    """The digest of a history as `storable` gives it; as the platform computes it over what it has."""
+    # All not-a-numbers are one, and so are the two zeros.
+    packed = b"".join(
+        [_POINT.pack(time, step, math.nan if math.isnan(value) else value + 0.0) for time, step, value in values]
+    )
+    return hashlib.sha256(packed).hexdigest()
 
 
 def of_texts(texts: Mapping[str, str]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from modelyard.kernel.errors import Conflict, Forbidden, InvalidInput, NotFound, TooLarge
 from modelyard.sdk.imports import digests
@@ -22,6 +22,7 @@ from modelyard.sdk.imports.source import (
     SourceRun,
     SourceVersion,
     Unreachable,
+    Value,
 )
 from modelyard.sdk.imports.target import LEFT_OUT_TAG, SOURCE_TAG, STATE_TAG, Target
 from modelyard.types.imports import (
@@ -33,11 +34,13 @@ from modelyard.types.imports import (
     ImportReport,
     ImportRun,
     ImportVersion,
+    PointsOf,
     ProblemKind,
 )
 
 PARAM_CHARACTERS_MAX, TAG_CHARACTERS_MAX = 6_000, 8_000
 LEFT_OUT_CHARACTERS_MAX = 4_000
+_NO_POINTS = PointsOf(0, hashlib.sha256().hexdigest())
 _REFUSED = (InvalidInput, TooLarge, Conflict)
 Progress = Callable[[str, ImportReport], None]
 
@@ -119,15 +122,14 @@ class Importer:
         self._target.run(asked)
         for note in there.notes:
             self._say(f"run {there.id} ({there.name})", note, "changed")
-        for key in there.metrics:
-            values = digests.storable(self._source.history(there.id, key))
-            self._target.log(there.id, key, values)
-            self.report.count("points").new += len(values)
+        expected: dict[str, PointsOf] = {}
+        self._target.log(there.id, self._histories(there, expected))
+        self.report.count("points").new += sum(one.count for one in expected.values())
         self._files(Owner("run", there.id))
         if self._left_out:
             listed = "\n".join(self._left_out)[:LEFT_OUT_CHARACTERS_MAX]
             self._target.tag(there.id, {LEFT_OUT_TAG: listed})
-        if not self._check_run(there):
+        if not self._check_run(there, expected):
             return
         self._target.finish(
             there.id,
@@ -139,9 +141,18 @@ class Importer:
         count.here += 1
         count.new += 1
 
-    def _check_run(self, there: SourceRun) -> bool:
-        """Read a run back and compare all but its files, which were compared as they went in."""
-        here = self._target.read_run(there.id)
+    def _histories(self, there: SourceRun, read: dict[str, PointsOf]) -> Iterator[tuple[str, Sequence[Value]]]:
+        """The metrics of a run as they are kept, noting of each what must be here afterwards."""
+        for key in there.metrics:
+            values = digests.storable(self._source.history(there.id, key))
+            read[key] = PointsOf(len(values), digests.of_storable(values))
+            yield key, values
+
+    def _check_run(self, there: SourceRun, expected: Mapping[str, PointsOf] | None = None) -> bool:
+        """Read a run back and compare all but its files, which were compared as they went in. `expected`: its points,
+        where they were just read."""
+        contents = self._target.contents(there.id)
+        here = contents.run
         before = len(self.report.problems)
         what = f"run {there.id} ({there.name})"
         params = self._cut(there.params, PARAM_CHARACTERS_MAX)
@@ -159,22 +170,22 @@ class Importer:
         )
         self.report.count("metrics").there += len(there.metrics)
         self.report.count("metrics").here += len(here.metrics)
-        for key in there.metrics:
-            self._check_history(what, there.id, key)
+        if expected is None:
+            expected = {}
+            for _ in self._histories(there, expected):
+                pass
+        for key, wanted in expected.items():
+            self._check_points(what, key, wanted, contents.points.get(key, _NO_POINTS))
         return len(self.report.problems) == before
 
-    def _check_history(self, what: str, run_id: str, key: str) -> None:
+    def _check_points(self, what: str, key: str, there: PointsOf, here: PointsOf) -> None:
         count = self.report.count("points")
-        expected = digests.storable(self._source.history(run_id, key))
-        total, found = self._target.history(run_id, key)
-        count.there += len(expected)
-        count.here += total
-        if total != len(expected):
-            self._say(what, f"metric '{key}' has {len(expected):,} points there and {total:,} here")
-        elif total == len(found) and digests.of_values(found) != digests.of_values(expected):
+        count.there += there.count
+        count.here += here.count
+        if here.count != there.count:
+            self._say(what, f"metric '{key}' has {there.count:,} points there and {here.count:,} here")
+        elif here.digest != there.digest:
             self._say(what, f"the points of metric '{key}' differ")
-        elif total > len(found):
-            self._say(what, f"metric '{key}' has {total:,} points: counted, not compared one by one", "left out")
 
     def _model(self, there: SourceModel, experiment_id: str) -> None:
         count = self.report.count("logged models")
@@ -209,7 +220,7 @@ class Importer:
         except Unreachable as error:
             self._leave_out(what, f"its files: {error}")
             return
-        here = self._target.files(owner)
+        here = self._target.files(owner) if listed else {}
         for file in listed:
             count.there += 1
             known = here.get(file.path)

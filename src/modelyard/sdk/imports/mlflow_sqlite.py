@@ -40,6 +40,7 @@ class MlflowSqlite:
         self._db = sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)
         self._db.row_factory = sqlite3.Row
         self._tables = self._read_tables(file)
+        self._read_of, self._read = "", dict[str, list[Value]]()
         if not {"experiments", "runs", "metrics"} <= self._tables:
             raise InvalidInput(f"{file} is no database of MLflow", code="import.source_invalid")
 
@@ -85,10 +86,16 @@ class MlflowSqlite:
             )
 
     def history(self, run_id: str, key: str) -> Sequence[Value]:
-        rows = self._rows("metrics", "run_uuid = ? AND key = ?", run_id, key)
-        return [
-            Value(row["timestamp"], row["step"], math.nan if row["is_nan"] else float(row["value"])) for row in rows
-        ]
+        # The index is by run, so that reading key by key would walk over all of the run's points each time.
+        if self._read_of != run_id:
+            self._read_of, self._read = run_id, {}
+            cursor = self._db.execute(
+                "SELECT key, timestamp, step, value, is_nan FROM metrics WHERE run_uuid = ?", (run_id,)
+            )
+            cursor.row_factory = None
+            for name, time, step, value, is_nan in cursor:
+                self._read.setdefault(name, []).append(Value(time, step, math.nan if is_nan else float(value)))
+        return self._read.get(key, ())
 
     def models(self, experiment_id: str) -> Iterable[SourceModel]:
         rows = self._rows("logged_models", "experiment_id = ? AND lifecycle_stage = 'active'", experiment_id)

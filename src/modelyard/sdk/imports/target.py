@@ -12,6 +12,7 @@ from modelyard.sdk.client import Client
 from modelyard.sdk.imports.source import Owner, Value
 from modelyard.types.imports import (
     FinishImportedRun,
+    ImportedContents,
     ImportedExperiment,
     ImportedLoggedModel,
     ImportedRun,
@@ -24,10 +25,9 @@ from modelyard.types.imports import (
 )
 from modelyard.types.page import Page
 from modelyard.types.registry import Model, ModelFile, ModelVersion, PromoteVersion
-from modelyard.types.tracking import Artifact, LogBatch, LoggedModel, Point, Run, Series
+from modelyard.types.tracking import Artifact, LogBatch, LoggedModel, Point, Run
 
 BATCH_POINTS = 20_000
-READ_POINTS_MAX = 1_000_000
 SOURCE_TAG, STATE_TAG, COMPLETE = "modelyard.import.source", "modelyard.import.state", "complete"
 LEFT_OUT_TAG = "modelyard.import.left_out"
 
@@ -60,14 +60,15 @@ class Target:
         """The run here, open for its points and files."""
         return self._client.post("/api/import/runs", asked, ImportedRun)
 
-    def log(self, run_id: str, key: str, values: Iterable[Value]) -> None:
-        """Add values of a metric to a run; those that are there stay once."""
+    def log(self, run_id: str, histories: Iterable[tuple[str, Iterable[Value]]]) -> None:
+        """Add values of metrics to a run, many at once; those that are there stay once."""
         batch: list[Point] = []
-        for one in values:
-            batch.append(Point(key, None if math.isnan(one.value) else one.value, one.step, one.timestamp_ms))
-            if len(batch) == BATCH_POINTS:
-                self._send(run_id, batch)
-                batch = []
+        for key, values in histories:
+            for time, step, value in values:
+                batch.append(Point(key, None if math.isnan(value) else value, step, time))
+                if len(batch) == BATCH_POINTS:
+                    self._send(run_id, batch)
+                    batch = []
         if batch:
             self._send(run_id, batch)
 
@@ -79,16 +80,9 @@ class Target:
         """Say that a run is whole."""
         self._client.post(f"/api/import/runs/{run_id}/finish", asked)
 
-    def read_run(self, run_id: str) -> Run:
-        """A run as it is here."""
-        return self._client.get(f"/api/runs/{run_id}", Run)
-
-    def history(self, run_id: str, key: str) -> tuple[int, list[Value]]:
-        """How many values of a metric are here, and the values, where they are few enough to be read at once."""
-        path = f"/api/runs/{run_id}/metrics/{quote(key, safe='/')}"
-        found = self._client.get(path, Series, {"points_max": READ_POINTS_MAX})
-        columns = zip(found.timestamps_ms, found.steps, found.values, strict=True)
-        return found.total, [Value(time, step, math.nan if value is None else value) for time, step, value in columns]
+    def contents(self, run_id: str) -> ImportedContents:
+        """A run as it is here, with a digest of each metric's points."""
+        return self._client.get(f"/api/import/runs/{run_id}", ImportedContents)
 
     def model(self, asked: ImportLoggedModel) -> ImportedLoggedModel:
         """The logged model here."""

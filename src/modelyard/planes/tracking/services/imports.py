@@ -7,6 +7,7 @@ come in set nothing off as new ones would.
 
 from __future__ import annotations
 
+import hashlib
 import math
 
 from sqlalchemy import select
@@ -16,17 +17,20 @@ from modelyard.kernel.clock import to_us
 from modelyard.kernel.database import Database, Transaction
 from modelyard.kernel.errors import Conflict, InvalidInput
 from modelyard.kernel.ids import is_id
-from modelyard.planes.tracking import rules, store
+from modelyard.planes.tracking import reading, rules, store
+from modelyard.planes.tracking.history import History
 from modelyard.planes.tracking.rows import COLUMNS, RunRow, run_row
 from modelyard.planes.tracking.services import experiments, metrics, models, runs
 from modelyard.types.imports import (
     FinishImportedRun,
+    ImportedContents,
     ImportedExperiment,
     ImportedLoggedModel,
     ImportedRun,
     ImportExperiment,
     ImportLoggedModel,
     ImportRun,
+    PointsOf,
 )
 from modelyard.types.tracking import Run, Stage
 
@@ -90,6 +94,15 @@ class Imports:
                     models=(asked.model_inputs, asked.model_outputs),
                 )
         return ImportedRun(run=self._runs.get(scope, asked.id), complete=complete)
+
+    def contents(self, scope: Scope, run_id: str) -> ImportedContents:
+        """A run with a digest of each metric's points. Raises NotFound, EngineError for a damaged segment."""
+        run = self._runs.get(scope, run_id)
+        with self._database.reading(scope) as tx:
+            number = run_row(tx, run_id).number
+            found = reading.every(tx, number, [one.key for one in run.metrics])
+            points = {key: PointsOf(len(history), _digest(history)) for key, history in found}
+        return ImportedContents(run=run, points=points)
 
     def finish_run(self, scope: Scope, run_id: str, asked: FinishImportedRun) -> Run:
         """Say that a run is here whole, and how it ended there. Raises NotFound, Conflict (`run.exists`)."""
@@ -273,3 +286,14 @@ def _put_values(tx: Transaction, asked: ImportLoggedModel) -> None:
         )  # fmt: skip
     for run_id, values in by_run.items():
         metrics.append_of_models(tx, run_id, values)
+
+
+def _digest(history: History) -> str:
+    import numpy as np  # heavy: imported late
+
+    nothing = np.isnan(history.values)
+    values = np.where(nothing, np.nan, history.values + 0.0)
+    order = np.lexsort((np.where(nothing, 0.0, values), ~nothing, history.steps, history.times))
+    packed = np.empty(len(history), [("time", "<i8"), ("step", "<i8"), ("value", "<f8")])
+    packed["time"], packed["step"], packed["value"] = history.times[order], history.steps[order], values[order]
+    return hashlib.sha256(packed.tobytes()).hexdigest()
