@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from modelyard.engines.blobs.local import LocalBlobs
 from modelyard.kernel.errors import Conflict, InvalidInput
 from modelyard.planes.data import trees
-from modelyard.types.files import FileEntry
+from modelyard.types.files import FileEntry, FolderEntry
 
 NAMES = st.text("abcdefgh", min_size=1, max_size=4)
 PATHS = st.lists(NAMES, min_size=1, max_size=3).map("/".join)
@@ -124,3 +124,19 @@ def test_chunks_have_a_bound_whatever_the_names(tmp_path: Path) -> None:
     parts = list(trees.cut(_many(50_000)))
     assert sum(map(len, parts)) == 50_000
     assert max(map(len, parts)) <= trees.CHUNK_FILES_MAX
+
+
+@settings(max_examples=50, deadline=None)
+@given(files=st.dictionaries(st.lists(st.text("ab-.", min_size=1, max_size=3), min_size=1, max_size=3).map("/".join),
+                             st.just("x"), max_size=30).map(_files_only), size=st.integers(1, 4))  # fmt: skip
+def test_a_directory_page_by_page_is_the_directory(blobs: LocalBlobs, files: dict[str, str], size: int) -> None:
+    index = trees.read_index(blobs, trees.write_tree(blobs, [_entry(path) for path in sorted(files)]))
+
+    def page(limit: int, past: str = "") -> list[FolderEntry]:
+        return trees.children(index, lambda chunk: trees.read_chunk(blobs, chunk), "", limit, past)
+
+    found: list[FolderEntry] = []
+    while more := page(size, f"{found[-1].path}/" if found and found[-1].is_dir else found[-1].path if found else ""):
+        found += more
+    assert found == page(1_000)
+    assert {one.path for one in found} == {path.partition("/")[0] for path in files}

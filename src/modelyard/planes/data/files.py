@@ -164,11 +164,12 @@ class Files:
         return Page(found)
 
     def folder(
-        self, scope: Scope, name: str, ref: Ref = None, directory: str = "", limit: int = SHOWN_MAX
+        self, scope: Scope, name: str, ref: Ref = None, directory: str = "", limit: int = SHOWN_MAX, past: str = ""
     ) -> Sequence[FolderEntry]:
-        """What lies right in a directory of a version, by name; nothing where there is no such directory."""
+        """What lies right in a directory of a version, by name; nothing where there is no such directory. `past`: begin
+        after the entry with this path, of a directory with a `/` at its end."""
         index = trees.read_index(self._blobs, self.version(scope, name, ref).tree or "")
-        return trees.children(index, lambda chunk: trees.read_chunk(self._blobs, chunk), directory, limit)
+        return trees.children(index, lambda chunk: trees.read_chunk(self._blobs, chunk), directory, limit, past)
 
     def open(self, scope: Scope, name: str, path: str, ref: Ref = None) -> tuple[FileEntry, BinaryIO]:
         """One file and its bytes, to be closed by the caller. Raises NotFound."""

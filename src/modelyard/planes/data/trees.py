@@ -78,13 +78,14 @@ def entries_after(
 
 
 def children(
-    index: Sequence[Chunk], read: Callable[[Chunk], list[FileEntry]], directory: str, limit: int
+    index: Sequence[Chunk], read: Callable[[Chunk], list[FileEntry]], directory: str, limit: int, past: str = ""
 ) -> list[FolderEntry]:
-    """What lies right in a directory, by name, at most so many: a directory below it is skipped at one look."""
+    """What lies right in a directory, by name, at most so many: a directory below it is skipped at one look. `past` is
+    the path of the entry to begin after, of a directory with a `/` at its end."""
     prefix = f"{directory.strip('/')}/" if directory.strip("/") else ""
     reading = lru_cache(maxsize=2)(read)
     found: list[FolderEntry] = []
-    after = ""
+    after = f"{past}{_LAST}" if past.endswith("/") else past
     while len(found) < limit:
         one = next(entries_after(index, reading, prefix, after), None)
         if one is None:

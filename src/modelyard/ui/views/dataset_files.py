@@ -19,10 +19,12 @@ from modelyard.ui.urns import address_of
 from modelyard.ui.views.artifacts import served
 
 PICTURES_MAX = 60
+ENTRIES_SHOWN = 200
 
 
 class Browsed(Struct, frozen=True, kw_only=True):
-    """A directory of a version, or a file of it. `download` is the path that a file's own path is added to."""
+    """A directory of a version, or a file of it. `download` is the path that a file's own path is added to; `next` is
+    where the next page of the directory begins."""
 
     artifacts: tuple[FolderEntry, ...] = ()
     folder: str = ""
@@ -30,24 +32,37 @@ class Browsed(Struct, frozen=True, kw_only=True):
     galleries: tuple[Gallery, ...] = ()
     spreads: tuple[Spreads, ...] = ()
     download: str = ""
+    next: str = ""
 
 
-def browsed(caller: Scope, files: Files, name: str, version: int, path: str) -> Browsed:
-    """What stands at a path of a version; a directory of pictures shows them."""
+def browsed(caller: Scope, files: Files, name: str, version: int, path: str, past: str = "") -> Browsed:
+    """What stands at a path of a version, a page at a time; a directory of pictures shows them."""
     download = f"{address_of(f'dataset:{name}')}/versions/{version}/files/"
-    listed = tuple(files.folder(caller, name, version, path))
+    listed, more = _page(caller, files, name, version, path, past)
     if listed or not path:
         pictures = [one.path for one in listed if not one.is_dir and kind_of(one.path) == "image"]
         shown = tuple(Picture(step=at, path=one, thumbnail=one) for at, one in enumerate(pictures[:PICTURES_MAX]))
         gallery = Gallery(key=path or "pictures", pictures=shown, left_out=max(len(pictures) - PICTURES_MAX, 0))
-        return Browsed(artifacts=listed, folder=path, galleries=(gallery,) if shown else (), download=download)
+        return Browsed(
+            artifacts=listed, folder=path, galleries=(gallery,) if shown else (), download=download, next=more
+        )
     folder = path.rpartition("/")[0]
     found, content = files.open(caller, name, path, version)
     with content:
         seen = preview(Artifact(path=found.path, size_bytes=found.size_bytes, digest=found.digest), content)
-    return Browsed(
-        artifacts=tuple(files.folder(caller, name, version, folder)), folder=folder, shown=seen, download=download
-    )
+    beside, more = _page(caller, files, name, version, folder, past)
+    return Browsed(artifacts=beside, folder=folder, shown=seen, download=download, next=more)
+
+
+def _page(
+    caller: Scope, files: Files, name: str, version: int, directory: str, past: str
+) -> tuple[tuple[FolderEntry, ...], str]:
+    """A page of a directory, and where the next begins; empty at the end."""
+    found = tuple(files.folder(caller, name, version, directory, ENTRIES_SHOWN + 1, past))
+    if len(found) <= ENTRIES_SHOWN:
+        return found, ""
+    last = found[ENTRIES_SHOWN - 1]
+    return found[:ENTRIES_SHOWN], f"{last.path}/" if last.is_dir else last.path
 
 
 @get("/datasets/{name:str}/versions/{version:int}/files/{path:path}", requires=Action.READ)

@@ -143,7 +143,7 @@ def dataset(
         case "checks" if chosen is not None:
             return replace(screen, runs=tuple(datasets.checking.runs(caller, name, limit=20)))
         case "files" if chosen is not None:
-            return replace(screen, files=browsed(caller, files, name, chosen.version, path.strip("/")))
+            return replace(screen, files=browsed(caller, files, name, chosen.version, path.strip("/"), page))
         case "changes" if chosen is not None:
             return _changes(caller, datasets, files, screen, before or str(chosen.parent or chosen.version), after)
         case "anomalies":
