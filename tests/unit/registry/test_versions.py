@@ -117,6 +117,15 @@ def test_a_source_elsewhere_has_no_files_and_nothing_can_be_tied_to_it(house: Ho
         assert lineage.neighbours(tx, "model:far@1") == []
 
 
+def test_a_copy_of_a_version_whose_run_is_not_known_here_names_that_run_too(house: House, ann: Scope) -> None:
+    house.registry.models.create(ann, "far")
+    house.registry.versions.create(ann, "far", "s3://bucket/model", run="made-up")
+    copy = house.registry.versions.create(ann, "far", "models:/far/1", run="made-up")
+    assert (copy.version, copy.provenance.run) == (2, "made-up")
+    with house.database.reading(ann) as tx:
+        assert [edge.object for edge in lineage.neighbours(tx, "model:far@2")] == ["model:far@1"]
+
+
 @pytest.mark.parametrize("source", ["/etc/passwd", "file:///etc/passwd", "mlflow-artifacts:/0/../../etc"])
 def test_sources_on_the_server_are_refused(house: House, ann: Scope, source: str) -> None:
     house.registry.models.create(ann, "delay")

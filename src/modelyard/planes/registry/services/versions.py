@@ -138,7 +138,7 @@ class Versions:
         snapshot, origin = self._read(scope, parsed)
         inspected = inspect(self._blobs, snapshot.files)
         # What a client says of the run is kept for MLflow's sake; lineage has only what is on record here.
-        proven = snapshot.run or self._sources.known_run(scope, run)
+        proven = self._sources.known_run(scope, snapshot.run or run)
         declared = self._sources.declared(scope, proven, snapshot.files)
         run = run or snapshot.run
         logged_model = logged_model or snapshot.logged_model
