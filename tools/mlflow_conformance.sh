@@ -18,8 +18,8 @@ shift; shift || true
 harness=${MLFLOW_CONFORMANCE:-$root/../shared/conformance/mlflow}
 [ -x "$harness/run.sh" ] || { echo "no harness at $harness: set MLFLOW_CONFORMANCE" >&2; exit 2; }
 home=$(mktemp -d "${TMPDIR:-/tmp}/modelyard-conformance.XXXXXX")
-PYTHON=$(command -v "${PYTHON:-python3}")
-export PYTHON
+export PYTHON=${PYTHON:-python3}
+case $PYTHON in /*) ;; */*) PYTHON=$PWD/$PYTHON ;; esac
 export MLFLOW_CONFORMANCE_REPORT=${MLFLOW_CONFORMANCE_REPORT:-$PWD/mlflow-conformance.json}
 
 MODELYARD_HOME=$home/yard MODELYARD_ANONYMOUS_ROLE=admin \

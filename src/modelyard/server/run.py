@@ -54,6 +54,8 @@ class Server:
     def run(self, ready: Callable[[], None] | None = None) -> None:
         """Serve until SIGINT or SIGTERM."""
         self._open(ready)
+        # What is loaded by now stays as long as this process, so no collection need walk over it again.
+        gc.freeze()
         try:
             self._uvicorn.run(sockets=[self._socket])
         finally:
@@ -83,8 +85,6 @@ class Server:
             await started(sockets=sockets)
             self._lock.announce(self.url)
             self.yard.loop.start()
-            # What is loaded by now stays, so no collection need walk over it again.
-            gc.freeze()
             if ready is not None:
                 ready()
 
