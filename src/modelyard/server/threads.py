@@ -34,10 +34,7 @@ class Threads:
             self._threads += 1
             threading.Thread(target=self._work, name=f"{self._name}-{self._threads}", daemon=True).start()
         self._waiting.put((loop, answer, function, args))
-        try:
-            return await answer
-        finally:
-            self._busy -= 1
+        return await answer
 
     def _work(self) -> None:
         while True:
@@ -57,17 +54,17 @@ class Threads:
         self, loop: asyncio.AbstractEventLoop, answer: asyncio.Future[Any], found: Any, error: BaseException | None
     ) -> None:
         try:
-            loop.call_soon_threadsafe(_settle, answer, found, error)
+            loop.call_soon_threadsafe(self._settle, answer, found, error)
         except RuntimeError:
             # The loop was closed in the meantime: nobody waits any more.
             return
 
-
-def _settle(answer: asyncio.Future[Any], found: Any, error: BaseException | None) -> None:
-    if answer.done():
-        # Who asked went away.
-        return
-    if error is None:
-        answer.set_result(found)
-    else:
-        answer.set_exception(error)
+    def _settle(self, answer: asyncio.Future[Any], found: Any, error: BaseException | None) -> None:
+        # Only now is the thread free, also where who asked went away long before.
+        self._busy -= 1
+        if answer.done():
+            return
+        if error is None:
+            answer.set_result(found)
+        else:
+            answer.set_exception(error)
