@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -46,3 +48,52 @@ def test_polars_reads_a_table_that_was_changed_in_every_way(tmp_path: Path) -> N
     assert seen["rows"] == sorted(data.read(SCOPE, "flights").to_pylist(), key=lambda row: row["id"])
     assert seen["filtered"] == [1, 3, 9]
     database.close()
+
+
+FRAMES = """
+import json, sys
+sys.path.append(sys.argv[1])
+import polars as pl
+import modelyard
+frame = pl.DataFrame({"id": [1, 2, 3], "carrier": ["AA", None, "B6"], "delay": [1.5, float("nan"), None],
+                      "at": pl.Series([0, 1, 2], dtype=pl.Int64).cast(pl.Datetime("ns"))})
+flights = modelyard.dataset("flights")
+flights.write(frame)
+back = flights.to_polars()
+report = modelyard.check(frame, "checks.yaml")
+print(json.dumps({
+    "schema": {name: str(kind) for name, kind in back.schema.items()},
+    "rows": back.select("id", "carrier").to_dicts(),
+    "nan": [None if value is None else str(value) for value in back["delay"].to_list()],
+    "some": flights.to_polars(["id"], "id > 1", 1).to_dicts(),
+    "none": flights.to_polars(["id", "carrier"], "id > 100").shape,
+    "failing": [one.failing for one in report.results],
+}))
+"""
+
+
+@pytest.mark.slow
+def test_polars_frames_go_in_and_come_out_and_are_checked(tmp_path: Path) -> None:
+    """Our SDK in our own interpreter, with the Polars of the other environment beside it."""
+    [packages] = foreign_python("polars").parents[1].glob("lib/python*/site-packages")
+    checks = "- {check: not_null, column: carrier}\n- {check: range, column: at, max: '1970-01-02'}\n"
+    (tmp_path / "checks.yaml").write_text(checks)
+    environ = {key: value for key, value in os.environ.items() if not key.startswith("MODELYARD_")}
+    done = subprocess.run(
+        [sys.executable, "-c", FRAMES, packages],
+        capture_output=True, text=True, check=False, cwd=tmp_path, timeout=300,
+        env={**environ, "MODELYARD_HOME": str(tmp_path / "home")},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout)
+    assert seen["schema"] == {
+        "id": "Int64",
+        "carrier": "String",
+        "delay": "Float64",
+        "at": "Datetime(time_unit='us', time_zone='UTC')",
+    }
+    assert seen["rows"] == [{"id": 1, "carrier": "AA"}, {"id": 2, "carrier": None}, {"id": 3, "carrier": "B6"}]
+    assert seen["nan"] == ["1.5", "nan", None]
+    assert seen["some"] == [{"id": 2}, {"id": 3}]
+    assert seen["none"] == [0, 2]
+    assert seen["failing"] == [1, 0]

@@ -80,30 +80,26 @@ def distinct_texts(rows: ForeignRows, columns: Sequence[str]) -> dict[str, int]:
 
 
 def _distinct_in_memory(values: pa.ChunkedArray) -> int:
-    import pyarrow.compute as pc  # heavy: imported late
-
     count = len(values)
     if count <= _SLICES * _SLICE_ROWS:
-        return int(pc.count_distinct(values).as_py())
+        return _different(values)[0]
     step = (count - _SLICE_ROWS) // (_SLICES - 1)
-    chunks = [chunk for place in range(_SLICES) for chunk in values.slice(place * step, _SLICE_ROWS).chunks]
-    drawn = sum(len(chunk) for chunk in chunks)
-    found = int(pc.count_distinct(_chunked(chunks, values.type)).as_py())
+    drawn = [_different(values.slice(place * step, _SLICE_ROWS))[1] for place in range(_SLICES)]
+    found = len(set().union(*drawn))
     # Of so many drawn at random from D values so many differ: solved for D by halving.
     low, high = found, count
     while low < high:
         middle = (low + high) // 2
-        if middle * -math.expm1(-drawn / middle) < found:
+        if middle * -math.expm1(-_SLICES * _SLICE_ROWS / middle) < found:
             low = middle + 1
         else:
             high = middle
     return low
 
 
-def _chunked(chunks: Sequence[pa.Array], kind: pa.DataType) -> pa.ChunkedArray:
-    import pyarrow as pa  # heavy: imported late
-
-    return pa.chunked_array(chunks, kind)
+def _different(values: pa.ChunkedArray) -> tuple[int, set[Any]]:
+    found = set(values.to_pylist())
+    return len(found), found
 
 
 def _distinct_in_files(files: FileSet, columns: Sequence[str]) -> dict[str, int]:
