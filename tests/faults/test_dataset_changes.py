@@ -1,14 +1,12 @@
 """Every operation on a dataset, killed at each of its steps: the old state or the new one, nothing lost, nothing half.
 
-A process of its own is loaded once and forks for every case; the child dies by `os._exit` at a named step.
+See `killing` for the operations and the steps.
 """
 
 from __future__ import annotations
 
 import os
-import resource
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -17,101 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import deltalake
-import pyarrow as pa
 import pytest
 
-from modelyard.engines.tables.delta import DeltaTables
-from modelyard.kernel.auth import Principal, Role, Scope
-from modelyard.kernel.database import Database, metadata
+import killing
+from killing import DIED, FAILED, OPERATIONS, SCOPE, Kill, files_limited, open_data, rows
 from modelyard.kernel.errors import ModelyardError
 from modelyard.planes.data import Data
 from modelyard.types.data import Range, Retention
 from modelyard.types.data_branches import Vacuum
-
-SCOPE = Scope("default", Principal("ada", {"*": Role.ADMIN}))
-DIED = 137
-FINISHED = 0
-
-PROGRAM = """
-import os, sys, traceback
-from pathlib import Path
-import pyarrow as pa, pyarrow.parquet, pyarrow.dataset, deltalake, duckdb, numpy
-from modelyard.engines.tables import delta
-from modelyard.engines.tables.delta import DeltaTables
-from modelyard.kernel.auth import Principal, Role, Scope
-from modelyard.kernel.database import Database
-from modelyard.planes.data import Data, buffers, layout, manifests, publish, retention_store, rewriting, segments, store
-from modelyard.planes.data import writing
-from modelyard.types.data import Retention
-from modelyard.types.data_branches import Vacuum
-
-PLACES = {
-    "staging": (DeltaTables, "stage"),
-    "rewriting": (rewriting.Rewriter, "_rewrite"),
-    "planned": (store, "insert_write"),
-    "moved": (DeltaTables, "_move_in"),
-    "entry": (delta, "write_entry"),
-    "placed": (DeltaTables, "place"),
-    "committed": (DeltaTables, "commit"),
-    "manifests": (manifests, "insert"),
-    "version": (store, "insert_version"),
-    "branch moved": (store, "move"),
-    "layout": (store, "update_version"),
-    "finished": (store, "finish_write"),
-    "carried": (publish.Publisher, "_carry_out"),
-    "expired": (retention_store, "expire"),
-    "unneeded": (manifests, "mark_unneeded"),
-    "removed": (DeltaTables, "remove"),
-    "forgotten": (manifests, "delete_unneeded"),
-    "sealed": (buffers.Buffers, "_seal"),
-    "read": (segments, "read"),
-    "taken": (buffers.Buffers, "_take_in"),
-    "written": (writing.Writer, "write"),
-}
-
-def rows(*ids, x=1.0):
-    return pa.table({"id": pa.array(ids, pa.int64()), "x": [x] * len(ids)})
-
-OPERATIONS = {
-    "append": lambda d, s: d.write(s, "flights", rows(50), idempotency_key="k"),
-    "overwrite": lambda d, s: d.write(s, "flights", rows(60, 61), mode="overwrite", idempotency_key="k"),
-    "merge": lambda d, s: d.write(s, "flights", rows(2, 70, x=9.0), mode="merge", idempotency_key="k"),
-    "delete": lambda d, s: d.delete_rows(s, "flights", "id = 2 OR id = 3", idempotency_key="k"),
-    "revert": lambda d, s: d.branches.revert(s, "flights", 1),
-    "branch write": lambda d, s: d.write(s, "flights", rows(80), branch="try", idempotency_key="k"),
-    "branch merge": lambda d, s: d.branches.merge(s, "flights", "ahead"),
-    "compact": lambda d, s: d.layout.compact(s, "flights"),
-    "vacuum": lambda d, s: d.layout.vacuum(s, "flights", Vacuum(retention=Retention(versions=1), grace_s=0)),
-    "flush": lambda d, s: d.buffers.flush(s, "flights"),
-}
-
-def run(home, operation, step):
-    when, _, place = step.partition(" ")
-    owner, name = PLACES[place]
-    original = getattr(owner, name)
-    def dying(*args, **named):
-        if when == "before":
-            os._exit(137)
-        result = original(*args, **named)
-        os._exit(137)
-    setattr(owner, name, dying)
-    home = Path(home)
-    data = Data(Database(f"sqlite:///{home}/catalog.db"), DeltaTables(home / "tables"), home / "spill")
-    OPERATIONS[operation](data, Scope("default", Principal("ada", {"*": Role.ADMIN})))
-    os._exit(0)
-
-print("ready", flush=True)
-for line in sys.stdin:
-    home, operation, step = line.rstrip("\\n").split("|")
-    child = os.fork()
-    if child == 0:
-        try:
-            run(home, operation, step)
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
 
 BEFORE = {1: 1.0, 2: 1.0, 3: 1.0, 4: 1.0}
 AFTER: dict[str, dict[int, float]] = {
@@ -149,16 +60,6 @@ FEW = [(one, f"{when} {step}") for one, when, step in [
 ]]  # fmt: skip
 
 
-def rows(*ids: int, x: float = 1.0) -> pa.Table:
-    return pa.table({"id": pa.array(ids, pa.int64()), "x": [x] * len(ids)})
-
-
-def open_data(home: Path) -> Data:
-    database = Database(f"sqlite:///{home}/catalog.db")
-    metadata.create_all(database.engine)
-    return Data(database, DeltaTables(home / "tables"), home / "spill")
-
-
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     data = open_data(tmp_path)
@@ -173,24 +74,9 @@ def home(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def killer() -> Iterator[Callable[[Path, str, str], int]]:
-    program = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert program.stdin is not None
-    assert program.stdout is not None
-    assert program.stdout.readline() == "ready\n"
-    sink, source = program.stdin, program.stdout
-
-    def kill(home: Path, operation: str, step: str) -> int:
-        sink.write(f"{home}|{operation}|{step}\n")
-        sink.flush()
-        return int(source.readline())
-
-    yield kill
-    sink.close()
-    program.wait()
-    source.close()
+def killer() -> Iterator[Kill]:
+    with killing.killing() as kill:
+        yield kill
 
 
 def held(data: Data, ref: int | str | None = None) -> dict[int, float]:
@@ -214,7 +100,7 @@ def in_log(home: Path) -> dict[int, float]:
     return dict(zip(table["id"].to_pylist(), table["x"].to_pylist(), strict=True))
 
 
-def killed(home: Path, kill: Callable[[Path, str, str], int], operation: str, step: str) -> None:
+def killed(home: Path, kill: Kill, operation: str, step: str) -> None:
     if operation == "flush":
         for number in (90, 91):
             open_data(home).buffers.append(SCOPE, "flights", rows(number))
@@ -228,7 +114,7 @@ def killed(home: Path, kill: Callable[[Path, str, str], int], operation: str, st
     assert held(data) in (BEFORE, after)
     assert in_log(home) == held(data), "what other readers see is what main is"
     assert data.upkeep.unfinished(data._database.clock.now()) == []
-    again(data, operation)
+    OPERATIONS[operation](data)
     check_whole(data)
     assert held(data) == in_log(home) == after
     assert held(data, "try") == (BEFORE | {80: 1.0} if operation == "branch write" else BEFORE)
@@ -242,24 +128,15 @@ def killed(home: Path, kill: Callable[[Path, str, str], int], operation: str, st
     assert files == named, "nothing is left behind, nothing is missing"
 
 
-def again(data: Data, operation: str) -> None:
-    """The operation once more, as whoever saw no answer repeats it."""
-    namespace: dict[str, Any] = {"pa": pa, "Vacuum": Vacuum, "Retention": Retention, "rows": rows}
-    operations = eval("{" + PROGRAM.split("OPERATIONS = {")[1].split("\n}")[0] + "}", namespace)
-    operations[operation](data, SCOPE)
-
-
 @pytest.mark.parametrize(("operation", "step"), FEW)
-def test_killed_it_is_the_old_state_or_the_new_one(
-    home: Path, killer: Callable[[Path, str, str], int], operation: str, step: str
-) -> None:
+def test_killed_it_is_the_old_state_or_the_new_one(home: Path, killer: Kill, operation: str, step: str) -> None:
     killed(home, killer, operation, step)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("operation", "step"), CASES)
 def test_killed_at_each_step_it_is_the_old_state_or_the_new_one(
-    home: Path, killer: Callable[[Path, str, str], int], operation: str, step: str
+    home: Path, killer: Kill, operation: str, step: str
 ) -> None:
     killed(home, killer, operation, step)
 
@@ -337,18 +214,6 @@ CALLS = [
     ("rename", 1),
     ("link", 1),
 ]
-ONE_OPERATION = (
-    PROGRAM.split('print("ready"')[0].replace("PLACES = {", "PLACES: dict = {")
-    + """
-home = Path(sys.argv[1])
-data = Data(Database(f"sqlite:///{home}/catalog.db"), DeltaTables(home / "tables"), home / "spill")
-try:
-    OPERATIONS[sys.argv[2]](data, Scope("default", Principal("ada", {"*": Role.ADMIN})))
-except Exception as error:
-    print(type(error).__name__, error)
-    sys.exit(3)
-"""
-)
 
 
 @pytest.mark.slow
@@ -361,35 +226,28 @@ def test_a_call_of_the_kernel_that_fails_leaves_the_old_state_or_the_new_one(
     failing = f"inject={call}:error=EIO:when={number}"
     words = ["strace", "-f", "-o", os.devnull, "-e", f"trace={call}", "-e", failing]
     done = subprocess.run(
-        [*words, sys.executable, "-c", ONE_OPERATION, home, operation], capture_output=True, text=True
+        [*words, sys.executable, killing.__file__, "once", home, operation], capture_output=True, text=True
     )
     if "PTRACE" in done.stderr:
         pytest.skip("processes may not be traced here")
-    assert done.returncode in (0, 3), done.stderr
+    assert done.returncode in (0, FAILED), done.stderr
     data = open_data(home)
     data.upkeep.recover(SCOPE, "flights")
     check_whole(data)
     assert held(data) in (BEFORE, AFTER[operation])
     assert in_log(home) == held(data)
-    again(data, operation)
+    OPERATIONS[operation](data)
     assert held(data) == in_log(home) == AFTER[operation]
 
 
 @pytest.mark.parametrize("limit_bytes", [0, 700, 4_000])
 @pytest.mark.parametrize("operation", ["merge", "delete", "overwrite", "compact", "branch merge", "revert"])
 def test_files_that_may_not_grow_leave_the_old_state(home: Path, operation: str, limit_bytes: int) -> None:
-    """As a full disk, without root: the kernel lets no file grow past a size. The catalog, made larger first, stays."""
+    """The catalog, made larger first, stays."""
     data = open_data(home)
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, before[1]))
-    try:
-        with pytest.raises((ModelyardError, OSError)):
-            again(data, operation)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, ignored)
+    with files_limited(limit_bytes), pytest.raises((ModelyardError, OSError)):
+        OPERATIONS[operation](data)
     check_whole(data)
     assert held(data) == in_log(home) == BEFORE
-    again(data, operation)
+    OPERATIONS[operation](data)
     assert held(data) == in_log(home) == AFTER[operation]

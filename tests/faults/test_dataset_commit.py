@@ -6,7 +6,6 @@ Every kill is a real one: a process of its own that dies by `os._exit` at a name
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -14,82 +13,18 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 
-from modelyard.engines.tables.delta import DeltaTables
-from modelyard.kernel.auth import Principal, Role, Scope
-from modelyard.kernel.database import Database, metadata
+import killing
+from killing import BATCH, DIED, SCOPE, Kill, batch_of, files_limited, open_data
 from modelyard.kernel.errors import ModelyardError, Unavailable
 from modelyard.planes.data import Data
 
-SCOPE = Scope("default", Principal("ada", {"*": Role.ADMIN}))
-BATCH = 100
-DIED = 137
-
-WRITER = """
-import os, sys
-from pathlib import Path
-import pyarrow as pa
-from modelyard.engines.tables import delta
-from modelyard.engines.tables.delta import DeltaTables
-from modelyard.kernel.auth import Principal, Role, Scope
-from modelyard.kernel.database import Database
-from modelyard.planes.data import Data, publish, store, writing
-
-home, first, step = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-PLACES = {
-    "staging": (delta, "write_files"),
-    "staged": (DeltaTables, "stage"),
-    "audited": (writing.Writer, "_judge"),
-    "planned": (store, "insert_write"),
-    "moved": (DeltaTables, "_move_in"),
-    "entered": (DeltaTables, "_append_entry"),
-    "committed": (DeltaTables, "commit"),
-    "version": (store, "insert_version"),
-    "advanced": (store, "advance"),
-    "remembered": (publish, "record_write"),
-    "finished": (store, "finish_write"),
-    "carried": (publish.Publisher, "_carry_out"),
-    "settled": (writing.Writer, "_settle"),
-}
-if step:
-    when, _, place = step.partition(" ")
-    owner, name = PLACES[place]
-    original = getattr(owner, name)
-
-    def dying(*args, **named):
-        if when == "before":
-            os._exit(137)
-        original(*args, **named)
-        os._exit(137)
-
-    setattr(owner, name, dying)
-data = Data(Database(f"sqlite:///{home}/catalog.db"), DeltaTables(home / "tables"), home / "spill")
-scope = Scope("default", Principal("ada", {"*": Role.ADMIN}))
-number = first
-while True:
-    batch = pa.table({"batch": [number] * 100, "row": range(100)})
-    print(number, data.append(scope, "flights", batch, idempotency_key=str(number)).version, flush=True)
-    number += 1
-    if step:
-        break
-"""
 PLACES = (
-    *("staging", "staged", "audited", "planned", "moved", "entered"),
+    *("files", "staging", "judged", "planned", "moved", "entry"),
     *("committed", "version", "advanced", "remembered", "finished", "carried", "settled"),
 )
-STEPS = [*(f"before {place}" for place in PLACES), "after entered", "after finished", "after settled"]
-
-
-def open_data(home: Path) -> Data:
-    database = Database(f"sqlite:///{home}/catalog.db")
-    metadata.create_all(database.engine)
-    return Data(database, DeltaTables(home / "tables"), home / "spill")
-
-
-def batch_of(number: int) -> pa.Table:
-    return pa.table({"batch": [number] * BATCH, "row": range(BATCH)})
+STEPS = [*(f"before {place}" for place in PLACES), "after entry", "after finished", "after settled"]
 
 
 def check_whole(data: Data) -> dict[int, int]:
@@ -121,10 +56,15 @@ def home(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def killer() -> Iterator[Kill]:
+    with killing.killing() as kill:
+        yield kill
+
+
 @pytest.mark.parametrize("step", STEPS)
-def test_killed_at_a_step_it_is_the_old_version_or_the_new_one(home: Path, step: str) -> None:
-    done = subprocess.run([sys.executable, "-c", WRITER, home, "1", step], capture_output=True, text=True)
-    assert done.returncode == DIED, done.stderr
+def test_killed_at_a_step_it_is_the_old_version_or_the_new_one(home: Path, killer: Kill, step: str) -> None:
+    assert killer(home, "batch 1", step) == DIED
     data = open_data(home)
     before = check_whole(data)
     assert before in ({0: 1}, {0: 1, 1: 2})
@@ -142,8 +82,8 @@ def test_killed_at_a_step_it_is_the_old_version_or_the_new_one(home: Path, step:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("step", STEPS)
-def test_the_next_writer_carries_on_without_being_told(home: Path, step: str) -> None:
-    subprocess.run([sys.executable, "-c", WRITER, home, "1", step], capture_output=True)
+def test_the_next_writer_carries_on_without_being_told(home: Path, killer: Kill, step: str) -> None:
+    assert killer(home, "batch 1", step) == DIED
     data = open_data(home)
     version = data.append(SCOPE, "flights", batch_of(2)).version
     found = check_whole(data)
@@ -151,8 +91,8 @@ def test_the_next_writer_carries_on_without_being_told(home: Path, step: str) ->
     assert found in ({0: 1, 2: 2}, {0: 1, 1: 2, 2: 3})
 
 
-def test_recovery_may_run_twice_and_at_once_with_writers(home: Path) -> None:
-    subprocess.run([sys.executable, "-c", WRITER, home, "1", "after committed"], capture_output=True)
+def test_recovery_may_run_twice_and_at_once_with_writers(home: Path, killer: Kill) -> None:
+    assert killer(home, "batch 1", "after committed") == DIED
     recovery = open_data(home).reconcilers()[0]
     for _ in range(2):
         for key in ("default/flights",):
@@ -166,7 +106,7 @@ def test_killed_at_any_moment_nothing_acknowledged_is_lost(home: Path) -> None:
     first = 1
     for turn in range(12):
         writer = subprocess.Popen(
-            [sys.executable, "-c", WRITER, home, str(first), ""], stdout=subprocess.PIPE, text=True
+            [sys.executable, killing.__file__, "append", home, str(first)], stdout=subprocess.PIPE, text=True
         )
         assert writer.stdout is not None
         acknowledged |= [_acknowledgement(writer.stdout.readline())]
@@ -233,19 +173,12 @@ def test_a_full_disk_leaves_the_old_version_and_recovers(small_disk: Path, left_
 
 @pytest.mark.parametrize("limit_bytes", [0, 300, 700, 1_500, 4_000])
 def test_files_that_may_not_grow_leave_the_old_version(tmp_path: Path, limit_bytes: int) -> None:
-    """As a full disk, without root: the kernel lets no file grow past a size. The catalog, made larger first, stays."""
+    """The catalog, made larger first, stays."""
     data = open_data(tmp_path)
     data.create(SCOPE, "flights")
     data.append(SCOPE, "flights", batch_of(0))
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, before[1]))
-    try:
-        with pytest.raises((ModelyardError, OSError)):
-            data.append(SCOPE, "flights", batch_of(1), idempotency_key="1")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, ignored)
+    with files_limited(limit_bytes), pytest.raises((ModelyardError, OSError)):
+        data.append(SCOPE, "flights", batch_of(1), idempotency_key="1")
     assert check_whole(data) == {0: 1}
     assert data.write(SCOPE, "flights", batch_of(1), idempotency_key="1").version == 2
     assert check_whole(data) == {0: 1, 1: 2}

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 GIB = 1024**3
 _BATCH_ROWS = 64 * 1024
+# DuckDB says some damage to a file as it says what a statement got wrong.
+_DAMAGE = re.compile(r"No magic bytes found|too small to be a Parquet file|Footer length error|Failed to read file")
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,6 +356,12 @@ def _user_errors() -> Iterator[None]:
     except (duckdb.IOException, duckdb.FatalException, duckdb.InternalException) as error:
         raise EngineError(f"the query failed: {_brief(error)}", code="sql.engine_failed") from error
     except duckdb.Error as error:
+        if _DAMAGE.search(str(error)):
+            raise EngineError(
+                f"a file of the table cannot be read: {_brief(error)}",
+                code="table.file_damaged",
+                hint="restore the file from a backup; older versions that do not hold it are not affected",
+            ) from error
         raise InvalidInput(f"the SQL cannot be run: {_brief(error)}", code="sql.invalid") from error
 
 

@@ -181,12 +181,12 @@ class Buffers:
     def _take_in(self, scope: Scope, row: store.DatasetRow, file: Path) -> list[WriteResult]:
         """Write a sealed segment. May be repeated: what was done is known by its keys."""
         key = f"buffer:{file.stem}"
-        with self._database.reading(scope) as tx:
-            known = store.keys_like(tx, row.id, key)
         records, whole = segments.read(file)
+        numbered = {f"{key}:{at}": one for at, one in enumerate(records)}
+        with self._database.reading(scope) as tx:
+            known = store.keys_known(tx, row.id, [key, *numbered])
         results: list[WriteResult] = []
         if key not in known:
-            numbered = {f"{key}:{at}": one for at, one in enumerate(records)}
             left = {one: record for one, record in numbered.items() if one not in known}
             results = _Taking(self._writer, scope, row, key).run(left)
         if whole:

@@ -26,6 +26,7 @@ measures = Table(
     Column("mode", String(16), nullable=False),
     Column("at", Instant, nullable=False),
     Column("measure", Json, nullable=False),
+    Index("dataset_measures_by_mode", "dataset_id", "mode", "version"),
 )
 anomalies = Table(
     "dataset_anomalies",
@@ -40,6 +41,7 @@ anomalies = Table(
     Column("ended_at", Instant),
     Index("dataset_anomalies_standing", "project", "ended_at"),
     Index("dataset_anomalies_by_dataset", "dataset_id", "id"),
+    Index("dataset_anomalies_standing_of", "dataset_id", "ended_at"),
 )
 expectations = Table(
     "dataset_expectations",

@@ -14,6 +14,7 @@ from modelyard.engines.tables.base import ELSEWHERE
 from modelyard.kernel.database import Instant, Json, Transaction, metadata
 from modelyard.kernel.errors import Conflict
 from modelyard.kernel.ids import new_id
+from modelyard.kernel.prepared import Prepared
 from modelyard.planes.data.manifests import Part
 from modelyard.types import data as nouns
 from modelyard.types.data_branches import Branch
@@ -126,6 +127,7 @@ moves = Table(
 )
 
 MAIN = "main"
+_KEYS_AT_ONCE = 500
 PUBLISHING = "publishing"
 PUBLISHED = "published"
 QUARANTINED = "quarantined"
@@ -433,12 +435,15 @@ def write_by_key(tx: Transaction, dataset_id: str, idempotency_key: str) -> Writ
     return None if row is None else _write(row)
 
 
-def keys_like(tx: Transaction, dataset_id: str, key: str) -> set[str]:
-    """Idempotency keys that are this one or begin with it and a colon, of writes that ended."""
-    same = sa.or_(writes.c.idempotency_key == key, writes.c.idempotency_key.startswith(f"{key}:", autoescape=True))
-    ended = writes.c.status != PUBLISHING
-    rows = tx.all(select(writes.c.idempotency_key).where(writes.c.dataset_id == dataset_id, ended, same))
-    return {row.idempotency_key for row in rows}
+def keys_known(tx: Transaction, dataset_id: str, keys: Sequence[str]) -> set[str]:
+    """Those of some idempotency keys that writes have had which ended."""
+    known: set[str] = set()
+    for at in range(0, len(keys), _KEYS_AT_ONCE):
+        asked = writes.c.idempotency_key.in_(keys[at : at + _KEYS_AT_ONCE])
+        ended = writes.c.status != PUBLISHING
+        rows = tx.all(select(writes.c.idempotency_key).where(writes.c.dataset_id == dataset_id, ended, asked))
+        known |= {row.idempotency_key for row in rows}
+    return known
 
 
 def writes_of(tx: Transaction, dataset_id: str | None, status: str, limit: int) -> list[WriteRow]:
@@ -502,9 +507,19 @@ def _branches_of(tx: Transaction, dataset_ids: Sequence[str]) -> dict[str, dict[
     return found
 
 
+_TAGS = Prepared(
+    select(tags.c.tag, tags.c.version).where(tags.c.dataset_id == sa.bindparam("dataset")).order_by(tags.c.tag)
+)
+_BRANCHES = Prepared(
+    select(branches.c.branch, branches.c.head)
+    .where(branches.c.dataset_id == sa.bindparam("dataset"))
+    .order_by(branches.c.branch)
+)
+
+
 def _dataset(tx: Transaction, row: sa.Row[Any]) -> DatasetRow:
-    tagged, branched = _tags_of(tx, [row.id]), _branches_of(tx, [row.id])
-    noun = _dataset_noun(row, tagged.get(row.id, {}), branched.get(row.id, {}))
+    named = {"dataset": row.id}
+    noun = _dataset_noun(row, dict(tx.run(_TAGS, named)), dict(tx.run(_BRANCHES, named)))
     return DatasetRow(id=row.id, location=row.location, last=row.last, noun=noun)
 
 
