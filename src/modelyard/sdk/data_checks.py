@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SUITE_BYTES_MAX = 4 * 1024 * 1024
+_DEPTH_MAX = 64
 
 
 def read_suite(file: Path, model: str = "", client: Client | None = None) -> Suite:
@@ -68,9 +69,7 @@ def read_document(file: Path) -> Any:
 
     text = _text(file)
     try:
-        # An alias could stand for itself many times over; a suite has no use for one.
-        if any(isinstance(token, (yaml.AliasToken, yaml.AnchorToken)) for token in yaml.scan(text)):
-            raise InvalidInput(f"{file} uses YAML anchors, which a suite may not", code="dataset.checks_invalid")
+        _check_tokens(file, yaml.scan(text))
         return yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise InvalidInput(
@@ -78,6 +77,28 @@ def read_document(file: Path) -> Any:
             code="dataset.checks_invalid",
             hint="an entry looks like `{check: range, column: distance, min: 0}`",
         ) from error
+
+
+def _check_tokens(file: Path, tokens: Iterable[Any]) -> None:
+    """Raise InvalidInput for what a suite has no use for, before it is made: an alias, which could stand for itself
+    many times over, and depth, for which the parser takes time by its square."""
+    import yaml  # heavy: imported late
+
+    opening = (
+        *(yaml.FlowSequenceStartToken, yaml.FlowMappingStartToken),
+        *(yaml.BlockSequenceStartToken, yaml.BlockMappingStartToken),
+    )
+    closing = (yaml.FlowSequenceEndToken, yaml.FlowMappingEndToken, yaml.BlockEndToken)
+    depth = 0
+    for token in tokens:
+        if isinstance(token, (yaml.AliasToken, yaml.AnchorToken)):
+            raise InvalidInput(f"{file} uses YAML anchors, which a suite may not", code="dataset.checks_invalid")
+        depth += isinstance(token, opening) - isinstance(token, closing)
+        if depth > _DEPTH_MAX:
+            raise InvalidInput(
+                f"{file} is nested deeper than {_DEPTH_MAX} levels in line {token.start_mark.line + 1}",
+                code="dataset.checks_invalid",
+            )
 
 
 def _text(file: Path) -> str:

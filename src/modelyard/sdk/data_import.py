@@ -66,6 +66,13 @@ def _files(path: Path) -> list[Path]:
     return files
 
 
+def _gap(path: Path) -> str:
+    """Which entry its log lacks, empty where it lacks none."""
+    numbers = {int(file.stem) for file in (path / "_delta_log").glob("*.json") if file.stem.isdecimal()}
+    lacking = [one for one in range(min(numbers, default=0), max(numbers, default=0)) if one not in numbers]
+    return f"its log lacks the entry {lacking[0]:020d}.json" if lacking else ""
+
+
 def _delta(path: Path) -> pa.RecordBatchReader:
     import pyarrow as pa  # heavy: imported late
     from deltalake import DeltaTable, QueryBuilder  # heavy: imported late
@@ -77,9 +84,9 @@ def _delta(path: Path) -> pa.RecordBatchReader:
         return pa.RecordBatchReader.from_stream(reader)
     except (DeltaError, OSError, ValueError) as error:
         raise InvalidInput(
-            f"the Delta table {path} cannot be read: {_line(error)}",
+            f"the Delta table {path} cannot be read: {_gap(path) or _line(error)}",
             code="dataset.source_damaged",
-            hint="its log may have a gap; restore it from a backup",
+            hint="restore its log from a backup",
         ) from error
 
 
