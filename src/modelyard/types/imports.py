@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from modelyard.types.registry import ModelVersion
+from modelyard.types.tracing import Span, Trace
 from modelyard.types.tracking import (
     DatasetInput,
     Experiment,
@@ -68,6 +69,31 @@ class ImportedContents(Struct, frozen=True, kw_only=True):
 
     run: Run
     points: dict[str, PointsOf]
+
+
+class ImportTrace(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A trace of another system under its own id, with all its spans. `runs`: those that it is tied to."""
+
+    trace: Trace
+    spans: Annotated[list[Span], Meta(max_length=100_000)]
+    runs: Annotated[list[str], Meta(max_length=1_000)] = []
+
+
+class ImportTraces(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Traces of an experiment, all or none. `experiment_id` is the experiment's id here."""
+
+    source: SourceUri
+    experiment_id: str
+    traces: Annotated[list[ImportTrace], Meta(min_length=1, max_length=500)]
+
+
+class ImportedTrace(Struct, frozen=True, kw_only=True):
+    """A trace as it came: how many spans are here, and a SHA-256 over their JSON, by id. `existed`: it was here."""
+
+    id: str
+    spans: int
+    digest: str
+    existed: bool
 
 
 class FinishImportedRun(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

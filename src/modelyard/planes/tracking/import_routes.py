@@ -13,9 +13,11 @@ from modelyard.types.imports import (
     ImportedExperiment,
     ImportedLoggedModel,
     ImportedRun,
+    ImportedTrace,
     ImportExperiment,
     ImportLoggedModel,
     ImportRun,
+    ImportTraces,
 )
 from modelyard.types.tracking import Run
 
@@ -44,10 +46,23 @@ def finish_imported_run(caller: Scope, tracking: Tracking, run_id: str, data: Fi
     return tracking.imports.finish_run(caller, run_id, data)
 
 
+@post("/api/import/traces", requires=Action.ADMIN)
+def import_traces(caller: Scope, tracking: Tracking, data: ImportTraces) -> list[ImportedTrace]:
+    """Take in traces of another system under their own ids, with their spans, all or none."""
+    return tracking.imports.traces(caller, data)
+
+
 @post("/api/import/logged-models", requires=Action.ADMIN)
 def import_logged_model(caller: Scope, tracking: Tracking, data: ImportLoggedModel) -> ImportedLoggedModel:
     """Take in a logged model of another system under its own id; its files follow."""
     return tracking.imports.logged_model(caller, data)
 
 
-ROUTES: list[Any] = [import_experiment, import_run, get_imported_contents, finish_imported_run, import_logged_model]
+ROUTES: list[Any] = [
+    import_experiment,
+    import_run,
+    import_traces,
+    get_imported_contents,
+    finish_imported_run,
+    import_logged_model,
+]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from modelyard.kernel.errors import Conflict, Forbidden, InvalidInput, NotFound, TooLarge
 from modelyard.sdk.imports import digests
@@ -20,7 +20,9 @@ from modelyard.sdk.imports.source import (
     SourceModel,
     SourceRegistered,
     SourceRun,
+    SourceTrace,
     SourceVersion,
+    TraceSource,
     Unreachable,
     Value,
 )
@@ -33,6 +35,8 @@ from modelyard.types.imports import (
     ImportProblem,
     ImportReport,
     ImportRun,
+    ImportTrace,
+    ImportTraces,
     ImportVersion,
     PointsOf,
     ProblemKind,
@@ -40,6 +44,7 @@ from modelyard.types.imports import (
 
 PARAM_CHARACTERS_MAX, TAG_CHARACTERS_MAX = 6_000, 8_000
 LEFT_OUT_CHARACTERS_MAX = 4_000
+TRACES_AT_ONCE, SPANS_AT_ONCE = 100, 2_000
 _NO_POINTS = PointsOf(0, hashlib.sha256().hexdigest())
 _REFUSED = (InvalidInput, TooLarge, Conflict)
 Progress = Callable[[str, ImportReport], None]
@@ -97,6 +102,10 @@ class Importer:
         for run in self._source.runs(there.id):
             self._run(run, here.id)
             self._progress(f"runs of {here.name}", self.report)
+        if isinstance(self._source, TraceSource):
+            for some in _batches(self._source.traces(there.id)):
+                self._traces(some, here.id)
+                self._progress(f"traces of {here.name}", self.report)
 
     def _run(self, there: SourceRun, experiment_id: str) -> None:
         self.report.count("runs").there += 1
@@ -186,6 +195,33 @@ class Importer:
             self._say(what, f"metric '{key}' has {there.count:,} points there and {here.count:,} here")
         elif here.digest != there.digest:
             self._say(what, f"the points of metric '{key}' differ")
+
+    def _traces(self, there: Sequence[SourceTrace], experiment_id: str) -> None:
+        """Bring traces; one that is refused is brought alone, so that it keeps no other back."""
+        asked = ImportTraces(
+            source=self._source.uri, experiment_id=experiment_id,
+            traces=[ImportTrace(trace=one.trace, spans=one.spans, runs=one.runs) for one in there],
+        )  # fmt: skip
+        count, spans = self.report.count("traces"), self.report.count("spans")
+        try:
+            made = {one.id: one for one in self._target.traces(asked)}
+        except _REFUSED as error:
+            if len(there) > 1:
+                for alone in there:
+                    self._traces([alone], experiment_id)
+                return
+            count.there += 1
+            self._say(f"trace {there[0].trace.id}", str(error))
+            return
+        for one in there:
+            here = made[one.trace.id]
+            count.there, count.here, count.new = count.there + 1, count.here + 1, count.new + (not here.existed)
+            spans.there, spans.here = spans.there + len(one.spans), spans.here + here.spans
+            spans.new += 0 if here.existed else here.spans
+            if here.digest != digests.of_spans(one.spans):
+                self._say(f"trace {one.trace.id}", "its spans differ")
+            for note in one.notes:
+                self._say(f"trace {one.trace.id}", note, "left out")
 
     def _model(self, there: SourceModel, experiment_id: str) -> None:
         count = self.report.count("logged models")
@@ -357,3 +393,17 @@ class Importer:
 
     def _say(self, what: str, why: str, kind: ProblemKind = "failed") -> None:
         self.report.problems.append(ImportProblem(what=what, why=why, kind=kind))
+
+
+def _batches(traces: Iterable[SourceTrace]) -> Iterator[list[SourceTrace]]:
+    """Traces in portions of some, with a bounded number of spans."""
+    some: list[SourceTrace] = []
+    spans = 0
+    for one in traces:
+        if some and (len(some) == TRACES_AT_ONCE or spans + len(one.spans) > SPANS_AT_ONCE):
+            yield some
+            some, spans = [], 0
+        some.append(one)
+        spans += len(one.spans)
+    if some:
+        yield some

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from modelyard.kernel.errors import InvalidInput
 from modelyard.sdk.imports.mlflow_files import Places
+from modelyard.sdk.imports.mlflow_traces import traces_of
 from modelyard.sdk.imports.source import (
     Owner,
     SourceExperiment,
@@ -18,6 +19,7 @@ from modelyard.sdk.imports.source import (
     SourceModel,
     SourceRegistered,
     SourceRun,
+    SourceTrace,
     SourceVersion,
     Unreachable,
     Value,
@@ -97,6 +99,9 @@ class MlflowSqlite:
                 self._read.setdefault(name, []).append(Value(time, step, math.nan if is_nan else float(value)))
         return self._read.get(key, ())
 
+    def traces(self, experiment_id: str) -> Iterable[SourceTrace]:
+        return traces_of(self._rows, self._bytes, experiment_id)
+
     def models(self, experiment_id: str) -> Iterable[SourceModel]:
         rows = self._rows("logged_models", "experiment_id = ? AND lifecycle_stage = 'active'", experiment_id)
         for row in list(rows):
@@ -164,6 +169,10 @@ class MlflowSqlite:
 
     def close(self) -> None:
         self._db.close()
+
+    def _bytes(self, location: str, path: str) -> bytes:
+        with self._places.open(location, path) as pieces:
+            return b"".join(pieces)
 
     def _location(self, owner: Owner) -> str:
         if owner.kind == "run":

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from msgspec import Struct
 
+from modelyard.types.tracing import Span, Trace
 from modelyard.types.tracking import DatasetInput, ModelMetric, ModelOutput, ModelStatus, RunStatus, Stage
 
 
@@ -47,6 +48,15 @@ class SourceRun(Struct, frozen=True, kw_only=True):
     inputs: list[DatasetInput] = []
     model_inputs: list[str] = []
     model_outputs: list[ModelOutput] = []
+    notes: tuple[str, ...] = ()
+
+
+class SourceTrace(Struct, frozen=True, kw_only=True):
+    """A trace there, with its spans and the runs that it is tied to. `notes`: what could not be read of it."""
+
+    trace: Trace
+    spans: list[Span]
+    runs: list[str] = []
     notes: tuple[str, ...] = ()
 
 
@@ -146,6 +156,14 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Give back what is open."""
+
+
+@runtime_checkable
+class TraceSource(Protocol):
+    """A source that has traces too."""
+
+    def traces(self, experiment_id: str) -> Iterable[SourceTrace]:
+        """All traces of an experiment."""
 
 
 def instant(milliseconds: int | float | None) -> datetime:

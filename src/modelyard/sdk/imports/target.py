@@ -16,11 +16,13 @@ from modelyard.types.imports import (
     ImportedExperiment,
     ImportedLoggedModel,
     ImportedRun,
+    ImportedTrace,
     ImportedVersion,
     ImportExperiment,
     ImportLoggedModel,
     ImportModel,
     ImportRun,
+    ImportTraces,
     ImportVersion,
 )
 from modelyard.types.page import Page
@@ -83,6 +85,10 @@ class Target:
     def contents(self, run_id: str) -> ImportedContents:
         """A run as it is here, with a digest of each metric's points."""
         return self._client.get(f"/api/import/runs/{run_id}", ImportedContents)
+
+    def traces(self, asked: ImportTraces) -> list[ImportedTrace]:
+        """The traces here, each with a digest of its spans."""
+        return self._client.post("/api/import/traces", asked, list[ImportedTrace])
 
     def model(self, asked: ImportLoggedModel) -> ImportedLoggedModel:
         """The logged model here."""

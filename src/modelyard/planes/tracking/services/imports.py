@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 
+import msgspec
 from sqlalchemy import select
 
 from modelyard.kernel.auth import Scope
@@ -21,15 +22,20 @@ from modelyard.planes.tracking import reading, rules, store
 from modelyard.planes.tracking.history import History
 from modelyard.planes.tracking.rows import COLUMNS, RunRow, run_row
 from modelyard.planes.tracking.services import experiments, metrics, models, runs
+from modelyard.planes.tracking.services import spans as of_spans
+from modelyard.planes.tracking.services import traces as of_traces
 from modelyard.types.imports import (
     FinishImportedRun,
     ImportedContents,
     ImportedExperiment,
     ImportedLoggedModel,
     ImportedRun,
+    ImportedTrace,
     ImportExperiment,
     ImportLoggedModel,
     ImportRun,
+    ImportTrace,
+    ImportTraces,
     PointsOf,
 )
 from modelyard.types.tracking import Run, Stage
@@ -121,6 +127,15 @@ class Imports:
             data = {"status": asked.status, "experiment": str(row.experiment), "name": row.name, "source": asked.source}
             tx.event("run.imported", f"run:{run_id}", data)
         return self._runs.get(scope, run_id)
+
+    def traces(self, scope: Scope, asked: ImportTraces) -> list[ImportedTrace]:
+        """Traces with their ids and spans; again, they are as they are there now. Raises Conflict (`trace.exists`) for
+        an id that belongs to a trace that did not come from there, InvalidInput."""
+        number = rules.experiment_number(asked.experiment_id)
+        self._experiments.make_ready(scope.project)
+        with self._database.transaction(scope) as tx:
+            root = experiments.location_of(tx, number)
+            return [_bring_trace(tx, number, root, asked.source, one) for one in asked.traces]
 
     def logged_model(self, scope: Scope, asked: ImportLoggedModel) -> ImportedLoggedModel:
         """A logged model with its id; its files follow. Raises Conflict (`logged_model.exists`), InvalidInput."""
@@ -286,6 +301,23 @@ def _put_values(tx: Transaction, asked: ImportLoggedModel) -> None:
         )  # fmt: skip
     for run_id, values in by_run.items():
         metrics.append_of_models(tx, run_id, values)
+
+
+def _bring_trace(tx: Transaction, number: int, root: str, source: str, asked: ImportTrace) -> ImportedTrace:
+    trace_id = asked.trace.id
+    known = next(iter(of_traces.nouns(tx, [trace_id])), None)
+    if known is not None and known.tags.get(SOURCE_TAG) != source:
+        raise Conflict(
+            f"there is a trace '{trace_id[:250]}' that does not come from {source}",
+            code="trace.exists",
+            hint="import into another project",
+        )
+    tagged = msgspec.structs.replace(asked.trace, tags={**asked.trace.tags, SOURCE_TAG: source})
+    of_traces.bring(tx, number, tagged, root, asked.runs)
+    of_spans.bring(tx, number, trace_id, asked.spans)
+    kept = of_spans.stored(tx, trace_id)
+    digest = hashlib.sha256("\n".join(kept).encode()).hexdigest()
+    return ImportedTrace(id=trace_id, spans=len(kept), digest=digest, existed=known is not None)
 
 
 def _digest(history: History) -> str:

@@ -66,6 +66,20 @@ class Spans:
         return found
 
 
+def bring(tx: Transaction, number: int, trace_id: str, spans: Sequence[Span]) -> None:
+    """Add spans of a trace that came from elsewhere. Raises InvalidInput."""
+    for span in spans:
+        _check(span)
+    if spans:
+        _log(tx, number, trace_id, spans)
+
+
+def stored(tx: Transaction, trace_id: str) -> Sequence[str]:
+    """The spans of a trace as the JSON that is kept, by id."""
+    mine = (_TABLE.c.project == tx.project, _TABLE.c.trace == trace_id)
+    return [row.content for row in tx.all(select(_TABLE.c.content).where(*mine).order_by(_TABLE.c.id))]
+
+
 def expected(metadata: Mapping[str, str]) -> int:
     """How many spans a trace has, by what its client said of it; 0 where it said nothing."""
     count = span_facts.numbers(metadata.get(STATS_KEY, "")).get("num_spans", 0)

@@ -208,6 +208,17 @@ def forget(tx: Transaction, trace_ids: Sequence[str]) -> None:
         tx.execute(_TABLE.delete().where(_TABLE.c.project == tx.project, _TABLE.c.id.in_(some)))
 
 
+def bring(tx: Transaction, number: int, trace: Trace, root: str, runs: Sequence[str]) -> None:
+    """Write down a trace that came from elsewhere, in an experiment of whichever stage. Raises InvalidInput."""
+    check_id(trace.id)
+    rules.check_time_ms("request_time", trace.request_ms)
+    _put(tx, number, trace)
+    put_texts(tx, _TAGS, trace.id, {**checked_tags(trace.tags), LOCATION_TAG: location(root, trace.id)})
+    put_texts(tx, _METADATA, trace.id, {**checked_metadata(trace.metadata), FINALIZED: "true"})
+    assessments.put(tx, trace.id, trace.assessments)
+    _link(tx, ((trace.id, "run", one) for one in runs))
+
+
 def trace_row(tx: Transaction, trace_id: str) -> Row[Any]:
     """The row of a trace. Raises NotFound."""
     row = tx.one(select(_TABLE).where(_TABLE.c.project == tx.project, _TABLE.c.id == trace_id))
