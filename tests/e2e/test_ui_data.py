@@ -122,3 +122,15 @@ def test_no_part_of_the_page_overflows(browser: Browser) -> None:
             browser.open(f"/datasets/flights?tab={tab}&drop=late")
             wide = browser.script("return document.documentElement.scrollWidth")
             assert wide <= width, f"{tab} is {wide} wide on {width}"
+
+
+def test_lineage_of_a_bare_name_is_that_of_its_newest_version_with_the_data_behind_it(browser: Browser) -> None:
+    browser.open("/lineage?urn=dataset:flights")
+    assert browser.find("#urn").get_attribute("value") == "dataset:flights@9"
+    assert "flights @8" in browser.find(".versions").text
+    browser.open("/lineage?urn=dataset:by_lateness")
+    behind = browser.find("#data tbody").text
+    assert "flights @9" in behind
+    assert "distance, late" in behind
+    browser.click_link("late")
+    browser.wait_for_text(".graph", "flights.late @9")

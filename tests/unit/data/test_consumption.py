@@ -187,7 +187,7 @@ def test_a_feature_view_is_tied_feature_by_feature_and_a_job_to_those_that_it_as
     made = view(client)
     urn = made.urn
     [whole] = data_behind(urn, client).data
-    assert (whole.dataset, whole.whole) == ("flights", True)
+    assert (whole.columns, whole.whole) == (["Origin", "at", "dist", "late"], False)
     [use] = data_behind(f"{urn}#sum_far_1h", client).data
     assert use.columns == ["Origin", "at", "dist", "late"]
     [use] = data_behind(f"{urn}#count_1m", client).data

@@ -17,7 +17,7 @@ from modelyard.kernel.database import Database, Transaction
 from modelyard.kernel.errors import InvalidInput, NotFound
 from modelyard.planes.data import history_store, store
 from modelyard.planes.data.column_lineage import QueryColumns, columns_of_query, tables_of_query
-from modelyard.planes.data.consumption import ALL_ROWS, Upstream, family
+from modelyard.planes.data.consumption import ALL_ROWS, Upstream, family, tie_columns
 from modelyard.types.contracts import (
     ColumnLineage,
     ColumnSource,
@@ -191,6 +191,7 @@ def record_derivation(tx: Transaction, version: DatasetVersion, derived: Sequenc
         source = f"dataset:{one.dataset}@{one.version}"
         if source != version.urn:
             tx.link(version.urn, "derived", source)
+            tie_columns(tx, version.urn, "derived", source, list(one.used))  # for who reads it whole
         for own, column in one.columns:
             tx.link(f"{version.urn}#{own}", "derived", f"{source}#{column}")
         row = store.dataset_named(tx, one.dataset)

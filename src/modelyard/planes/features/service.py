@@ -85,6 +85,7 @@ class Features:
             self._data.contracts.note_use(tx, definition.source, f"feature-view:{definition.name}", uses)
             urn = f"feature-view:{definition.name}@{version}"
             tx.link(urn, "derived", read.urn)
+            tie_columns(tx, urn, "derived", read.urn, [one.name for one in uses] if sources else [])
             for feature, columns in sources.items():
                 tie_columns(tx, f"{urn}#{feature}", "derived", read.urn, columns)
             if before != version:
