@@ -85,7 +85,8 @@ class Connections:
 
     def _roll_back(self, connection: Connection) -> None:
         try:
-            if connection.in_transaction():
+            # Also one that an error ended already, which SQLAlchemy would hold against whoever borrows next.
+            if connection.get_transaction() is not None:
                 connection.rollback()
             elif self._kept:
                 _driver(connection).rollback()
