@@ -15,7 +15,7 @@ from modelyard.types.pipelines import PipelineRun
 from modelyard.types.registry import Evaluation
 
 MONITOR = "flight-delay-monthly"
-LOGGED_WITHIN_S = 60.0
+STALLED_S = 60.0
 
 
 def create(screen: Screen, trained: PipelineRun, evaluation: Evaluation) -> None:
@@ -80,10 +80,14 @@ def show(screen: Screen, window: MonitorWindow) -> None:
 def wait_logged(traffic: Traffic) -> None:
     """Wait until every answered row is in the prediction log."""
     handle = modelyard.endpoint(ENDPOINT)
-    deadline = time.monotonic() + LOGGED_WITHIN_S
+    before, since = -1, time.monotonic()
     while (logged := handle.get().rows_logged) < traffic.rows:
-        if time.monotonic() > deadline:
-            raise SystemExit(f"only {logged} of {traffic.rows} predictions were logged within {LOGGED_WITHIN_S:g} s")
+        if logged != before:
+            before, since = logged, time.monotonic()
+        elif time.monotonic() - since > STALLED_S:
+            raise SystemExit(
+                f"{logged} of {traffic.rows} predictions are logged, and no further one for {STALLED_S:g} s"
+            )
         time.sleep(0.1)
 
 
