@@ -14,15 +14,20 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, settings
 
+import catalogs
+from modelyard import app
 from modelyard.cli import context
 from modelyard.kernel.auth import Principal, Role, Scope
 from modelyard.kernel.clock import FixedClock
-from modelyard.kernel.database import Database, metadata
+from modelyard.kernel.database import Database
 
 # In CI the same examples each time, so that what lands does not hang on a draw; at a desk new ones each time.
 settings.register_profile("ci", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("desk", deadline=None)
 settings.load_profile("ci" if os.environ.get("CI") else "desk")
+
+# What hundreds of tests compose is ready at once; `test_migrations` runs the migrations themselves.
+app.migrate = catalogs.prepare
 
 
 @pytest.fixture(autouse=True)
@@ -83,8 +88,8 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 def database(database_url: str, clock: FixedClock) -> Iterator[Database]:
-    """An empty catalog with all tables that the imported rooms declare."""
+    """An empty catalog with all tables."""
     made = Database(database_url, clock)
-    metadata.create_all(made.engine)
+    catalogs.prepare(made)
     yield made
     made.close()

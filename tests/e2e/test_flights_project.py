@@ -37,6 +37,7 @@ def load(name: str) -> Any:
     return importlib.import_module(name)
 
 
+@pytest.mark.slow
 def test_the_year_is_whole_and_each_flight_has_one_id() -> None:
     source = load("flights.source")
     year = source.flights(*range(1, 13))

@@ -279,6 +279,7 @@ def test_many_threads_put_the_same_and_other_blobs(blobs: BlobStore) -> None:
     assert failures == []
 
 
+@pytest.mark.slow
 def test_memory_stays_bounded(tmp_path: Path) -> None:
     """256 MB go through a process that may have 200 MB more than an empty one."""
     program = """

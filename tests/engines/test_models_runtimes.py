@@ -180,6 +180,7 @@ def test_a_pickle_is_opened_only_with_trust_and_never_here(tmp_path: Path, compr
     assert mark.exists()  # in the worker, which somebody trusted
 
 
+@pytest.mark.slow
 def test_a_trusted_estimator_predicts_in_its_worker(tmp_path: Path, classifier: LogisticRegression) -> None:
     model = open_model(sklearn_directory(tmp_path, classifier), trusted=True)
     assert isinstance(model, IsolatedModel)
@@ -218,6 +219,7 @@ def test_a_model_that_raises_goes_on(tmp_path: Path) -> None:
         model.close()
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_is_started_again(tmp_path: Path) -> None:
     model = broken(tmp_path)
     try:
@@ -234,6 +236,7 @@ def test_a_worker_that_dies_is_started_again(tmp_path: Path) -> None:
         model.close()
 
 
+@pytest.mark.slow
 def test_a_worker_that_stalls_is_ended(tmp_path: Path, classifier: LogisticRegression) -> None:
     model = IsolatedModel(sklearn_directory(tmp_path, classifier), trusted=True, answer_timeout_s=0.3)
     os.kill(model.pid, signal.SIGSTOP)
@@ -244,6 +247,7 @@ def test_a_worker_that_stalls_is_ended(tmp_path: Path, classifier: LogisticRegre
     model.close()
 
 
+@pytest.mark.slow
 def test_skops_is_opened_without_trust_and_in_a_worker(tmp_path: Path, classifier: LogisticRegression) -> None:
     skops = pytest.importorskip("skops.io")
     tmp_path.joinpath("MLmodel").write_text(
@@ -257,6 +261,7 @@ def test_skops_is_opened_without_trust_and_in_a_worker(tmp_path: Path, classifie
         model.close()
 
 
+@pytest.mark.slow
 def test_the_authors_own_list_of_types_counts_only_with_trust(tmp_path: Path) -> None:
     skops = pytest.importorskip("skops.io")
     skops.dump(Broken(), tmp_path / "model.skops")
@@ -266,6 +271,7 @@ def test_the_authors_own_list_of_types_counts_only_with_trust(tmp_path: Path) ->
         open_model(tmp_path, trusted=False)
 
 
+@pytest.mark.slow
 def test_a_module_in_the_models_directory_is_not_imported(tmp_path: Path, classifier: LogisticRegression) -> None:
     directory = sklearn_directory(tmp_path, classifier)
     (directory / "json.py").write_text("raise SystemExit('planted')")
@@ -274,6 +280,7 @@ def test_a_module_in_the_models_directory_is_not_imported(tmp_path: Path, classi
     model.close()
 
 
+@pytest.mark.slow
 def test_pyfunc_models_run_in_the_worker(tmp_path: Path) -> None:
     mlflow = pytest.importorskip("mlflow")
 

@@ -377,6 +377,7 @@ def test_sql_finds_nan_where_the_footers_bounds_do_not_count_it(tables: TableSto
         assert session.one("SELECT count(*) AS n FROM t WHERE f > 2 AND f IS NOT NULL AND isnan(f)") == {"n": 1}
 
 
+@pytest.mark.slow
 def test_a_large_stream_is_staged_in_bounded_memory(tmp_path: Path) -> None:
     program = """
 import resource, sys

@@ -62,6 +62,7 @@ def files(canary: Path, folder: Path) -> dict[str, bytes]:
     return found
 
 
+@pytest.mark.slow
 def test_files_that_run_code_are_stored_and_never_loaded(tmp_path: Path) -> None:
     canary = tmp_path / "ran"
     with running_server(tmp_path / "home") as server:

@@ -149,6 +149,7 @@ def test_pages_are_hardened(server: Server) -> None:
     assert headers["x-content-type-options"] == "nosniff"
 
 
+@pytest.mark.slow
 def test_guessing_tokens_is_slowed(tmp_path: Path) -> None:
     with running_server(tmp_path / "home") as own:
         codes = []

@@ -57,6 +57,7 @@ def test_a_catalog_without_a_revision_is_refused_with_advice(database_url: str) 
     database.close()
 
 
+@pytest.mark.slow
 def test_programs_that_start_at_once_on_a_new_catalog_agree(tmp_path: Path) -> None:
     code = (
         "import sys, modelyard.app; from modelyard.kernel.database import Database; "

@@ -104,6 +104,7 @@ def test_runs_are_searched_with_mlflows_filters() -> None:
     assert names == ["r3", "r2"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("url")
 def test_autologging_of_scikit_learn_logs_model_inputs_and_metrics() -> None:
     linear_model = pytest.importorskip("sklearn.linear_model")
@@ -258,6 +259,7 @@ def test_a_large_file_goes_up_in_parts(tmp_path: Path, monkeypatch: pytest.Monke
         assert refused.status_code == 400 or path == "../x", path
 
 
+@pytest.mark.slow
 def test_many_clients_write_at_once_and_nothing_is_lost(server: Server, http: httpx.Client, project: str) -> None:
     run_id, failures = _run(http), []
 

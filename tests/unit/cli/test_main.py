@@ -41,12 +41,14 @@ def test_every_noun_explains_itself(tmp_path: Path, noun: str) -> None:
     assert "Usage" in done.stdout
 
 
+@pytest.mark.slow
 def test_listings_for_programs_are_json(tmp_path: Path) -> None:
     done = modelyard(tmp_path / "home", "audit", "list", "--json")
     assert json.loads(done.stdout) == {"items": [], "next": None}
     assert json.loads(modelyard(tmp_path / "home", "audit", "verify", "--json").stdout)["ok"] is True
 
 
+@pytest.mark.slow
 def test_an_empty_listing_says_so(tmp_path: Path) -> None:
     assert "nothing happened yet" in modelyard(tmp_path / "home", "audit", "list").stdout
 
@@ -80,6 +82,7 @@ def test_config_shows_every_origin(tmp_path: Path) -> None:
     assert origins["port"] == "default"
 
 
+@pytest.mark.slow
 def test_the_command_line_finds_the_server_of_its_home(tmp_path: Path) -> None:
     with running_server(tmp_path / "home"):
         done = modelyard(tmp_path / "home", "token", "create", "bob", "--role", "viewer", "--json")
@@ -89,6 +92,7 @@ def test_the_command_line_finds_the_server_of_its_home(tmp_path: Path) -> None:
     assert issued[0]["actor"] == "admin"
 
 
+@pytest.mark.slow
 def test_a_broken_log_ends_with_1(tmp_path: Path) -> None:
     home = tmp_path / "home"
     modelyard(home, "token", "create", "bob")

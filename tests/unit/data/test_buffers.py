@@ -74,6 +74,7 @@ def test_bad_appends_go_to_quarantine_by_themselves(data: Data, scope: Scope) ->
     assert data.quarantined_rows(scope, "flights", held[0].id).rows[0]["x"] == -1.0
 
 
+@pytest.mark.slow
 def test_of_appends_that_contradict_each_other_one_is_taken(data: Data, scope: Scope) -> None:
     data.create(scope, "flights", checks=[Unique(columns=["id"])])
     data.write(scope, "flights", rows(1))

@@ -135,6 +135,7 @@ def test_registering_is_for_admins_and_importing_for_writers(client: Client, ser
     writer.close()
 
 
+@pytest.mark.slow
 def test_the_command_line_does_all_of_it(
     client: Client, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -194,6 +194,7 @@ FEW = settings(
 )
 
 
+@pytest.mark.slow
 @settings(FEW, max_examples=4)
 @given(st.lists(rows_of, min_size=1, max_size=3))
 def test_what_is_merged_over_appends_is_what_all_rows_say(parts: list[list[dict[str, Any]]]) -> None:

@@ -111,6 +111,7 @@ ROW_WISE: list[Check] = [
 ]
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(rows_of)
 def test_row_wise_checks_count_what_python_counts(rows: list[dict[str, Any]]) -> None:
@@ -121,6 +122,7 @@ def test_row_wise_checks_count_what_python_counts(rows: list[dict[str, Any]]) ->
         assert len(found.sample) == failing
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(rows_of)
 def test_uniqueness_counts_all_rows_that_share_their_values(rows: list[dict[str, Any]]) -> None:

@@ -214,6 +214,7 @@ _OF_NUMBERS: list[Check] = [
 ]
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(rows)
 def test_many_rows_are_asked_otherwise_and_answer_the_same(found: list[tuple[Any, Any, Any]]) -> None:

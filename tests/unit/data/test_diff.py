@@ -24,6 +24,7 @@ EMPTY = VersionDiff(dataset="d", before=1, after=2, rows_before=0, rows_after=0)
 values = st.sampled_from([None, 1.0, 2.0, float("inf")])
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.dictionaries(st.integers(0, 6), values), st.dictionaries(st.integers(0, 6), values))
 def test_by_key_every_row_is_the_same_added_removed_or_changed(
@@ -44,6 +45,7 @@ def test_by_key_every_row_is_the_same_added_removed_or_changed(
     assert len(found.samples.get("changed", [])) == found.changed
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.lists(values, max_size=6), st.lists(values, max_size=6))
 def test_without_a_key_equal_rows_are_counted(before: list[float | None], after: list[float | None]) -> None:

@@ -272,6 +272,7 @@ def test_an_error_after_the_first_rows_is_not_an_end(client: Client, server: Ser
 # --- the command line -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_command_line_does_the_same(server: Server, tmp_path: Path) -> None:
     runner = CliRunner()
     (tmp_path / "good.csv").write_text("id,x\n1,2\n2,3\n")

@@ -139,6 +139,7 @@ def _blocks(table: pa.Table, rows: int) -> list[pa.RecordBatch]:
     return [batch for batch in table.to_batches(max_chunksize=rows) if batch.num_rows]
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 50), st.integers(0, 400), st.integers(0, 3))
 def test_counts_bounds_and_distinct_do_not_depend_on_the_batches(rows: int, total: int, spread: int) -> None:

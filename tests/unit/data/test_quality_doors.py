@@ -83,6 +83,7 @@ def run(server: Server, client: Client, *words: object, code: int = 0) -> str:
     return done.output
 
 
+@pytest.mark.slow
 def test_all_of_it_on_the_command_line(server: Server, client: Client, tmp_path: Path) -> None:
     contract = tmp_path / "contract.yaml"
     contract.write_text("owner: ops\ncolumns:\n  - {name: id, type: int64, nullable: false}\n")

@@ -179,6 +179,7 @@ def test_one_bad_row_does_not_fail_the_others_of_its_batch(living: Living) -> No
     }
 
 
+@pytest.mark.slow
 def test_what_queues_up_runs_in_one_call(living: Living) -> None:
     started(living, slow(300_000))
     threads = [threading.Thread(target=living.infer, args=(rows(float(n)),)) for n in range(16)]
@@ -326,6 +327,7 @@ def test_a_first_model_that_does_not_load_is_said_and_can_be_mended(living: Livi
     assert values(living.infer(rows(1.0))) == [3.0]
 
 
+@pytest.mark.slow
 def test_traffic_is_split_by_weight_and_sticks_to_the_row_id(living: Living) -> None:
     living.add(1, linear([1.0], 100.0))
     living.add(2, linear([1.0], 200.0))
@@ -392,6 +394,7 @@ def test_a_taken_port_gives_way_to_a_free_one(living: Living) -> None:
     assert values(living.infer(rows(1.0))) == [3.0]
 
 
+@pytest.mark.slow
 def test_a_stall_is_answered_with_503_and_others_go_on(living: Living) -> None:
     started(living, slow(1_500_000), predict_timeout_s=0.2)
     reply = living.infer(rows(1.0))
@@ -400,6 +403,7 @@ def test_a_stall_is_answered_with_503_and_others_go_on(living: Living) -> None:
         assert client.get("/v2/health/live").status_code == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("full", ["limit", "directory"])
 def test_a_log_that_cannot_be_written_does_not_hold_up_replies(living: Living, full: str) -> None:
     if full == "limit":

@@ -169,6 +169,7 @@ def known(row: Row) -> Row:
     return {**made, "known": None if missing else row["event"] + row["late"]}
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     events=st.lists(a_row.map(known), max_size=30),

@@ -85,6 +85,7 @@ def test_submit_cancel(shell: Shell) -> None:
     assert msgspec.json.decode(shell("job", "get", made.id, "--json").stdout, type=Job).state == "cancelled"
 
 
+@pytest.mark.slow
 def test_pipeline_commands(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "pyproject.toml").write_text("")
     (tmp_path / "halves_flow.py").write_text(textwrap.dedent(FLOW))

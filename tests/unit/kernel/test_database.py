@@ -83,6 +83,7 @@ for i in range(int(sys.argv[3])):
 """
 
 
+@pytest.mark.slow
 def test_32_processes_writing_at_once_meet_no_lock_error_and_lose_nothing(tmp_path: Path, scope: Scope) -> None:
     url = f"sqlite:///{tmp_path / 'catalog.db'}"
     database = Database(url)

@@ -16,6 +16,7 @@ from modelyard.kernel.errors import InvalidInput, Unavailable
 from modelyard.kernel.sealing import KEY_FILE, Sealer, is_sealed
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
 @given(text=st.text(), place=st.text())
 def test_what_is_sealed_opens_at_its_place(tmp_path: Path, text: str, place: str) -> None:

@@ -185,6 +185,7 @@ print(CodeHasher(Path({str(written.root)!r})).hash(steps.step.function))
     assert done.stdout.strip() == in_module == expected
 
 
+@pytest.mark.slow
 def test_installed_packages_are_not_loaded_for_it(written: Project) -> None:
     source = FILES["steps.py"].replace("from later import late", "import wave, xml; from sklearn.metrics import auc")
     written.write("steps.py", source.replace("late(x)", "auc, xml.dom.minidom, wave.Error"))

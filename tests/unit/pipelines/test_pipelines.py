@@ -68,6 +68,7 @@ def kinds(plant: Plant, run: PipelineRun) -> list[str]:
         return [event.kind for event in reversed(events.recent(tx, subject=f"pipeline-run:{run.id}"))]
 
 
+@pytest.mark.slow
 def test_a_pipeline_runs_and_what_is_unchanged_is_not_run_again(plant: Plant, project: Project) -> None:
     project.write("flow.py", FLOW)
     run = plant.run(project.load("flow").flow)
@@ -96,6 +97,7 @@ def test_a_pipeline_runs_and_what_is_unchanged_is_not_run_again(plant: Plant, pr
     assert plant.ended(old).result == {"whole": 60, "last": 6}
 
 
+@pytest.mark.slow
 def test_outputs_of_every_kind_reach_the_next_step(plant: Plant, project: Project) -> None:
     project.write(
         "kinds.py",
@@ -155,6 +157,7 @@ def test_outputs_of_every_kind_reach_the_next_step(plant: Plant, project: Projec
     assert plant.run("kinds").result == run.result
 
 
+@pytest.mark.slow
 def test_the_server_never_unpickles(plant: Plant, project: Project, tmp_path: Any) -> None:
     canary = tmp_path / "executed"
     project.write(
@@ -181,6 +184,7 @@ def test_the_server_never_unpickles(plant: Plant, project: Project, tmp_path: An
     assert int(pids[0]) != os.getpid()
 
 
+@pytest.mark.slow
 def test_a_dataset_is_pinned_and_new_data_runs_anew(plant: Plant, project: Project) -> None:
     plant.data.write(plant.scope, "numbers", pa.table({"x": [1, 2]}).to_batches(), create=True)
     project.write(
@@ -281,6 +285,7 @@ def test_a_failing_task_fails_its_run_and_says_how(
         assert "worker.py" not in error.traceback
 
 
+@pytest.mark.slow
 def test_a_task_that_hangs_is_ended_at_its_timeout(plant: Plant, project: Project) -> None:
     project.write("fails.py", FAILS.replace("timeout_s=20", "timeout_s=1.5"))
     run = plant.run(project.load("fails").flow, how="hang")
@@ -302,6 +307,7 @@ def test_code_that_cannot_be_imported_in_the_worker_is_the_users_failure(plant: 
     assert (error.kind, error.type) == ("user_code", "ModuleNotFoundError")
 
 
+@pytest.mark.slow
 def test_resume_goes_on_where_it_failed(plant: Plant, project: Project, tmp_path: Any) -> None:
     project.write("fails.py", FAILS)
     flag = tmp_path / "flag"
@@ -318,6 +324,7 @@ def test_resume_goes_on_where_it_failed(plant: Plant, project: Project, tmp_path
         sdk.resume_run(run.id, plant.client)
 
 
+@pytest.mark.slow
 def test_retries_are_made_before_a_step_fails(plant: Plant, project: Project, tmp_path: Any) -> None:
     project.write(
         "again.py",
@@ -341,6 +348,7 @@ def test_retries_are_made_before_a_step_fails(plant: Plant, project: Project, tm
     assert [attempt.reason for attempt in job.attempts] == ["app_error", "app_error", "ok"]
 
 
+@pytest.mark.slow
 def test_cancel_stops_what_runs_and_resume_goes_on(plant: Plant, project: Project, tmp_path: Any) -> None:
     project.write("fails.py", FAILS)
     flag = tmp_path / "flag"
@@ -363,6 +371,7 @@ def test_cancel_stops_what_runs_and_resume_goes_on(plant: Plant, project: Projec
         sdk.cancel_run(run.id, plant.client)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_that_is_tried_again_reports_its_own_error_only(plant: Plant, project: Project) -> None:
     """An error of the first attempt must not stand for the second, which was killed without a word."""
     project.write("fails.py", FAILS.replace("timeout_s=20", "timeout_s=20, retries=1"))
@@ -425,6 +434,7 @@ def test_only_the_steps_own_job_may_ask_and_report(plant: Plant, project: Projec
     plant.ended(run)
 
 
+@pytest.mark.slow
 def test_a_cached_output_whose_bytes_are_gone_is_made_again(plant: Plant, project: Project) -> None:
     project.write(
         "tables.py",
@@ -450,6 +460,7 @@ def test_a_cached_output_whose_bytes_are_gone_is_made_again(plant: Plant, projec
     assert plant.blobs.exists(output.digest)
 
 
+@pytest.mark.slow
 def test_what_triggered_a_run_is_its_cause_and_one_trigger_starts_one_run(plant: Plant, project: Project) -> None:
     project.write("flow.py", FLOW)
     plant.run(project.load("flow").flow)
@@ -504,6 +515,7 @@ def test_a_snapshot_over_the_limit_is_refused_and_leaves_nothing(plant: Plant, m
     assert list(plant.blobs.digests()) == []
 
 
+@pytest.mark.slow
 def test_every_move_may_be_made_twice(plant: Plant, project: Project) -> None:
     """The reconciler acts again on what it has acted on; events come again; nothing is done twice."""
     project.write("flow.py", FLOW)

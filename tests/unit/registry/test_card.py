@@ -52,6 +52,7 @@ def test_the_bill_lists_files_data_and_measures(house: House, ann: Scope) -> Non
     assert bill == bill_of_materials(house.registry.record(ann, "delay", 1))
 
 
+@pytest.mark.slow
 def test_the_bill_is_valid_cyclonedx(house: House, ann: Scope, bob: Scope) -> None:
     """By the schema of CycloneDX itself, with all that a version can have, and with next to nothing."""
     validation = pytest.importorskip("cyclonedx.validation.json")

@@ -109,6 +109,7 @@ def test_the_platform_lets_the_model_say_the_scores_and_measures_them(yard: Yard
     assert (job.state, job.evaluation) == ("succeeded", made.id)
 
 
+@pytest.mark.slow
 def test_a_policy_that_asks_for_it_takes_no_scores_that_were_sent(yard: Yard) -> None:
     registry = yard.server.yard.registry
     first, second = yard.version(0.3, name="strict"), yard.version(0.9, name="strict")

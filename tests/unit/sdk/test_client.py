@@ -49,6 +49,7 @@ def test_errors_come_back_as_they_were_raised(client: Client) -> None:
         client.get("/api/nothing")
 
 
+@pytest.mark.slow
 def test_a_home_is_found_by_its_running_server(tmp_path: Path) -> None:
     chosen = settings.load({"home": tmp_path / "home"}, environ={}, directory=tmp_path)
     embedded = connect(chosen)
@@ -71,6 +72,7 @@ def test_no_server_is_said_with_what_to_do() -> None:
     assert "modelyard up" in caught.value.hint
 
 
+@pytest.mark.slow
 def test_a_program_without_a_server_ends_without_a_word(tmp_path: Path) -> None:
     code = "import modelyard; print(modelyard.dataset('x').exists())"
     environment = {**os.environ, "MODELYARD_HOME": str(tmp_path / "home")}

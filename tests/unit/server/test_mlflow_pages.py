@@ -106,6 +106,7 @@ def test_no_other_file_is_served(server: Server, path: str) -> None:
     plain.close()
 
 
+@pytest.mark.slow
 def test_where_there_are_no_pages_it_says_how_to_get_them(tmp_path: Path) -> None:
     with running_server(tmp_path / "home", mlflow_pages=str(tmp_path)) as bare, raw_client(bare, bare.token) as http:
         problem = http.get("/mlflow/").json()

@@ -18,6 +18,7 @@ def chosen(tmp_path: Path, **flags: object) -> settings.Settings:
     return settings.load({"home": tmp_path / "home", "port": 0, **flags}, environ={}, directory=tmp_path)
 
 
+@pytest.mark.slow
 def test_a_second_server_on_the_same_home_is_refused_and_told_where_the_first_is(tmp_path: Path) -> None:
     with running_server(tmp_path / "home") as first:
         with pytest.raises(Conflict) as caught:
@@ -54,6 +55,7 @@ def test_a_home_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:
         Server(chosen(tmp_path))
 
 
+@pytest.mark.slow
 def test_the_sign_in_link_works_once(tmp_path: Path) -> None:
     with running_server(tmp_path / "home") as server, raw_client(server) as browser:
         token = server.sign_in_link().partition("token=")[2]
@@ -79,6 +81,7 @@ def test_anonymous_access_is_a_choice(tmp_path: Path) -> None:
         assert client.post("/api/tokens", json={"principal": "a", "role": "admin"}).status_code == 403
 
 
+@pytest.mark.slow
 def test_the_schema_describes_every_route(tmp_path: Path) -> None:
     with running_server(tmp_path / "home") as server, raw_client(server, server.token) as client:
         schema = client.get("/api/schema/openapi.json").json()
@@ -94,12 +97,14 @@ def test_repeating_one_bad_token_locks_nobody_out(tmp_path: Path) -> None:
             assert client.get("/api/me").status_code == 200
 
 
+@pytest.mark.slow
 def test_a_token_given_as_a_password_is_good_too(tmp_path: Path) -> None:
     with running_server(tmp_path / "home") as server, raw_client(server) as client:
         assert client.get("/api/me", auth=("anything", server.token)).status_code == 200
         assert client.get("/api/me", headers={"Authorization": "Basic %%%"}).status_code == 400
 
 
+@pytest.mark.slow
 def test_a_server_goes_on_where_the_last_one_was(tmp_path: Path) -> None:
     with running_server(tmp_path / "home") as first:
         token = first.token
@@ -111,6 +116,7 @@ def test_a_server_goes_on_where_the_last_one_was(tmp_path: Path) -> None:
         assert verdict.events >= events
 
 
+@pytest.mark.slow
 def test_the_home_names_its_server_only_while_it_runs(tmp_path: Path) -> None:
     with running_server(tmp_path / "home") as server:
         found = home.find_serving(tmp_path / "home")

@@ -57,6 +57,7 @@ def test_an_endpoint_serves_logs_and_is_deleted(house: House, ann: Scope, champi
     ]
 
 
+@pytest.mark.slow
 def test_a_moved_alias_is_followed_under_load(house: House, ann: Scope, root: Scope, champion: int) -> None:
     endpoint = house.served(ann)
     second = house.version(ann, model_files(200.0))
@@ -136,6 +137,7 @@ def test_a_start_that_the_server_did_not_live_to_note_is_found(
     assert house.answers(endpoint, 1.0) == [101.0]
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_is_started_again_and_nothing_acknowledged_is_lost(
     house: House, ann: Scope, champion: int
 ) -> None:
@@ -268,6 +270,7 @@ def test_a_damaged_blob_is_named_and_not_served(house: House, ann: Scope, root: 
     assert house.answers(endpoint, 1.0) == [101.0]
 
 
+@pytest.mark.slow
 def test_weights_split_traffic_and_a_stale_change_is_refused(house: House, ann: Scope, champion: int) -> None:
     second = house.version(ann, model_files(200.0))
     endpoint = house.served(ann)

@@ -25,6 +25,8 @@ from modelyard.types.serving import EndpointOptions, VariantSpec
 from modelyard.types.tracking import CreateRun
 from running import client_of, running_server
 
+pytestmark = pytest.mark.slow
+
 mlflow_onnx = pytest.importorskip("mlflow.onnx")
 skl2onnx = pytest.importorskip("skl2onnx")
 COLUMNS = ["distance", "hour", "wind"]
