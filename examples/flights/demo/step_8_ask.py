@@ -33,7 +33,8 @@ def run(screen: Screen, first: PipelineRun, instants: dict[str, datetime]) -> No
 def lineage(screen: Screen, version: ModelVersion) -> None:
     """Up from the model version to the data and the code."""
     graph = modelyard.connect().get("/api/lineage", Graph, {"urn": version.urn, "direction": "up"})
-    kinds = {kind: [urn for urn in graph.nodes if urn.partition(":")[0] == kind] for kind in CAUSES}
+    things = whole(list(graph.nodes))
+    kinds = {kind: [urn for urn in things if urn.partition(":")[0] == kind] for kind in CAUSES}
     counted = ", ".join(f"{len(urns)} {kind}{'s' * (len(urns) > 1)}" for kind, urns in kinds.items() if urns)
     screen.good(f"{version.urn} in production comes from {counted}")
     for kind in CAUSES:
@@ -44,6 +45,11 @@ def lineage(screen: Screen, version: ModelVersion) -> None:
             screen.say(f"  {kind:13} {', '.join(shortened(urn) for urn in urns[:5])}{' …' if len(urns) > 5 else ''}")
     missing = [kind for kind in ("run", "dataset", "code", "env") if not kinds[kind]]
     assert not missing, f"the lineage of {version.urn} does not reach {missing}"
+
+
+def whole(urns: list[str]) -> list[str]:
+    """The things themselves, in place of the columns and features of them that were read."""
+    return list(dict.fromkeys(urn.partition("#")[0] for urn in urns))
 
 
 def newest(urns: list[str]) -> list[str]:
