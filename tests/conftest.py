@@ -19,7 +19,7 @@ from modelyard import app
 from modelyard.cli import context
 from modelyard.kernel.auth import Principal, Role, Scope
 from modelyard.kernel.clock import FixedClock
-from modelyard.kernel.database import Database
+from modelyard.kernel.database import Database, metadata
 
 # In CI the same examples each time, so that what lands does not hang on a draw; at a desk new ones each time.
 settings.register_profile("ci", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -90,6 +90,9 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def database(database_url: str, clock: FixedClock) -> Iterator[Database]:
     """An empty catalog with all tables."""
     made = Database(database_url, clock)
-    catalogs.prepare(made)
+    if made.engine.dialect.name == "sqlite":
+        catalogs.prepare(made)
+    else:
+        metadata.create_all(made.engine)
     yield made
     made.close()
