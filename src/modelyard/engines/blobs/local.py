@@ -10,17 +10,16 @@ import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO
 
 from modelyard.engines.blobs.base import CHUNK_BYTES, Blob, Removed, check_digest, chunks
 from modelyard.kernel.errors import EngineError, InvalidInput, NotFound, TooLarge, Unavailable
 from modelyard.kernel.home import write_private
 from modelyard.kernel.ids import new_id
 from modelyard.kernel.paths import blob_path, make_private, remove_older, safe_join, sync_directory, sync_filesystem
+from modelyard.kernel.portions import portions
 
-T = TypeVar("T")
 _INCOMING = "incoming"
 _LOCK = "lock"
 _AT_ONCE = 200
@@ -81,7 +80,7 @@ class LocalBlobs:
         with _storage_errors():
             for directory in {entry.name[:2] for entry in entries}:
                 make_private(self._root / directory)
-            for some in _some(entries):
+            for some in portions(entries, _AT_ONCE):
                 with self._lock(fcntl.LOCK_SH):
                     for entry in some:
                         # Its time is of now also where the blob was this very file already, and nothing is renamed.
@@ -143,7 +142,7 @@ class LocalBlobs:
 
     def remove(self, digests: Iterable[str], older_than: datetime) -> Removed:
         blobs = size_bytes = 0
-        for some in _some(digests):
+        for some in portions(digests, _AT_ONCE):
             with self._lock(fcntl.LOCK_EX):
                 for digest in some:
                     removed = self._remove_older(self._path(digest), older_than)
@@ -211,12 +210,6 @@ class LocalBlobs:
                 sink.flush()
                 os.fsync(sink.fileno())
         return Blob(digest.hexdigest(), size_bytes)
-
-
-def _some(items: Iterable[T]) -> Iterator[list[T]]:
-    rest = iter(items)
-    while some := list(islice(rest, _AT_ONCE)):
-        yield some
 
 
 def _nonce_file(folder: Path) -> Path:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection as Digests
-from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 from sqlalchemy import BigInteger, Column, Index, Integer, String, Table, func, select
 
 from modelyard.kernel.database import Instant, Json, Transaction, insert_missing, metadata
+from modelyard.kernel.portions import portions
 from modelyard.types.storage import Collection
 
 condemned = Table(
@@ -68,13 +68,13 @@ def condemn(tx: Transaction, sizes: dict[str, int]) -> None:
 
 def acquit(tx: Transaction, digests: Digests[str]) -> None:
     """Forget that nothing named these blobs: something does, or they were put anew."""
-    for some in _some(digests):
+    for some in portions(sorted(digests), _AT_ONCE):
         tx.execute(condemned.delete().where(condemned.c.digest.in_(some)))
 
 
 def note_removed(tx: Transaction, digests: Digests[str]) -> None:
     """Note that these blobs are gone."""
-    for some in _some(digests):
+    for some in portions(sorted(digests), _AT_ONCE):
         tx.execute(condemned.update().where(condemned.c.digest.in_(some)).values(removed_at=tx.now))
 
 
@@ -95,8 +95,3 @@ def collections_made(tx: Transaction, limit: int = _KEPT_COLLECTIONS) -> list[Co
     """Collections, newest first."""
     rows = tx.all(select(collections.c.result).order_by(collections.c.number.desc()).limit(limit))
     return [msgspec.convert(row.result, Collection) for row in rows]
-
-
-def _some(digests: Digests[str]) -> Sequence[Any]:
-    listed = sorted(digests)
-    return [listed[at : at + _AT_ONCE] for at in range(0, len(listed), _AT_ONCE)]

@@ -8,7 +8,7 @@ its own. A purge that is cut off is continued by the next.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, and_, func, or_, select
@@ -18,6 +18,7 @@ from modelyard.kernel.database import Database, Transaction
 from modelyard.kernel.errors import Conflict, InvalidInput, Unavailable
 from modelyard.kernel.ids import new_id
 from modelyard.kernel.leases import release_lease, take_lease
+from modelyard.kernel.portions import portions
 from modelyard.planes.tracking import evaluation_store, rules, store, trace_store
 from modelyard.planes.tracking.reconcile import COMPACTION_LEASE
 from modelyard.planes.tracking.rows import run_row
@@ -54,9 +55,9 @@ class Purges:
             models = _models(tx, asked, [one.number for one in ended], before)
             artifacts = _artifacts(tx, runs, models)
         if not asked.dry_run:
-            for some in _some(runs):
+            for some in portions(runs, _AT_ONCE):
                 self._fenced(scope, lambda tx, some=some: _end_runs(tx, some))
-            for names in _some(models):
+            for names in portions(models, _AT_ONCE):
                 with self._database.transaction(scope) as tx:
                     _end_models(tx, names)
             for one in ended:
@@ -129,7 +130,7 @@ def _models(tx: Transaction, asked: Purge, ended: Sequence[int], before: int) ->
 def _artifacts(tx: Transaction, runs: Sequence[_Victim], models: Sequence[str]) -> int:
     count = 0
     for kind, ids in (("run", [one.id for one in runs]), ("model", models)):
-        for some in _some(ids):
+        for some in portions(ids, _AT_ONCE):
             count += tx.scalar(
                 select(func.count()).select_from(store.artifacts).where(_of(tx, store.artifacts, kind, some))
             )
@@ -214,8 +215,3 @@ def _forget_files(tx: Transaction, kind: str, ids: Sequence[str]) -> None:
 
 def _of(tx: Transaction, table: Any, kind: str, ids: Sequence[str]) -> ColumnElement[bool]:
     return and_(table.c.project == tx.project, table.c.owner_kind == kind, table.c.owner_id.in_(ids))
-
-
-def _some(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    for at in range(0, len(items), _AT_ONCE):
-        yield items[at : at + _AT_ONCE]
