@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from modelyard.kernel.auth import Scope, system_scope
-from modelyard.kernel.database import Database, Transaction
-from modelyard.kernel.errors import NotFound
+from modelyard.kernel.database import Database
 from modelyard.kernel.limits import PAGE_ITEMS_DEFAULT
 from modelyard.kernel.reconcile import Lease
 from modelyard.planes.data import history_store, store
 from modelyard.planes.data.anomaly_rules import Earlier, overdue, usual_rows
+from modelyard.planes.data.branches import require_dataset
 from modelyard.types.page import Page
 from modelyard.types.profiles import FoundAnomaly, FreshnessState, WriteVolume
 
@@ -39,7 +39,7 @@ class Anomalies:
     def freshness(self, scope: Scope, dataset: str) -> FreshnessState:
         """When the last version came and by when the next should, where that can be told. Raises NotFound."""
         with self._database.reading(scope) as tx:
-            row = _known(tx, dataset)
+            row = require_dataset(store.dataset_named(tx, dataset), scope, dataset)
             known = history_store.last_expectation(tx, row.id)
             last_at = max(history_store.write_instants(tx, row.id), default=None)
         if known is None:
@@ -52,17 +52,10 @@ class Anomalies:
         """What the latest writes brought, oldest first, each with what was usual then. Only writes of the kind that
         the newest is of are compared. Raises NotFound."""
         with self._database.reading(scope) as tx:
-            row = _known(tx, dataset)
+            row = require_dataset(store.dataset_named(tx, dataset), scope, dataset)
             mode = history_store.last_mode(tx, row.id)
             history = [] if mode is None else history_store.earlier_writes(tx, row.id, mode)
         return [_volume(history[:place], one) for place, one in enumerate(history)]
-
-
-def _known(tx: Transaction, dataset: str) -> store.DatasetRow:
-    row = store.dataset_named(tx, dataset)
-    if row is None:
-        raise NotFound(f"dataset {dataset[:128]!a} does not exist", code="dataset.not_found")
-    return row
 
 
 def _volume(before: Sequence[Earlier], write: Earlier) -> WriteVolume:

@@ -192,7 +192,7 @@ class Checking:
                 profiles=others.profiles,
                 before=before,
                 one_table=before is None,
-                hints=_hints(state),
+                hints=Hints.of_profile(state.rows, None if state.version is None else state.version.noun.profile),
             )
 
     def _files(self, row: store.DatasetRow, state: TableState, files: Sequence[DataFile]) -> FileSet:
@@ -236,15 +236,6 @@ class Checking:
             if one is not None and one.noun.report is not None:
                 found.setdefault(one.noun.version, []).extend(one.noun.report.results)
         return sorted(found.items(), reverse=True, key=lambda entry: entry[0])
-
-
-def _hints(state: TableState) -> Hints:
-    """What the profile of a version says of its rows."""
-    profile = None if state.version is None else state.version.noun.profile
-    columns = [] if profile is None else profile.columns
-    return Hints(
-        state.rows, {one.name: one.distinct for one in columns if one.type == "string" and one.distinct is not None}
-    )
 
 
 def _sent(run: CheckRun) -> CheckRun:

@@ -276,7 +276,8 @@ class Writer:
         only_more = structure.status == "passed" and bool(staged.files) and not effect.removed
         base = state if only_more else State()
         one_table = structure.status != "passed" or not staged.files or effect.is_all_of(state)
-        hints = _hints(profile, 0 if only_more else state.rows - effect.rows_gone)
+        others = 0 if only_more else state.rows - effect.rows_gone
+        hints = Hints.of_profile(profile.rows + others, profile)
         found = self._check(scope, dataset, request, batch, whole, base, one_table=one_table, hints=hints)
         held = None if state.schema is None else columns_of(state.schema)
         knows_schema = whole_goes or structure.status == "passed"
@@ -409,12 +410,6 @@ class Writer:
             return written.quarantine_id == write_id
         with self._database.reading(scope) as tx:
             return store.write_row(tx, write_id) is not None
-
-
-def _hints(batch: Profile, others: int) -> Hints:
-    """What is known of the rows to be checked before they are: those of the batch, and so many others."""
-    distinct = {one.name: one.distinct for one in batch.columns if one.type == "string" and one.distinct is not None}
-    return Hints(batch.rows + others, distinct)
 
 
 def _measure(request: WriteRequest, batch: Profile) -> Measure | None:

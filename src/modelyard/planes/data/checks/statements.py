@@ -23,6 +23,7 @@ from modelyard.planes.data.checks.question import (
 )
 from modelyard.planes.data.checks.states import State
 from modelyard.types.checks import InSet, Length, Like, NotInSet, NotNull, Regex
+from modelyard.types.data import Profile
 
 ROWS_FEW = 100_000
 REPEATS_MIN = 16
@@ -37,6 +38,13 @@ class Hints:
 
     rows: int | None = None
     distinct: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of_profile(cls, rows: int, profile: Profile | None) -> Hints:
+        """What a profile says of the texts among so many rows."""
+        columns = [] if profile is None else profile.columns
+        found = {one.name: one.distinct for one in columns if one.type == "string" and one.distinct is not None}
+        return cls(rows, found)
 
     @property
     def many(self) -> bool:
