@@ -37,6 +37,7 @@ TIMEOUT_S = 6 * 3_600.0
 ERROR_CHARACTERS_MAX = 2_000
 SPEC, MODEL, FEATURES, SCORES = "spec.json", "model", "features.arrow", "scores.arrow"
 _PROGRAM = (sys.executable, "-m", "modelyard.endpoint.scoring")
+_STALE = ("stale", "lease.stale")
 Materialize = Callable[[Scope, str, int, Path], ModelVersion]
 
 
@@ -115,14 +116,8 @@ class EvaluationJobs:
                 self._prepare(scope, asked, lease)
             elif asked.state == "scoring":
                 self._take_in(scope, asked, lease)
-        except Conflict as error:
-            if error.code in ("stale", "lease.stale"):
-                raise
-            self._fail(scope, asked, str(error), lease)
-        except (InvalidInput, NotFound) as error:
-            self._fail(scope, asked, str(error), lease)
         except ModelyardError as error:
-            if error.status >= 500:
+            if error.status >= 500 or error.code in _STALE:
                 raise
             self._fail(scope, asked, str(error), lease)
 
@@ -154,10 +149,10 @@ class EvaluationJobs:
     def _write_features(self, scope: Scope, asked: EvaluationJob, file: Path) -> None:
         import pyarrow as pa  # heavy: imported late
 
-        name, _, number = asked.dataset.removeprefix("dataset:").rpartition("@")
-        columns = [one.name for one in self._data.resolve(scope, name, int(number)).columns]
+        name, number = _dataset_version(asked)
+        columns = [one.name for one in self._data.resolve(scope, name, number).columns]
         kept = [one for one in columns if one != asked.asked.label]
-        schema, batches = self._data.stream(scope, name, int(number), kept)
+        schema, batches = self._data.stream(scope, name, number, kept)
         with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
             for batch in batches:
                 writer.write_batch(batch)
@@ -168,14 +163,13 @@ class EvaluationJobs:
             log = self._jobs.read_log(scope, asked.job, offset=-ERROR_CHARACTERS_MAX).text.strip()
             self._fail(scope, asked, log or job.reason, lease)
             return
-        body = self._rows(scope, asked)
-        made = Made(asked.id, asked.job, asked.version_digest, asked.by)
         with self._database.reading(scope) as tx:
             table = evidence_store.evaluations
             there = tx.one(select(table.c.id).where(table.c.id == asked.id)) is not None
         if not there:
+            made = Made(asked.id, asked.job, asked.version_digest, asked.by)
             self._evidence.evaluate(
-                scope, asked.model, asked.version, io.BytesIO(body), dataset=asked.dataset,
+                scope, asked.model, asked.version, io.BytesIO(self._rows(scope, asked)), dataset=asked.dataset,
                 threshold=asked.asked.threshold, made=made,
             )  # fmt: skip
         with self._database.transaction(scope, lease=lease) as tx:
@@ -186,10 +180,10 @@ class EvaluationJobs:
         """The scores beside labels, names of rows and slices, in the order in which the model saw the rows."""
         import pyarrow as pa  # heavy: imported late
 
-        name, _, number = asked.dataset.removeprefix("dataset:").rpartition("@")
+        name, number = _dataset_version(asked)
         wanted = asked.asked
         columns = list(dict.fromkeys([wanted.label, *([wanted.row_id] if wanted.row_id else []), *wanted.slices]))
-        rows = self._data.read(scope, name, int(number), columns)
+        rows = self._data.read(scope, name, number, columns)
         scores = _read_scores(self._directory / asked.id / SCORES)
         if len(scores) != rows.num_rows:
             raise InvalidInput(
@@ -215,6 +209,11 @@ class EvaluationJobs:
             said = {"model": asked.model, "version": asked.version, "evaluation": asked.id, "error": why[:300]}
             tx.event("model.evaluation_failed", f"model:{asked.model}@{asked.version}", said)
         shutil.rmtree(self._directory / asked.id, ignore_errors=True)
+
+
+def _dataset_version(asked: EvaluationJob) -> tuple[str, int]:
+    name, _, number = asked.dataset.removeprefix("dataset:").rpartition("@")
+    return name, int(number)
 
 
 def _found(tx: Transaction, evaluation: str) -> EvaluationJob:
