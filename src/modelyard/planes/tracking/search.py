@@ -7,6 +7,7 @@ then by id.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -68,6 +69,46 @@ _COMPARE: dict[str, Callable[[Any, Any], ColumnElement[bool]]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A page of runs that is asked for. `experiments` None is all of the project."""
+
+    tx: Transaction
+    experiments: Sequence[int] | None
+    clauses: Sequence[Clause]
+    orders: Sequence[Order]
+    view: View
+    limit: int
+    offset: int
+
+    def page(self, statement: Select[Any]) -> list[int]:
+        """The numbers of the runs on the page."""
+        return [row.number for row in self.tx.all(statement.limit(self.limit).offset(self.offset))]
+
+    def page_among(self, numbers: Sequence[int]) -> list[int]:
+        """The page, where it is known that it lies among these runs."""
+        return self.page(self.runs(among=numbers)) if numbers else []
+
+    def runs(self, valued: FromClause | None = None, among: Sequence[int] | None = None) -> Select[Any]:
+        """The runs found, in order; with `valued`, a relation of latest metrics, only those that it has a value of."""
+        runs = store.runs
+        source, conditions = _where(self.tx, self.experiments, self.clauses, self.view, among)
+        if valued is not None:
+            # Where the first order is by a metric that a condition bounds, the walk begins at that bound.
+            conditions += [
+                compare(self.tx, valued.c.value, clause)
+                for clause in self.clauses
+                if clause.field == "metric" and clause.key == self.orders[0].key
+            ]
+        keys: list[ColumnElement[Any]] = []
+        for place, order in enumerate(self.orders):
+            source, found = _run_order(self.tx, source, order, valued if place == 0 else None)
+            keys += found
+        if not any(order.field == "attribute" and order.key == "start_time" for order in self.orders):
+            keys.append(runs.c.start_ms.desc())
+        return select(runs.c.number).select_from(source).where(*conditions).order_by(*keys, runs.c.id)
+
+
 def run_numbers(
     tx: Transaction,
     experiments: Sequence[int] | None,
@@ -78,50 +119,39 @@ def run_numbers(
     offset: int,
 ) -> list[int]:
     """The numbers of the runs found, in order. `experiments` None is all of the project."""
+    asked = _Asked(tx, experiments, clauses, orders, view, limit, offset)
     if clauses or any(order.field != "attribute" for order in orders):
         among = candidates(tx, experiments, clauses, STAGES[view])
         if among is not None:
-            few = _runs(tx, experiments, clauses, view, orders, among=among)
-            return [row.number for row in tx.all(few.limit(limit).offset(offset))] if among else []
+            return asked.page_among(among)
     if orders and orders[0].field == "metric":
         if clauses:
-            best = _among_the_best(tx, experiments, clauses, orders, view, limit, offset)
+            best = _among_the_best(asked)
             if best is not None:
                 return best
             # So seldom met together that a walk would be long: perhaps so seldom that all can be named.
             texts = of_texts(tx, clauses)
             named = together(tx, texts) if len(texts) > 1 else None
             if named is not None:
-                few = _runs(tx, experiments, clauses, view, orders, among=named)
-                return [row.number for row in tx.all(few.limit(limit).offset(offset))] if named else []
+                return asked.page_among(named)
         # Whoever has a value comes first, and those an index has in order: mostly that is the whole page.
-        quick = _runs(tx, experiments, clauses, view, orders, valued=store.latest_metrics.alias())
-        found = [row.number for row in tx.all(quick.limit(limit).offset(offset))]
+        found = asked.page(asked.runs(valued=store.latest_metrics.alias()))
         if len(found) == limit:
             return found
     if orders and orders[0].field in ("parameter", "tag") and tx.dialect == "sqlite":
-        first = _of_the_first_texts(tx, experiments, clauses, orders, view, limit, offset)
+        first = _of_the_first_texts(asked)
         if first is not None:
             return first
-    whole = _runs(tx, experiments, clauses, view, orders)
-    return [row.number for row in tx.all(whole.limit(limit).offset(offset))]
+    return asked.page(asked.runs())
 
 
-def _of_the_first_texts(
-    tx: Transaction,
-    experiments: Sequence[int] | None,
-    clauses: Sequence[Clause],
-    orders: Sequence[Order],
-    view: View,
-    limit: int,
-    offset: int,
-) -> list[int] | None:
+def _of_the_first_texts(asked: _Asked) -> list[int] | None:
     """The page, where it lies among the runs of the first values of the param or tag that is ordered by.
 
     None where that cannot be said. Only where texts are ordered by their bytes, so that their beginnings, which are in
     the index, are in the order of the whole.
     """
-    first = orders[0]
+    tx, first = asked.tx, asked.orders[0]
     table = store.params if first.field == "parameter" else store.run_tags
     value = store.beginning(table.c.value)
     of_key = select(table.c.run).where(table.c.project == tx.project, table.c.key == first.key)
@@ -129,35 +159,26 @@ def _of_the_first_texts(
         values = of_key.with_only_columns(value).order_by(value.asc() if first.ascending else value.desc())
         cut = tx.scalar(values.limit(1).offset(looked_at))
         within = of_key if cut is None else of_key.where(value <= cut if first.ascending else value >= cut)
-        named = together(tx, [within, *of_texts(tx, clauses)])
+        named = together(tx, [within, *of_texts(tx, asked.clauses)])
         if named is None:
             return None
-        found = _runs(tx, experiments, clauses, view, orders, among=named).limit(limit).offset(offset)
-        numbers = [row.number for row in tx.all(found)] if named else []
-        if len(numbers) == limit:
+        numbers = asked.page_among(named)
+        if len(numbers) == asked.limit:
             return numbers
         if cut is None:
             return None
     return None
 
 
-def _among_the_best(
-    tx: Transaction,
-    experiments: Sequence[int] | None,
-    clauses: Sequence[Clause],
-    orders: Sequence[Order],
-    view: View,
-    limit: int,
-    offset: int,
-) -> list[int] | None:
+def _among_the_best(asked: _Asked) -> list[int] | None:
     """The page, where it lies among the runs of the first values: then no filter has to look at all runs.
 
     None where that cannot be said: too few of them match, or the page reaches the value at which they were cut off,
     where others of the same value might come before.
     """
-    table, first = store.latest_metrics, orders[0]
+    tx, table, first = asked.tx, store.latest_metrics, asked.orders[0]
     direction = table.c.value.asc() if first.ascending else table.c.value.desc()
-    bounds = [compare(tx, table.c.value, one) for one in clauses if (one.field, one.key) == ("metric", first.key)]
+    bounds = [compare(tx, table.c.value, one) for one in asked.clauses if (one.field, one.key) == ("metric", first.key)]
     best = (
         select(table.c.run, table.c.key, table.c.project, table.c.is_nan, table.c.value)
         .where(table.c.project == tx.project, table.c.key == first.key, table.c.is_nan.is_(False), *bounds)
@@ -166,41 +187,11 @@ def _among_the_best(
         .cte("best")
     )
     cut = select(func.max(best.c.value) if first.ascending else func.min(best.c.value)).scalar_subquery()
-    statement = _runs(tx, experiments, clauses, view, orders, valued=best).add_columns(
-        best.c.value.label("value"), cut.label("cut")
-    )
-    rows = tx.all(statement.limit(limit).offset(offset))
-    if len(rows) < limit or rows[-1].value == rows[-1].cut:
+    statement = asked.runs(valued=best).add_columns(best.c.value.label("value"), cut.label("cut"))
+    rows = tx.all(statement.limit(asked.limit).offset(asked.offset))
+    if len(rows) < asked.limit or rows[-1].value == rows[-1].cut:
         return None
     return [row.number for row in rows]
-
-
-def _runs(
-    tx: Transaction,
-    experiments: Sequence[int] | None,
-    clauses: Sequence[Clause],
-    view: View,
-    orders: Sequence[Order],
-    valued: FromClause | None = None,
-    among: Sequence[int] | None = None,
-) -> Select[Any]:
-    """The runs found, in order; with `valued`, a relation of latest metrics, only those that it has a value of."""
-    runs = store.runs
-    source, conditions = _where(tx, experiments, clauses, view, among)
-    if valued is not None:
-        # Where the first order is by a metric that a condition bounds, the walk begins at that bound.
-        conditions += [
-            compare(tx, valued.c.value, clause)
-            for clause in clauses
-            if clause.field == "metric" and clause.key == orders[0].key
-        ]
-    keys: list[ColumnElement[Any]] = []
-    for place, order in enumerate(orders):
-        source, found = _run_order(tx, source, order, valued if place == 0 else None)
-        keys += found
-    if not any(order.field == "attribute" and order.key == "start_time" for order in orders):
-        keys.append(runs.c.start_ms.desc())
-    return select(runs.c.number).select_from(source).where(*conditions).order_by(*keys, runs.c.id)
 
 
 def picked(
