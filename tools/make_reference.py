@@ -21,7 +21,7 @@ from modelyard.kernel import settings
 from modelyard.kernel.routing import REQUIRES
 from modelyard.planes.data import suites
 from modelyard.planes.data.suites import dbt
-from modelyard.server.app import create_app
+from modelyard.server.app import App, create_app
 from modelyard.types import checks
 
 ROOT = Path(__file__).parents[1]
@@ -91,8 +91,9 @@ def api_page() -> str:
     with tempfile.TemporaryDirectory() as directory:
         yard = compose(settings.load({"home": directory}, environ={}, directory=Path(directory)))
         app: Any = create_app(yard)
-        while not isinstance(app, Litestar):
+        while not isinstance(app, App):
             app = app._app
+        app.register_all()
         rows = sorted(_routes(app))
         yard.close()
     head = "| route | requires | what |\n|---|---|---|"

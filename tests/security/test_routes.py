@@ -14,7 +14,7 @@ from litestar.routes import HTTPRoute
 
 from modelyard.kernel.auth import _ALLOWED, Action, Role
 from modelyard.kernel.routing import REQUIRES
-from modelyard.server.app import enforce
+from modelyard.server.app import App, enforce
 from modelyard.server.run import Server
 from running import raw_client, running_server, token_for
 
@@ -33,8 +33,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 def litestar_of(server: Server) -> Litestar:
     app: Any = server.app
-    while not isinstance(app, Litestar):
+    while not isinstance(app, App):
         app = app._app
+    app.register_all()
     return app
 
 

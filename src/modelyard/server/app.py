@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Sequence
 from typing import Any
 
 from litestar import Litestar, Request, Response
 from litestar.connection import ASGIConnection
 from litestar.di import Provide
-from litestar.handlers import BaseRouteHandler
+from litestar.enums import ScopeType
+from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.plugins import PluginProtocol
@@ -27,7 +29,9 @@ from modelyard.server.direct import Direct
 from modelyard.server.gate import Gate
 from modelyard.server.problems import PRINCIPAL, PROJECT
 from modelyard.server.refusals import HANDLERS
+from modelyard.server.waiting import Waiting
 
+SCHEMA = "/api/schema"
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 LOCAL = Principal("local", {auth.ALL_PROJECTS: auth.Role.ADMIN})
 """Who acts where there is no server: whoever may read the home directory may do everything in it."""
@@ -42,27 +46,54 @@ _SECURITY_HEADERS = {
 
 def create_app(yard: Yard, *, hosts: Sequence[str] = LOOPBACK, embedded: bool = False) -> ASGIApp:
     """The app. `embedded`: it runs inside its caller's own process, who then is `LOCAL` without a token."""
-    app = _App(
-        route_handlers=[*kernel_routes.ROUTES, *routes.all_routes()],
+    handlers = [*kernel_routes.ROUTES, *routes.all_routes()]
+    app = App(
+        handlers,
         guards=[enforce],
         dependencies=_dependencies(yard),
         exception_handlers=HANDLERS,
         request_max_body_size=REQUEST_BODY_BYTES_MAX,
-        openapi_config=OpenAPIConfig(
-            title="Modelyard", version="1", path="/api/schema", render_plugins=[JsonRenderPlugin()]
-        ),
+        openapi_config=OpenAPIConfig(title="Modelyard", version="1", path=SCHEMA, render_plugins=[JsonRenderPlugin()]),
         after_request=_harden,
         logging_config=None,
         debug=False,
     )
     role = yard.settings.anonymous_role
     anonymous = Principal("anonymous", {auth.ALL_PROJECTS: auth.Role(role)}) if role else auth.ANONYMOUS
-    direct = Direct(app, _provided(yard), _SECURITY_HEADERS)
+    direct = Direct(app, handlers, _provided(yard), _SECURITY_HEADERS)
     return Gate(direct, yard.database, frozenset(hosts), embedded=LOCAL if embedded else None, anonymous=anonymous)
 
 
-class _App(Litestar):
-    """Without the models of pydantic and attrs: no route has any, and loading both is a tenth of a second at start."""
+class App(Litestar):
+    """Registers a route when it is first asked for; knows nothing of pydantic and attrs, whose models no route has and
+    whose loading takes a tenth of a second."""
+
+    _registering = threading.Lock()
+    """One for all apps of a process: a handler says whose it is while it is registered."""
+
+    def __init__(self, handlers: Sequence[HTTPRouteHandler], **options: Any) -> None:
+        self._waiting = Waiting(handlers)
+        super().__init__(**options)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == ScopeType.HTTP:
+            self._register(scope["path"])
+        await super().__call__(scope, receive, send)
+
+    def _register(self, path: str) -> None:
+        if path.startswith(SCHEMA):
+            self.register_all()
+            return
+        # The lock is held by none but who registers, so that the loop never waits long for it.
+        with self._registering:
+            for handler in self._waiting.take(path):
+                self.register(handler)
+
+    def register_all(self) -> None:
+        """Register what nobody asked for yet: for whoever wants to see every route."""
+        with self._registering:
+            for handler in self._waiting.take_all():
+                self.register(handler)
 
     @staticmethod
     def _get_default_plugins(plugins: list[PluginProtocol]) -> list[PluginProtocol]:
@@ -73,7 +104,7 @@ def enforce(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHa
     """The one guard: a route that does not declare what it requires is denied to all."""
     requires = handler.opt.get(REQUIRES)
     principal, project = connection.scope[PRINCIPAL], connection.scope[PROJECT]  # type: ignore[literal-required]
-    if connection.scope["path"].startswith("/api/schema"):
+    if connection.scope["path"].startswith(SCHEMA):
         requires = Action.READ
     if requires is None:
         raise Forbidden("this route does not say whom it allows, so it allows nobody", code="route.undeclared")

@@ -9,14 +9,14 @@ a request (another content encoding, a body without its length) goes the long wa
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from litestar import Litestar, Request, Response
 from litestar.enums import ScopeType
-from litestar.routes import HTTPRoute
-from litestar.types import Receive, Scope, Send
+from litestar.handlers import HTTPRouteHandler
+from litestar.types import Empty, Receive, Scope, Send
 
 from modelyard.kernel import auth
 from modelyard.kernel.auth import Action
@@ -39,16 +39,21 @@ class _Route:
 class Direct:
     """ASGI around the app, inside the gate. `provided`: what handlers may ask for by name."""
 
-    def __init__(self, app: Litestar, provided: Mapping[str, Any], headers: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        app: Litestar,
+        handlers: Iterable[HTTPRouteHandler],
+        provided: Mapping[str, Any],
+        headers: Mapping[str, str],
+    ) -> None:
         self._app = app
         self._provided = provided
         self._headers = [(name.encode(), value.encode()) for name, value in headers.items()]
         self._routes = {
-            (method, route.path): _declared(handler)
-            for route in app.routes
-            if isinstance(route, HTTPRoute)
-            for handler in route.route_handlers
+            (str(method), path): _declared(handler, app)
+            for handler in handlers
             if DIRECT in handler.opt
+            for path in handler.paths
             for method in handler.http_methods
         }
         self._threads = Threads("direct", THREADS)
@@ -98,10 +103,11 @@ class Direct:
         await send({"type": "http.response.body", "body": content, "more_body": False})
 
 
-def _declared(handler: Any) -> _Route:
+def _declared(handler: HTTPRouteHandler, app: Litestar) -> _Route:
     function = handler.opt[DIRECT]
-    cap = handler.resolve_request_max_body_size()
-    failing = handler.resolve_exception_handlers()[Exception]
+    own: Any = handler.request_max_body_size
+    cap: Any = app.request_max_body_size if own is Empty else own
+    failing: Any = {**app.exception_handlers, **(handler.exception_handlers or {})}[Exception]
     names = tuple(inspect.signature(function).parameters)
     return _Route(function, handler.opt[REQUIRES], names, cap, failing)
 

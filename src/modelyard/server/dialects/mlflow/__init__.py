@@ -23,7 +23,7 @@ from modelyard.server.dialects.mlflow import (
 )
 
 ROUTES = [
-    wire.router(
+    *wire.telling(
         [
             *experiments.HANDLERS,
             *runs.HANDLERS,

@@ -12,13 +12,14 @@ import functools
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any, ClassVar, TypeVar, get_origin
 
 import msgspec
-from litestar import Request, Response, Router
+from litestar import Request, Response
 from litestar.exceptions import HTTPException
+from litestar.handlers import HTTPRouteHandler
 from msgspec import json as fast
 
 from modelyard.kernel.clock import to_us
@@ -207,9 +208,13 @@ HANDLERS: dict[Any, Callable[[Request[Any, Any, Any], Any], Response[Any]]] = {
 }
 
 
-def router(handlers: Sequence[Any]) -> Router:
+def telling(handlers: Iterable[HTTPRouteHandler]) -> list[HTTPRouteHandler]:
     """The handlers, with their errors in MLflow's form."""
-    return Router("/", route_handlers=list(handlers), exception_handlers=HANDLERS)
+    told_so = []
+    for handler in handlers:
+        handler.exception_handlers = HANDLERS
+        told_so.append(handler)
+    return told_so
 
 
 def _check_required(message: Message) -> None:

@@ -53,4 +53,4 @@ def _log(caller: Scope, tracking: Tracking, experiment: str, body: bytes, encodi
     tracking.spans.log(caller, experiment, by_trace)
 
 
-ROUTES = [wire.router([export_traces])]
+ROUTES = wire.telling([export_traces])
