@@ -9,7 +9,8 @@
 #   PYTHON                 an interpreter with mlflow==3.12.0 pytest pytest-timeout pytest-asyncio pytest-cov
 # and for a part only of the tests
 #   MLFLOW_CONFORMANCE_BASELINE   such as $MLFLOW_CONFORMANCE/tests-core.json
-# The report (which test, which endpoints, what failed and how) is written to MLFLOW_CONFORMANCE_REPORT.
+# The report (which test, which endpoints, what failed and how) is written to MLFLOW_CONFORMANCE_REPORT, that of the tests
+# that look at the server's disk beside it.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 checkout=$(cd "${1:?usage: tools/mlflow_conformance.sh MLFLOW_CHECKOUT [rest|store|all|FILE] [pytest arguments]}" && pwd)
@@ -22,7 +23,12 @@ export PYTHON=${PYTHON:-python3}
 case $PYTHON in /*) ;; */*) PYTHON=$PWD/$PYTHON ;; esac
 export MLFLOW_CONFORMANCE_REPORT=${MLFLOW_CONFORMANCE_REPORT:-$PWD/mlflow-conformance.json}
 
-MODELYARD_HOME=$home/yard MODELYARD_ANONYMOUS_ROLE=admin \
+# Two tests look for what they uploaded in the server's folder of artifacts. They run after the others and in the
+# default project, which is the one that such a folder shows.
+artifacts=tests/tracking/test_mlflow_artifacts.py
+on_disk=("$artifacts::test_mlflow_artifacts_rest_apis" "$artifacts::test_log_artifact")
+export MLFLOW_CONFORMANCE_ARTIFACTS=$home/artifacts
+MODELYARD_HOME=$home/yard MODELYARD_ANONYMOUS_ROLE=admin MODELYARD_ARTIFACT_FOLDER=$MLFLOW_CONFORMANCE_ARTIFACTS \
   "${MODELYARD:-$root/.venv/bin/modelyard}" up --port 0 >"$home/log" 2>&1 &
 server=$!
 trap 'kill "$server" 2>/dev/null; wait "$server" 2>/dev/null || true; rm -rf "$home"' EXIT
@@ -37,6 +43,12 @@ done
 mkdir "$home/checkout"
 cp -r "$checkout/tests" "$checkout/pyproject.toml" "$home/checkout"
 status=0
-"$harness/run.sh" "$url/p/{uid}" "$home/checkout" "$tier" "$@" || status=$?
+"$harness/run.sh" "$url/p/{uid}" "$home/checkout" "$tier" "${on_disk[@]/#/--deselect=}" "$@" || status=$?
 echo "report: $MLFLOW_CONFORMANCE_REPORT"
+case $tier in
+  rest | all | "$artifacts")
+    export MLFLOW_CONFORMANCE_REPORT=${MLFLOW_CONFORMANCE_REPORT%.json}-on-disk.json
+    "$harness/run.sh" "$url" "$home/checkout" "${on_disk[*]}" "$@" || { last=$?; [ $last = 5 ] || status=$last; }
+    echo "report: $MLFLOW_CONFORMANCE_REPORT" ;;
+esac
 exit "$status"

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from modelyard.engines.blobs.base import BlobStore
 from modelyard.engines.blobs.local import LocalBlobs
+from modelyard.engines.blobs.named import NamedFolder
 from modelyard.engines.compute.process import ProcessEngine
 from modelyard.engines.tables.delta import DeltaTables
 from modelyard.kernel.clock import Clock, SystemClock
 from modelyard.kernel.database import Database
 from modelyard.kernel.reconcile import ReconcileLoop
 from modelyard.kernel.sealing import Sealer
-from modelyard.kernel.settings import Settings, process_environment
+from modelyard.kernel.settings import DEFAULT_PROJECT, Settings, process_environment
 from modelyard.migrations import migrate
 from modelyard.planes.automation import Automation
 from modelyard.planes.cost import Cost
@@ -62,7 +64,7 @@ def compose(settings: Settings, clock: Clock | None = None) -> Yard:
     blobs = LocalBlobs(settings.home / "blobs")
     tables = DeltaTables(settings.home / "tables")
     data = Data(database, tables, spill=settings.home / "spill", buffers=settings.home / "buffers", blobs=blobs)
-    tracking = Tracking(database, blobs)
+    tracking = Tracking(database, blobs, *_shown(settings))
     engine = ProcessEngine(process_environment(), cpus=settings.cpus, memory_bytes=settings.memory_bytes)
     jobs = Jobs(database, engine, settings.home / "jobs", server_url=settings.public_url)
     sealer = Sealer(settings.home, settings.secret_key)
@@ -122,3 +124,13 @@ def compose(settings: Settings, clock: Clock | None = None) -> Yard:
         storage=storage,
         loop=loop,
     )
+
+
+def _shown(settings: Settings) -> tuple[NamedFolder | None, str | None]:
+    """The folder that shows artifacts by name, if any, and the project whose they are, None for all projects."""
+    if not settings.artifact_folder:
+        return None, None
+    root = settings.artifact_folder.removesuffix("/{project}")
+    folder = NamedFolder(Path(root).expanduser().absolute(), str(settings.home))
+    folder.claim()
+    return folder, None if root != settings.artifact_folder else DEFAULT_PROJECT

@@ -13,7 +13,8 @@ import re
 import shutil
 import stat
 import unicodedata
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Literal, NoReturn
@@ -122,29 +123,40 @@ def open_inside(root: Path, text: str, mode: Literal["rb", "xb"] = "rb") -> Bina
     `rb` reads; `xb` creates a new file (0600) with its directories (0700). Raises InvalidInput for an unsafe text, a
     link on the way or a thing that is no regular file; NotFound; FileExistsError for `xb` on an existing file.
     """
-    parts = safe_relative(text).parts
     create = mode == "xb"
-    handle = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        for segment in parts[:-1]:
-            child = _open_directory(handle, segment, text, create)
-            os.close(handle)
-            handle = child
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL if create else os.O_RDONLY | os.O_NONBLOCK
-        file = _open_at(handle, parts[-1], flags | os.O_NOFOLLOW | os.O_CLOEXEC, text)
-    finally:
-        os.close(handle)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL if create else os.O_RDONLY | os.O_NONBLOCK
+    with parent_inside(root, text, create=create) as (parent, name):
+        file = _open_at(parent, name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, text)
     if not stat.S_ISREG(os.fstat(file).st_mode):
         os.close(file)
         raise InvalidInput(f"{text!a} is not a regular file", code="path.not_a_file")
     return os.fdopen(file, "wb" if create else "rb")
 
 
-def _open_directory(parent: int, segment: str, text: str, create: bool) -> int:
-    if create:
+@contextmanager
+def parent_inside(root: Path, text: str, *, create: bool = False, mode: int = 0o700) -> Iterator[tuple[int, str]]:
+    """A handle of the directory below `root` in which the file that `text` names lies, and its name there.
+
+    No link is followed on the way. With `create`, directories that are missing are made, of that mode. Raises
+    InvalidInput for an unsafe text or a link on the way, NotFound.
+    """
+    *way, name = safe_relative(text).parts
+    handle = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for segment in way:
+            child = _open_directory(handle, segment, text, mode if create else None)
+            os.close(handle)
+            handle = child
+        yield handle, name
+    finally:
+        os.close(handle)
+
+
+def _open_directory(parent: int, segment: str, text: str, mode: int | None) -> int:
+    if mode is not None:
         # That it exists is the usual case; whether it is a directory shows in the opening.
         with suppress(FileExistsError):
-            os.mkdir(segment, 0o700, dir_fd=parent)
+            os.mkdir(segment, mode, dir_fd=parent)
     return _open_at(parent, segment, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, text)
 
 

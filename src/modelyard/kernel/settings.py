@@ -15,6 +15,8 @@ from modelyard.kernel.errors import InvalidInput
 
 ENV_PREFIX = "MODELYARD_"
 FILE_NAME = "modelyard.toml"
+DEFAULT_PROJECT = "default"
+"""The project of a request that names none."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,7 +25,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     home: Path = Path("~/.modelyard")
     url: str = ""
     token: str = ""
-    project: str = "default"
+    project: str = DEFAULT_PROJECT
     host: str = "127.0.0.1"
     port: int = 5800
     public_url: str = ""
@@ -32,6 +34,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     anonymous_role: str = ""
     outbound_allow: str = ""
     mlflow_pages: str = ""
+    artifact_folder: str = ""
     secret_key: str = ""
     cpus: float = 0.0
     memory_bytes: int = 0
@@ -56,6 +59,8 @@ DOCS: dict[str, str] = {
     "anonymous_role": "Role of requests without a token, on loopback only. Empty: they are refused.",
     "outbound_allow": "Comma-separated host:port that the server may call although they are private addresses.",
     "mlflow_pages": "Folder of MLflow's built web pages (mlflow/server/js/build). Empty: those of an installed mlflow.",
+    "artifact_folder": "Folder that shows the artifacts of runs and logged models by name, as plain files for other "
+    "programs: those of the project `default`, or with `/{project}` at its end those of each. Empty: none.",
     "secret_key": "Keys in base64 (32 bytes each, with commas, the newest first) that seal secrets in the catalog. "
     "Empty: those of the file `secrets.key` in `home`, which is made.",
     "cpus": "CPUs that jobs on this machine may use together. 0: all of them.",

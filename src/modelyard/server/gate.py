@@ -27,8 +27,9 @@ from modelyard.kernel.auth import (
 from modelyard.kernel.database import Database
 from modelyard.kernel.errors import Forbidden, InvalidInput, LimitExceeded, ModelyardError, Unauthenticated
 from modelyard.kernel.limits import SIGN_IN_ATTEMPTS_PER_MINUTE_MAX
+from modelyard.kernel.settings import DEFAULT_PROJECT
 from modelyard.server import refusals
-from modelyard.server.problems import DEFAULT_PROJECT, PRINCIPAL, PROJECT
+from modelyard.server.problems import PRINCIPAL, PROJECT
 
 COOKIE = "modelyard_session"
 TRUSTED_FOR_S = 1.0

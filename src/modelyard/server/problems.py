@@ -15,11 +15,11 @@ from litestar.types import Send
 
 from modelyard.kernel.errors import InvalidInput, ModelyardError, Problem, to_problem
 from modelyard.kernel.ids import new_id
+from modelyard.kernel.settings import DEFAULT_PROJECT
 from modelyard.ui.problems import problem_page, wants_page
 
 PRINCIPAL = "modelyard.principal"
 PROJECT = "modelyard.project"
-DEFAULT_PROJECT = "default"
 MEDIA_TYPE = "application/problem+json"
 _log = logging.getLogger("modelyard.server")
 _CODES = {400: "invalid_input", 401: "unauthenticated", 403: "forbidden", 404: "route.not_found",

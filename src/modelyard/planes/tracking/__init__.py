@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from modelyard.planes.tracking import transfer
 from modelyard.planes.tracking.filters import ModelOrder, order_model, page_offset, page_token
+from modelyard.planes.tracking.owners import Owner, locate
 from modelyard.planes.tracking.plane import Tracking
 from modelyard.planes.tracking.points import PointColumns
 from modelyard.planes.tracking.rules import check_batch_sizes, check_params_unique, check_run_id, check_time_ms
-from modelyard.planes.tracking.services.artifacts import Artifacts, Owner, below_uri, locate
+from modelyard.planes.tracking.services.artifacts import Artifacts, below_uri
 from modelyard.planes.tracking.services.assessments import Assessments
 from modelyard.planes.tracking.services.evaluation_datasets import EvaluationDatasets
 from modelyard.planes.tracking.services.experiments import ARTIFACT_ROOT, Experiments

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from modelyard.engines.blobs.base import BlobStore
+from modelyard.engines.blobs.named import NamedFolder
 from modelyard.kernel.database import Database
 from modelyard.kernel.reconcile import Reconciler
 from modelyard.planes.tracking.reconcile import Compactor
@@ -23,19 +24,29 @@ from modelyard.planes.tracking.services.scorers import Scorers
 from modelyard.planes.tracking.services.spans import Spans
 from modelyard.planes.tracking.services.traces import Traces
 from modelyard.planes.tracking.services.uploads import Uploads
+from modelyard.planes.tracking.shown import ShownArtifacts
 
 
 class Tracking:
-    """The tracking plane over a catalog and a store of blobs."""
+    """The tracking plane over a catalog and a store of blobs.
 
-    def __init__(self, database: Database, blobs: BlobStore) -> None:
+    `shown` is a folder that shows the artifacts by name: those of `shown_project`, or those of all projects."""
+
+    def __init__(
+        self,
+        database: Database,
+        blobs: BlobStore,
+        shown: NamedFolder | None = None,
+        shown_project: str | None = None,
+    ) -> None:
+        self._shown = None if shown is None else ShownArtifacts(database, blobs, shown, shown_project)
         self.experiments = Experiments(database)
         self.runs = Runs(database, self.experiments)
-        self.purges = Purges(database)
+        self.purges = Purges(database, self._shown)
         self.metrics = Metrics(database)
         self.overview = Overview(database)
         self.models = LoggedModels(database, self.experiments)
-        self.artifacts = Artifacts(database, blobs)
+        self.artifacts = Artifacts(database, blobs, self._shown)
         self.uploads = Uploads(database, blobs, self.artifacts)
         self.imports = Imports(database, self.experiments, self.runs)
         self.traces = Traces(database, self.experiments)
@@ -51,5 +62,5 @@ class Tracking:
         return self.artifacts.kept_blobs()
 
     def reconcilers(self) -> Sequence[Reconciler]:
-        """What runs in the background: the compaction of metric segments."""
-        return [self._compactor]
+        """What runs in the background: the compaction of metric segments, and what keeps the folder of artifacts."""
+        return [self._compactor] if self._shown is None else [self._compactor, self._shown]

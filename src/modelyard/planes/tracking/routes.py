@@ -16,9 +16,9 @@ from modelyard.kernel.limits import PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX
 from modelyard.kernel.routing import delete, get, patch, post, put
 from modelyard.planes.tracking import transfer
 from modelyard.planes.tracking.import_routes import ROUTES as IMPORT_ROUTES
+from modelyard.planes.tracking.owners import Owner
 from modelyard.planes.tracking.plane import Tracking
 from modelyard.planes.tracking.rules import NATIVE_BATCH_METRICS_MAX
-from modelyard.planes.tracking.services.artifacts import Owner
 from modelyard.types.page import Page
 from modelyard.types.tracking import (
     Artifact,

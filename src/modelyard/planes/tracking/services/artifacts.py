@@ -1,15 +1,12 @@
 """The verbs of artifacts: files of runs and logged models, kept as blobs by content, named by a safe relative path.
 
-An artifact is addressed by its owner and path, never by a location that a client names. What other servers call the
-artifact tree is the same files under `<experiment>/<run>/artifacts/…` and `<experiment>/models/<model>/artifacts/…`;
-all other paths of that tree belong to the project itself.
+An artifact is addressed by its owner and path, never by a location that a client names.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 from sqlalchemy import ColumnElement, and_, or_, select
 
@@ -20,29 +17,23 @@ from modelyard.kernel.errors import Conflict, InvalidInput, NotFound
 from modelyard.kernel.limits import ARTIFACT_BYTES_MAX
 from modelyard.kernel.paths import collision_key, safe_relative
 from modelyard.planes.tracking import store
+from modelyard.planes.tracking.owners import Owner
 from modelyard.planes.tracking.rows import active_run_row, run_row
 from modelyard.planes.tracking.services.experiments import ARTIFACT_ROOT
-from modelyard.types.tracking import Artifact, OwnerKind
+from modelyard.planes.tracking.shown import ShownArtifacts
+from modelyard.types.tracking import Artifact
 
 _TABLE = store.artifacts
-_RUN_PATH = re.compile(r"(\d{1,18})/([0-9a-f]{32})/artifacts(?:/(.+))?")
-_MODEL_PATH = re.compile(r"(\d{1,18})/models/(m-[0-9a-f]{32})/artifacts(?:/(.+))?")
 _LISTED_MAX = 100_000
-
-
-class Owner(NamedTuple):
-    """Whose files: a run's, a logged model's, or (with no id) the project's own."""
-
-    kind: OwnerKind
-    id: str = ""
 
 
 class Artifacts:
     """Artifacts of a project: put, open, list, delete."""
 
-    def __init__(self, database: Database, blobs: BlobStore) -> None:
+    def __init__(self, database: Database, blobs: BlobStore, shown: ShownArtifacts | None = None) -> None:
         self._database = database
         self._blobs = blobs
+        self._shown = shown
 
     def put(self, scope: Scope, owner: Owner, path: str, source: BinaryIO | Iterable[bytes]) -> Artifact:
         """Store a file, in place of one of this path. Raises InvalidInput for an unsafe path or a deleted run, NotFound
@@ -58,6 +49,7 @@ class Artifacts:
                 "updated_at": tx.now,
             }  # fmt: skip
             store.put_rows(tx, _TABLE, [row], ["digest", "size_bytes", "updated_at"])
+        self._show(scope, owner, name)
         return Artifact(path=name, size_bytes=blob.size_bytes, digest=blob.digest)
 
     def check_room(self, scope: Scope, owner: Owner, path: str) -> str:
@@ -118,7 +110,12 @@ class Artifacts:
             if gone.rowcount == 0:
                 raise NotFound(f"there is no artifact '{name}'", code="artifact.not_found")
             tx.event("artifact.deleted", f"{owner.kind}:{owner.id}"[:512], {"path": name, "files": gone.rowcount})
-            return int(gone.rowcount)
+        self._show(scope, owner, name)
+        return int(gone.rowcount)
+
+    def _show(self, scope: Scope, owner: Owner, name: str) -> None:
+        if self._shown is not None:
+            self._shown.changed(scope.project, owner, name)
 
     def kept_blobs(self) -> Iterator[str]:
         """The digests of all artifacts and parts of uploads of all projects; some more than once."""
@@ -126,16 +123,6 @@ class Artifacts:
         for table in (store.artifact_parts, _TABLE):
             with self._database.reading() as tx:
                 yield from (row.digest for row in tx.stream(select(table.c.digest)))
-
-
-def locate(path: str) -> tuple[Owner, str]:
-    """Whose file a path of the artifact tree is, and its path below that owner (empty: all of the owner's files)."""
-    for kind, pattern in (("run", _RUN_PATH), ("model", _MODEL_PATH)):
-        match = pattern.fullmatch(path)
-        if match is not None:
-            named: Any = kind
-            return Owner(named, match[2]), match[3] or ""
-    return Owner("project"), path
 
 
 def below_uri(uri: str) -> str:

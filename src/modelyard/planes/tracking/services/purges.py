@@ -24,6 +24,7 @@ from modelyard.planes.tracking.reconcile import COMPACTION_LEASE
 from modelyard.planes.tracking.rows import run_row
 from modelyard.planes.tracking.services import traces
 from modelyard.planes.tracking.services.experiments import ExperimentRow, experiment_row, now_ms
+from modelyard.planes.tracking.shown import ShownArtifacts
 from modelyard.types.tracking import Purge, Purged
 
 _RUNS, _EXPERIMENTS, _MODELS = store.runs, store.experiments, store.logged_models
@@ -40,8 +41,9 @@ class _Victim(NamedTuple):
 class Purges:
     """Runs, experiments and logged models that were deleted, ended for good."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, shown: ShownArtifacts | None = None) -> None:
         self._database = database
+        self._shown = shown
         self._owner = f"purge:{new_id()}"
 
     def purge(self, scope: Scope, asked: Purge) -> Purged:
@@ -62,6 +64,8 @@ class Purges:
                     _end_models(tx, names)
             for one in ended:
                 self._fenced(scope, lambda tx, one=one: _end_experiment(tx, one))
+            if self._shown is not None:
+                self._shown.look_again()
         return Purged(
             dry_run=asked.dry_run, runs=len(runs), experiments=len(ended), logged_models=len(models),
             artifacts=artifacts,

@@ -18,7 +18,8 @@ from modelyard.kernel.errors import InvalidInput, NotFound
 from modelyard.kernel.ids import new_id
 from modelyard.kernel.limits import ARTIFACT_BYTES_MAX
 from modelyard.planes.tracking import store
-from modelyard.planes.tracking.services.artifacts import Artifacts, Owner
+from modelyard.planes.tracking.owners import Owner
+from modelyard.planes.tracking.services.artifacts import Artifacts
 from modelyard.types.tracking import Artifact
 
 PARTS_MAX = 10_000
