@@ -6,6 +6,7 @@ feed each other. The code is a snapshot of the project's source tree, addressed 
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
@@ -42,6 +43,11 @@ class DatasetRef(msgspec.Struct, frozen=True, tag_field="from", tag="dataset"):
     name: str
     ref: int | str | None = None
 
+    @property
+    def label(self) -> str:
+        """How a run's record calls it: by name, and by what was asked for where that is not the newest."""
+        return self.name if self.ref is None else f"{self.name}@{self.ref}"
+
 
 class ListOf(msgspec.Struct, frozen=True, tag_field="from", tag="list"):
     """Several inputs in order."""
@@ -56,6 +62,20 @@ class MapOf(msgspec.Struct, frozen=True, tag_field="from", tag="map"):
 
 
 Input = Value | ParamRef | OutputRef | DatasetRef | ListOf | MapOf
+
+
+def leaves(given: Input) -> Iterator[Input]:
+    """The inputs within an input."""
+    if isinstance(given, ListOf):
+        for item in given.items:
+            yield from leaves(item)
+    elif isinstance(given, MapOf):
+        for item in given.items.values():
+            yield from leaves(item)
+    else:
+        yield given
+
+
 ParamKind = Literal["any", "bool", "int", "float", "str", "dataset"]
 
 
@@ -89,6 +109,15 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     steps: list[Step] = []
     result: Input = Value(None)
     description: str = ""
+
+    def dataset_of(self, leaf: Input, params: Mapping[str, Any]) -> DatasetRef | None:
+        """The dataset that an input stands for, itself or by its param; None where it is something else."""
+        if isinstance(leaf, DatasetRef):
+            return leaf
+        if not isinstance(leaf, ParamRef) or params.get(leaf.name) is None:
+            return None
+        is_dataset = any(param.kind == "dataset" for param in self.params if param.name == leaf.name)
+        return msgspec.convert(params[leaf.name], DatasetRef) if is_dataset else None
 
 
 class Code(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

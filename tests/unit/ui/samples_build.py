@@ -185,7 +185,7 @@ def pipeline_screen() -> Screen:
             crumbs=(Crumb("Pipelines", "/pipelines"),),
         ),
         pipeline=PIPELINE,
-        drawing=pipeline_views.plan_graph(PLAN, {}, {}, NOW),
+        drawing=pipeline_views.plan_graph(PLAN, None, NOW),
         runs=(pipeline_views.run_row(RUN, NOW),),
     )
 
@@ -204,9 +204,10 @@ def pipeline_run_screen() -> Screen:
         ),
         run=RUN,
         row=pipeline_views.run_row(RUN, NOW),
-        drawing=pipeline_views.plan_graph(PLAN, {one.name: one for one in RUN.steps}, RUN.datasets, NOW),
+        drawing=pipeline_views.plan_graph(PLAN, RUN, NOW),
         timeline=pipeline_views.steps_timeline(RUN.steps, NOW),
         failed=tuple(one for one in RUN.steps if one.error),
+        given=pipeline_views.what_was_given(PLAN, RUN),
     )
 
 

@@ -16,10 +16,18 @@ from unit.ui.samples import NOW
 
 
 def test_a_plan_is_drawn_with_the_data_that_it_reads() -> None:
-    drawing = pipelines.plan_graph(samples.PLAN, {}, {"flights": 6}, NOW)
+    run = msgspec.structs.replace(
+        samples.RUN, datasets={"flights": 6}, params={"outcomes": {"from": "dataset", "name": "late"}}
+    )
+    labels = nouns.ParamRef("outcomes")
+    step = msgspec.structs.replace(samples.PLAN.steps[0], inputs={**samples.PLAN.steps[0].inputs, "labels": labels})
+    given = nouns.Param(name="outcomes", kind="dataset")
+    plan = msgspec.structs.replace(samples.PLAN, params=[given], steps=[step, *samples.PLAN.steps[1:]])
+    drawing = pipelines.plan_graph(plan, run, NOW)
     ties = {(line.edge.source, line.edge.target) for line in drawing.edges}
     assert ("dataset:flights@6", "features") in ties, "pinned by the run"
     assert ("dataset:weather", "features") in ties, "within a list, not pinned"
+    assert ("dataset:late", "features") in ties, "given by a param"
     assert ("fit-gbdt", "register") in ties, "within a map"
     at = {placed.node.id: placed.x for placed in drawing.nodes}
     assert at["dataset:flights@6"] < at["features"] < at["fit-gbdt"] < at["register"]
@@ -28,9 +36,27 @@ def test_a_plan_is_drawn_with_the_data_that_it_reads() -> None:
 def test_a_run_shows_which_steps_were_not_run_again() -> None:
     row = pipelines.run_row(samples.RUN, NOW)
     assert (row.cached, row.done) == (1, 3)
-    drawing = pipelines.plan_graph(samples.PLAN, {one.name: one for one in samples.RUN.steps}, {}, NOW)
+    drawing = pipelines.plan_graph(samples.PLAN, samples.RUN, NOW)
     node = next(placed.node for placed in drawing.nodes if placed.node.id == "features")
     assert (node.state, node.detail) == ("cached", "not run again")
+
+
+def test_what_a_run_was_given_is_told_once_and_by_version() -> None:
+    plan = msgspec.structs.replace(
+        samples.PLAN, params=[nouns.Param(name="rows", kind="dataset"), nouns.Param(name="n")]
+    )
+    run = msgspec.structs.replace(
+        samples.RUN,
+        params={"rows": {"from": "dataset", "name": "flights", "ref": "frozen"}, "n": 3},
+        datasets={"flights@frozen": 5, "flights@2": 2, "weather": 6},
+    )
+    told = [(one.name, one.value, one.dataset, one.asked_otherwise) for one in pipelines.what_was_given(plan, run)]
+    assert told == [
+        ("n", 3, "", False),
+        ("rows", None, "dataset:flights@5", True),
+        ("dataset", None, "dataset:flights@2", False),
+        ("dataset", None, "dataset:weather@6", True),
+    ]
 
 
 def test_cached_and_skipped_steps_have_no_bar() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -22,6 +22,7 @@ from modelyard.types.pipelines import (
     Plan,
     Step,
     Value,
+    leaves,
 )
 
 KEY_VERSION = 1
@@ -95,45 +96,19 @@ def _dataset(param: Param, value: Any) -> DatasetRef:
 # --- datasets -----------------------------------------------------------------------------------------------------
 
 
-def dataset_label(ref: DatasetRef) -> str:
-    """How a run's record calls a dataset reference: by name, and by what was asked for where that is not the newest."""
-    return ref.name if ref.ref is None else f"{ref.name}@{ref.ref}"
-
-
 def dataset_refs(plan: Plan, params: Mapping[str, Any]) -> dict[str, DatasetRef]:
     """Every dataset that a run refers to, by label: in its steps and in the params that they use."""
     found: dict[str, DatasetRef] = {}
     for step in plan.steps:
         for given in step.inputs.values():
             for leaf in leaves(given):
-                ref = _param_dataset(plan, params, leaf)
+                ref = plan.dataset_of(leaf, params)
                 if ref is not None:
-                    found[dataset_label(ref)] = ref
+                    found[ref.label] = ref
     return found
 
 
-def _param_dataset(plan: Plan, params: Mapping[str, Any], leaf: Input) -> DatasetRef | None:
-    if isinstance(leaf, DatasetRef):
-        return leaf
-    if isinstance(leaf, ParamRef) and params.get(leaf.name) is not None:
-        kind = next(param.kind for param in plan.params if param.name == leaf.name)
-        return msgspec.convert(params[leaf.name], DatasetRef) if kind == "dataset" else None
-    return None
-
-
 # --- inputs -------------------------------------------------------------------------------------------------------
-
-
-def leaves(given: Input) -> Iterator[Input]:
-    """The inputs within an input."""
-    if isinstance(given, ListOf):
-        for item in given.items:
-            yield from leaves(item)
-    elif isinstance(given, MapOf):
-        for item in given.items.values():
-            yield from leaves(item)
-    else:
-        yield given
 
 
 def needs(step: Step) -> list[str]:
@@ -148,9 +123,9 @@ def bind(given: Input, plan: Plan, params: Mapping[str, Any], datasets: Mapping[
         return ListOf([bind(item, plan, params, datasets) for item in given.items])
     if isinstance(given, MapOf):
         return MapOf({key: bind(item, plan, params, datasets) for key, item in given.items.items()})
-    ref = _param_dataset(plan, params, given)
+    ref = plan.dataset_of(given, params)
     if ref is not None:
-        return DatasetRef(ref.name, datasets[dataset_label(ref)])
+        return DatasetRef(ref.name, datasets[ref.label])
     return Value(params[given.name]) if isinstance(given, ParamRef) else given
 
 

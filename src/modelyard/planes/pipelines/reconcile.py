@@ -28,8 +28,8 @@ from modelyard.planes.pipelines.advance import (
     decide,
     step_job,
 )
-from modelyard.planes.pipelines.keys import leaves, needs
-from modelyard.types.pipelines import DatasetRef, Output, Plan, RunState, StepError, StepState
+from modelyard.planes.pipelines.keys import needs
+from modelyard.types.pipelines import DatasetRef, Output, Plan, RunState, StepError, StepState, leaves
 
 CHECK_EVERY_S = 2.0
 DUE_MAX = 200

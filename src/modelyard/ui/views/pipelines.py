@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 from urllib.parse import quote
@@ -16,15 +16,14 @@ from modelyard.planes.pipelines import Pipelines as PipelinesPlane
 from modelyard.planes.tracking import Tracking
 from modelyard.types.pipelines import (
     DatasetRef,
-    Input,
-    ListOf,
-    MapOf,
     OutputRef,
+    ParamRef,
     Pipeline,
     PipelineRun,
     Plan,
     StepRun,
     StepState,
+    leaves,
 )
 from modelyard.ui.format import duration
 from modelyard.ui.frame import Crumb, Frame, Screen, rail
@@ -70,6 +69,20 @@ class PipelinePage(Screen, frozen=True, kw_only=True):
     next: str | None = None
 
 
+class Given(Struct, frozen=True, kw_only=True):
+    """What a run was given: a value, or a dataset at the version that it is pinned to, with what was asked for."""
+
+    name: str
+    value: Any = None
+    dataset: str = ""
+    asked: str = ""
+
+    @property
+    def asked_otherwise(self) -> bool:
+        """Whether the version was asked for in other words than its number."""
+        return self.asked != self.dataset.rpartition("@")[2]
+
+
 class PipelineRunPage(Screen, frozen=True, kw_only=True):
     """One run of a pipeline."""
 
@@ -78,6 +91,7 @@ class PipelineRunPage(Screen, frozen=True, kw_only=True):
     drawing: Drawing
     timeline: Timeline
     failed: tuple[StepRun, ...]
+    given: tuple[Given, ...]
 
 
 def run_row(run: PipelineRun, now: datetime) -> RunRow:
@@ -90,19 +104,9 @@ def run_row(run: PipelineRun, now: datetime) -> RunRow:
     )
 
 
-def _leaves(given: Input) -> Iterator[Input]:
-    if isinstance(given, ListOf):
-        for one in given.items:
-            yield from _leaves(one)
-    elif isinstance(given, MapOf):
-        for one in given.items.values():
-            yield from _leaves(one)
-    else:
-        yield given
-
-
-def plan_graph(plan: Plan, steps: Mapping[str, StepRun], datasets: Mapping[str, int], now: datetime) -> Drawing:
+def plan_graph(plan: Plan, run: PipelineRun | None, now: datetime) -> Drawing:
     """The steps of a plan and the datasets that they read, as a graph; with the states of a run where there is one."""
+    steps = {step.name: step for step in run.steps} if run else {}
     nodes: list[GraphNode] = []
     edges: list[GraphEdge] = []
     read: dict[str, GraphNode] = {}
@@ -118,16 +122,37 @@ def plan_graph(plan: Plan, steps: Mapping[str, StepRun], datasets: Mapping[str, 
                 href=address_of(f"job:{ran.job_id}") if ran and ran.job_id else "",
             )
         )
-        for leaf in (leaf for given in step.inputs.values() for leaf in _leaves(given)):
+        for leaf in (leaf for given in step.inputs.values() for leaf in leaves(given)):
             if isinstance(leaf, OutputRef):
                 edges.append(GraphEdge(leaf.step, step.name))
-            elif isinstance(leaf, DatasetRef):
-                version = datasets.get(leaf.name)
-                urn = f"dataset:{leaf.name}@{version}" if version else f"dataset:{leaf.name}"
-                label = f"{leaf.name} @{version}" if version else leaf.name
+            ref = plan.dataset_of(leaf, run.params if run else {})
+            if ref is not None:
+                urn = _urn(ref, run)
+                label = urn.removeprefix("dataset:").replace("@", " @")
                 read[urn] = GraphNode(id=urn, label=label, kind="dataset", href=address_of(urn))
                 edges.append(GraphEdge(urn, step.name))
     return draw([*read.values(), *nodes], edges)
+
+
+def _urn(ref: DatasetRef, run: PipelineRun | None) -> str:
+    version = run.datasets.get(ref.label) if run else None
+    return f"dataset:{ref.name}@{version}" if version else f"dataset:{ref.name}"
+
+
+def what_was_given(plan: Plan, run: PipelineRun) -> tuple[Given, ...]:
+    """The params of a run by name, and the datasets that its plan names itself."""
+    given, shown = [], set()
+    for name, value in sorted(run.params.items()):
+        ref = plan.dataset_of(ParamRef(name), run.params)
+        if ref is None:
+            given.append(Given(name=name, value=value))
+        else:
+            shown.add(ref.label)
+            given.append(Given(name=name, dataset=_urn(ref, run), asked=str(ref.ref or "newest")))
+    for label in sorted(run.datasets.keys() - shown):
+        name, _, asked = label.partition("@")
+        given.append(Given(name="dataset", dataset=f"dataset:{name}@{run.datasets[label]}", asked=asked or "newest"))
+    return tuple(given)
 
 
 def _step_detail(step: StepRun, now: datetime) -> str:
@@ -187,7 +212,7 @@ def pipeline(caller: Scope, database: Database, pipelines: PipelinesPlane, name:
             crumbs=(Crumb("Pipelines", "/pipelines"),),
         ),
         pipeline=found,
-        drawing=plan_graph(found.plan, {}, {}, now),
+        drawing=plan_graph(found.plan, None, now),
         runs=tuple(run_row(run, now) for run in runs.items),
         next=runs.next,
     )
@@ -224,9 +249,10 @@ def pipeline_run(
         ),
         run=run,
         row=run_row(run, now),
-        drawing=plan_graph(plan, {step.name: step for step in run.steps}, run.datasets, now),
+        drawing=plan_graph(plan, run, now),
         timeline=steps_timeline(run.steps, now),
         failed=tuple(step for step in run.steps if step.error is not None),
+        given=what_was_given(plan, run),
     )
 
 
