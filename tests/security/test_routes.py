@@ -172,3 +172,19 @@ def test_private_files_are_private(server: Server) -> None:
     assert home.stat().st_mode & 0o077 == 0
     for name in ("catalog.db", "token", "server.json", "server.lock"):
         assert (home / name).stat().st_mode & 0o077 == 0, name
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "said"),
+    [
+        ("GET", "/api/nothing", 404, "there is nothing at GET /api/nothing"),
+        ("PATCH", "/api/tokens", 405, "PATCH /api/tokens is not a request that this path takes"),
+    ],
+)
+def test_a_route_that_is_not_there_is_said_by_its_name(
+    server: Server, method: str, path: str, status: int, said: str
+) -> None:
+    with raw_client(server, server.token) as client:
+        reply = client.request(method, path)
+    assert (reply.status_code, reply.json()["detail"]) == (status, said)
+    assert "/api/schema" in reply.json()["hint"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
@@ -22,6 +23,7 @@ PRINCIPAL = "modelyard.principal"
 PROJECT = "modelyard.project"
 MEDIA_TYPE = "application/problem+json"
 _log = logging.getLogger("modelyard.server")
+_NO_ROUTE = {404: "there is nothing at {asked}", 405: "{asked} is not a request that this path takes"}
 _CODES = {400: "invalid_input", 401: "unauthenticated", 403: "forbidden", 404: "route.not_found",
           405: "route.method_not_allowed", 413: "too_large"}  # fmt: skip
 
@@ -32,8 +34,11 @@ def to_response(problem: Problem) -> Response[Any]:
     return Response(msgspec.to_builtins(problem), status_code=problem.status, media_type=MEDIA_TYPE, headers=headers)
 
 
-def problem_of(error: Exception) -> Problem:
-    """The problem that an exception stands for. What is not ours to explain becomes a 500 without its text."""
+def problem_of(error: Exception, asked: str = "") -> Problem:
+    """The problem that an exception stands for. What is not ours to explain becomes a 500 without its text.
+
+    `asked` is the request by method and path, to say what is not there.
+    """
     request_id = new_id()
     if isinstance(error, ModelyardError):
         return to_problem(error, request_id)
@@ -42,11 +47,16 @@ def problem_of(error: Exception) -> Problem:
         return to_problem(InvalidInput("what was sent is nested too deeply", code="body.too_deep"), request_id)
     if isinstance(error, HTTPException):
         extra = error.extra if isinstance(error.extra, dict) else {"errors": error.extra} if error.extra else {}
-        code = _CODES.get(error.status_code, "http_error")
+        no_route = error.status_code in _NO_ROUTE and asked != ""
         return Problem(
-            status=error.status_code, title=type(error).__name__, detail=error.detail, code=code,
-            details=extra, request_id=request_id,
-        )  # fmt: skip
+            status=error.status_code,
+            title=HTTPStatus(error.status_code).phrase,
+            detail=_NO_ROUTE[error.status_code].format(asked=asked) if no_route else error.detail,
+            code=_CODES.get(error.status_code, "http_error"),
+            hint="GET /api/schema describes every route" if no_route and " /api/" in asked else "",
+            details=extra,
+            request_id=request_id,
+        )
     _log.error("request %s failed", request_id, exc_info=error)
     return Problem(
         status=500, title="Bug", code="internal", request_id=request_id,
@@ -57,7 +67,7 @@ def problem_of(error: Exception) -> Problem:
 
 def handle(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
     """Litestar's exception handler for all that no dialect handles itself."""
-    problem = problem_of(error)
+    problem = problem_of(error, f"{request.method} {request.scope['path']}")
     if not wants_page(request.headers.get("accept", ""), request.scope["path"]):
         return to_response(problem)
     if problem.status == 401:
