@@ -70,14 +70,20 @@ def details(event: Event) -> str:
     for key, value in event.data.items():
         if value in (name, version) or str(value) == version:
             continue
-        if value in (None, "", [], {}) or isinstance(value, list | dict):
+        if value is False or value in (None, "", [], {}) or isinstance(value, list | dict):
             continue
-        text = number(value) if isinstance(value, float | int) else str(value)
-        text = short_id(text) if len(text) in (32, 40, 64) and text.isalnum() else truncated(text, 90)
-        parts.append(text if key in ("reason", "why") else f"{words(key)} {text}")
+        parts.append(_detail(key, value))
         if len(parts) == _SHOWN_MAX:
             break
     return ", ".join(parts)
+
+
+def _detail(key: str, value: str | float | bool) -> str:
+    if value is True:
+        return words(key)
+    text = number(value) if isinstance(value, float | int) else str(value)
+    text = short_id(text) if len(text) in (32, 40, 64) and text.isalnum() else truncated(text, 90)
+    return text if key in ("reason", "why") else f"{words(key)} {text}"
 
 
 def tone_of(kind: str) -> str:

@@ -1197,19 +1197,6 @@ def monitor_screen() -> Screen:
     )
 
 
-def alert_screen() -> Screen:
-    frame = Frame(
-        title="AUC of delay",
-        section="monitors",
-        kind="alert",
-        state="open",
-        at=ALERT.raised_at,
-        crumbs=(Crumb("Monitors", "/monitors"), Crumb("delay-monthly", "/monitors/delay-monthly")),
-        rail=rail("alert:" + ALERT_ID),
-    )
-    return monitor_views.AlertPage(frame=frame, alert=ALERT, answers=EVENTS[:4])
-
-
 def lineage_screen() -> Screen:
     root = "model:delay@3"
     drawn, left_out = lineage_views.drawing(root, EDGES)
@@ -1266,7 +1253,6 @@ SCREENS: dict[str, tuple[str, str, Screen]] = {
     },
     "monitors": ("/monitors", "monitors.html", monitors_screen()),
     "monitor": ("/monitors/delay-monthly", "monitor.html", monitor_screen()),
-    "alert": ("/alerts/x", "alert.html", alert_screen()),
     "lineage": ("/lineage", "lineage.html", lineage_screen()),
     "events": ("/events", "events.html", events_screen()),
 }

@@ -10,9 +10,10 @@ from modelyard.ui.frame import Crumb, Frame, Screen
 from modelyard.ui.views import automation as automation_views
 from modelyard.ui.views import cost as cost_views
 from modelyard.ui.views import features as feature_views
+from modelyard.ui.views import monitors as monitor_views
 from modelyard.ui.views import pipelines as pipeline_views
 from unit.ui import samples_runs
-from unit.ui.samples import JOB_ID, NOW, RUN_IDS, SCREENS, ago, decision, rail
+from unit.ui.samples import ALERT, ALERT_ID, JOB_ID, NOW, RUN_IDS, SCREENS, ago, decision, rail
 
 VIEW = features.FeatureView(
     name="origin_delays",
@@ -257,6 +258,19 @@ def automation_screen() -> Screen:
     )
 
 
+def alert_screen() -> Screen:
+    frame = Frame(
+        title="AUC of delay",
+        section="monitors",
+        kind="alert",
+        state="open",
+        at=ALERT.raised_at,
+        crumbs=(Crumb("Monitors", "/monitors"), Crumb("delay-monthly", "/monitors/delay-monthly")),
+        rail=rail("alert:" + ALERT_ID),
+    )
+    return monitor_views.AlertPage(frame=frame, alert=ALERT, responses=(RESPONSE,))
+
+
 def response_screen() -> Screen:
     frame = Frame(
         title="retrain-on-drop on alert.raised",
@@ -310,6 +324,7 @@ ALL_SCREENS: dict[str, tuple[str, str, Screen]] = {
     "feature": ("/features/origin_delays", "feature_view.html", feature_view_screen()),
     "automation": ("/automation", "automation.html", automation_screen()),
     "response": ("/automation/responses/x", "response.html", response_screen()),
+    "alert": ("/alerts/x", "alert.html", alert_screen()),
     "cost": ("/cost", "cost.html", cost_screen()),
     "pipelines": ("/pipelines", "pipelines.html", pipelines_screen()),
     "pipeline": ("/pipelines/train", "pipeline.html", pipeline_screen()),

@@ -212,6 +212,11 @@ def test_events_read_as_sentences() -> None:
     assert quarantined.tone == "bad"
 
 
+def test_what_is_so_is_told_without_a_value_and_what_is_not_so_not_at_all() -> None:
+    raised = samples.event("alert.raised", "alert:1", 1, again=False, rows=0, labelled=True)
+    assert sentence(raised).details == "rows 0, labelled"
+
+
 def test_addresses_keep_the_project_and_the_other_parameters() -> None:
     visit = Visit(
         project="team-a",

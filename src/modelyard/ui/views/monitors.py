@@ -9,12 +9,12 @@ from typing import Any
 from litestar import Response
 from msgspec import Struct
 
-from modelyard.kernel import events as log
 from modelyard.kernel.auth import Action, Scope
 from modelyard.kernel.database import Database
-from modelyard.kernel.events import Event
 from modelyard.kernel.routing import post
+from modelyard.planes.automation import Automation
 from modelyard.planes.monitoring import Monitoring
+from modelyard.types import automation as triggers
 from modelyard.types.monitoring import Alert, Monitor, MonitorWindow
 from modelyard.ui.format import words
 from modelyard.ui.frame import Crumb, Frame, Screen, rail
@@ -24,7 +24,6 @@ from modelyard.ui.series import Chart, Series, series
 from modelyard.ui.urns import address_of
 
 _COLUMNS_DRAWN = 6
-_ANSWERS = 20
 
 
 class MonitorRow(Struct, frozen=True, kw_only=True):
@@ -49,10 +48,10 @@ class MonitorPage(Screen, frozen=True, kw_only=True):
 
 
 class AlertPage(Screen, frozen=True, kw_only=True):
-    """An alert, and the events that it set off."""
+    """An alert, and what triggers made of it."""
 
     alert: Alert
-    answers: tuple[Event, ...] = ()
+    responses: tuple[triggers.Response, ...] = ()
 
 
 def charts(monitor: Monitor, windows: Sequence[MonitorWindow]) -> tuple[Chart, ...]:
@@ -190,11 +189,11 @@ def monitor(caller: Scope, database: Database, monitoring: Monitoring, name: str
 
 
 @ui_page("/alerts/{alert_id:str}", template="alert.html")
-def alert(caller: Scope, database: Database, monitoring: Monitoring, alert_id: str) -> AlertPage:
+def alert(
+    caller: Scope, database: Database, monitoring: Monitoring, automation: Automation, alert_id: str
+) -> AlertPage:
     """One alert, and what it set off."""
     found = monitoring.alert(caller, alert_id)
-    with database.reading(caller) as tx:
-        answers = log.recent(tx, subject=f"alert:{alert_id}", limit=_ANSWERS)
     return AlertPage(
         frame=Frame(
             title=title_of(found),
@@ -206,7 +205,7 @@ def alert(caller: Scope, database: Database, monitoring: Monitoring, alert_id: s
             rail=rail(database, caller, f"alert:{alert_id}", f"modelyard monitor acknowledge {alert_id}"),
         ),
         alert=found,
-        answers=tuple(answers),
+        responses=tuple(automation.responses(caller, alert=alert_id).items),
     )
 
 
