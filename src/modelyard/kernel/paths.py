@@ -46,9 +46,15 @@ def safe_relative(text: str) -> PurePosixPath:
     `text` is what is left after the one percent-decoding that a web server does. Raises InvalidInput
     (`path.unsafe`) for anything that could leave its root, hide its true name, or be decoded once more into that.
     """
+    require_safe(text)
+    return PurePosixPath(text)
+
+
+def require_safe(text: str) -> None:
+    """Raise InvalidInput where `safe_relative` does. A tree of 200,000 files is checked name by name."""
     if len(text) <= SEGMENT_BYTES_MAX and _PLAIN.fullmatch(text):
-        # Nothing below could object; a tree of 200,000 files is checked name by name.
-        return PurePosixPath(text)
+        # Nothing below could object.
+        return
     if not text:
         _refuse(text, "it is empty")
     if len(text.encode("utf-8", "surrogatepass")) > PATH_BYTES_MAX:
@@ -73,7 +79,6 @@ def safe_relative(text: str) -> PurePosixPath:
         _refuse(text, f"it is deeper than {DEPTH_MAX} segments")
     for segment in segments:
         _check_segment(text, segment)
-    return PurePosixPath(*segments)
 
 
 def _check_segment(text: str, segment: str) -> None:
@@ -101,7 +106,10 @@ def _refuse(text: str, why: str) -> NoReturn:
 
 def collision_key(path: PurePosixPath | str) -> str:
     """Equal for two names that some file system takes for one: other case, or other Unicode normal form."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", str(path)).casefold())
+    text = str(path)
+    if text.isascii():
+        return text.lower()
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
 
 
 def safe_join(root: Path, text: str) -> Path:

@@ -8,6 +8,7 @@ import random
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pyarrow as pa
@@ -183,6 +184,42 @@ def test_many_files_of_random_bytes(scans: FilesHandle, tmp_path: Path) -> None:
     scans.checkout(tmp_path / "out")
     found = {one.found.path: one.digest for one in hash_files(walk(tmp_path / "out"), tmp_path / "cache.db")}
     assert found == wanted
+
+
+def test_what_is_sent_in_many_portions_is_all_there(
+    scans: FilesHandle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "ASKED_AT_ONCE", 3)
+    files = {f"d{at % 4}/{at}": f"content {at % 17}" for at in range(50)} | {"large": "x" * 300_000}
+    told: list[tuple[str, int]] = []
+    added = scans.add(_fill(tmp_path / "raw", files), progress=lambda what, done, _: told.append((what, done)))
+    assert added.added == 51
+    scans.checkout(tmp_path / "out")
+    assert _read(tmp_path / "out") == files
+    assert ("hashing", 51) in told
+    assert max(done for what, done in told if what == "sending") == 18, "equal ones once"
+
+
+def test_a_file_that_changes_while_it_is_added_makes_no_version(
+    scans: FilesHandle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "ASKED_AT_ONCE", 3)
+    raw = _fill(tmp_path / "raw", {f"{at}": f"content {at}" for at in range(20)})
+
+    ask = transfer._missing
+
+    def change_and_ask(*of: Any) -> Any:
+        # After it was hashed, before it is sent.
+        (raw / "5").unlink()
+        (raw / "5").write_text("another one")
+        return ask(*of)
+
+    monkeypatch.setattr(transfer, "_missing", change_and_ask)
+    with pytest.raises(Conflict) as refused:
+        scans.add(raw)
+    assert refused.value.code == "files.changed"
+    with pytest.raises(NotFound):
+        scans.version()
 
 
 def test_symbolic_links_and_unsafe_names_are_refused(scans: FilesHandle, tmp_path: Path) -> None:

@@ -67,30 +67,31 @@ class LocalBlobs:
 
     def adopt(self, drop_id: str) -> list[Blob]:
         folder = self._drop(drop_id)
-        try:
-            entries = list(os.scandir(folder))
-        except FileNotFoundError:
-            raise NotFound(
-                f"there is no dropbox {drop_id[:64]!a}", code="blob.drop_not_found", hint="ask for one, and repeat"
-            ) from None
-        for entry in entries:
-            if not entry.is_file(follow_symlinks=False):
-                raise InvalidInput(f"{entry.name[:80]!a} is no regular file", code="blob.drop_invalid")
-            check_digest(entry.name)
+        digests = _dropped(folder, drop_id)
+        adopted: list[Blob] = []
         with _storage_errors():
-            for directory in {entry.name[:2] for entry in entries}:
+            for directory in {digest[:2] for digest in digests}:
                 make_private(self._root / directory)
-            for some in portions(entries, _AT_ONCE):
-                with self._lock(fcntl.LOCK_SH):
-                    for entry in some:
-                        # Its time is of now also where the blob was this very file already, and nothing is renamed.
-                        os.chmod(entry.path, stat.S_IMODE(entry.stat().st_mode) & ~0o222)
-                        os.replace(entry.path, f"{self._root}/{entry.name[:2]}/{entry.name}")
+            box = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                # One directory after the other: the names of a directory are then changed while it is at hand.
+                for some in portions(sorted(digests), _AT_ONCE):
+                    with self._lock(fcntl.LOCK_SH):
+                        adopted.extend(self._adopt_one(box, digest) for digest in some)
+            finally:
+                os.close(box)
             self.settle()
         with suppress(OSError):
             folder.rmdir()
             _nonce_file(folder).unlink()
-        return [Blob(entry.name, entry.stat().st_size) for entry in entries]
+        return adopted
+
+    def _adopt_one(self, box: int, digest: str) -> Blob:
+        status = os.stat(digest, dir_fd=box, follow_symlinks=False)
+        # Its time is of now also where the blob was this very file already, and nothing is renamed.
+        os.chmod(digest, stat.S_IMODE(status.st_mode) & ~0o222, dir_fd=box)
+        os.replace(digest, f"{self._root}/{digest[:2]}/{digest}", src_dir_fd=box)
+        return Blob(digest, status.st_size)
 
     def open(self, digest: str, *, verify: bool = False) -> BinaryIO:
         try:
@@ -210,6 +211,23 @@ class LocalBlobs:
                 sink.flush()
                 os.fsync(sink.fileno())
         return Blob(digest.hexdigest(), size_bytes)
+
+
+def _dropped(folder: Path, drop_id: str) -> list[str]:
+    """What lies in a dropbox. Raises NotFound for an unknown one, InvalidInput for what is no file or has no digest for
+    a name."""
+    try:
+        with os.scandir(folder) as entries:
+            names = []
+            for entry in entries:
+                if not entry.is_file(follow_symlinks=False):
+                    raise InvalidInput(f"{entry.name[:80]!a} is no regular file", code="blob.drop_invalid")
+                names.append(check_digest(entry.name))
+            return names
+    except FileNotFoundError:
+        raise NotFound(
+            f"there is no dropbox {drop_id[:64]!a}", code="blob.drop_not_found", hint="ask for one, and repeat"
+        ) from None
 
 
 def _nonce_file(folder: Path) -> Path:

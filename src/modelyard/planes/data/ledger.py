@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from sqlalchemy import BigInteger, Column, String, Table, select
 
 from modelyard.kernel.database import Transaction, insert_missing, metadata
+from modelyard.kernel.portions import portions
 
 blobs = Table(
     "dataset_blobs",
@@ -22,10 +23,11 @@ _AT_ONCE = 1_000
 def known(tx: Transaction, dataset_id: str, digests: Sequence[str]) -> dict[str, int]:
     """Size by digest of those that the dataset holds."""
     found: dict[str, int] = {}
-    for at in range(0, len(digests), _AT_ONCE):
-        asked = blobs.c.digest.in_(digests[at : at + _AT_ONCE])
-        rows = tx.execute(select(blobs.c.digest, blobs.c.size_bytes).where(blobs.c.dataset_id == dataset_id, asked))
-        found.update({row.digest: row.size_bytes for row in rows})
+    for some in portions(digests, _AT_ONCE):
+        asked = select(blobs.c.digest, blobs.c.size_bytes).where(
+            blobs.c.dataset_id == dataset_id, blobs.c.digest.in_(some)
+        )
+        found.update({row.digest: row.size_bytes for row in tx.execute(asked)})
     return found
 
 
@@ -37,5 +39,5 @@ def held(tx: Transaction) -> Iterator[str]:
 def add(tx: Transaction, dataset_id: str, received: Sequence[tuple[str, int]]) -> None:
     """Record that the dataset holds blobs of these sizes."""
     rows = [{"dataset_id": dataset_id, "digest": digest, "size_bytes": size_bytes} for digest, size_bytes in received]
-    for at in range(0, len(rows), _AT_ONCE):
-        insert_missing(tx, blobs, rows[at : at + _AT_ONCE])
+    for some in portions(rows, _AT_ONCE):
+        insert_missing(tx, blobs, some)

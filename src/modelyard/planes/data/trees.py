@@ -14,7 +14,7 @@ import msgspec
 
 from modelyard.engines.blobs.base import BlobStore
 from modelyard.kernel.errors import Conflict, InvalidInput
-from modelyard.kernel.paths import collision_key, safe_relative
+from modelyard.kernel.paths import collision_key, require_safe
 from modelyard.types.files import FileEntry, FolderEntry
 
 CHUNK_FILES = 512
@@ -126,7 +126,7 @@ def changed_tree(
         if tree.pop(path, None) is None and not _drop_below(tree, path):
             raise InvalidInput(f"there is no file or directory {path[:200]!a} to remove", code="files.not_there")
     for one in put:
-        safe_relative(one.path)
+        require_safe(one.path)
         tree[one.path] = one
     _check_names(tree)
     return [tree[path] for path in sorted(tree)]
@@ -161,9 +161,17 @@ def _check_names(tree: Mapping[str, FileEntry]) -> None:
                 code="files.names_collide",
                 hint="rename one of them",
             )
-    directories = {path[:at] for path in tree for at, letter in enumerate(path) if letter == "/"}
-    for path in directories & tree.keys():
+    for path in _directories(tree) & tree.keys():
         raise Conflict(f"{path!a} would be a file and a directory", code="files.names_collide", hint="rename one")
+
+
+def _directories(paths: Iterable[str]) -> set[str]:
+    """The directories that files lie in, and those that these lie in."""
+    found = {path.rpartition("/")[0] for path in paths}
+    for directory in list(found):
+        while (directory := directory.rpartition("/")[0]) and directory not in found:
+            found.add(directory)
+    return found
 
 
 def _put(blobs: BlobStore, content: bytes) -> str:

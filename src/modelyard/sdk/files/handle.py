@@ -5,17 +5,19 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
 from modelyard.kernel import settings
 from modelyard.kernel.errors import Conflict, InvalidInput, NotFound
 from modelyard.kernel.ids import new_id
-from modelyard.kernel.paths import safe_join, safe_relative
+from modelyard.kernel.paths import require_safe, safe_join
 from modelyard.sdk.client import Client, connect
 from modelyard.sdk.files import dvc, transfer
-from modelyard.sdk.files.hashing import Found, Hashed, hash_files, single, walk
+from modelyard.sdk.files.hashing import Found, Hashed, hash_batches, hash_files, single, walk
 from modelyard.sdk.files.placing import Link
 from modelyard.types.data import CreateDataset, Dataset, DatasetVersion
 from modelyard.types.files import CommitFiles, FileEntry, FilesDiff, FilesResult, FolderStatus, Verified
@@ -23,7 +25,8 @@ from modelyard.types.page import Page
 
 Ref = int | str | None
 Progress = Callable[[str, int, int], None]
-"""Called with what is being done, and how many files and bytes of it are done."""
+"""Called with what is being done, and how many files and bytes of it are done; of an add by the threads that hash and
+that send, one at a time."""
 _PAGE = 10_000
 _SHOWN_MAX = 1_000
 
@@ -69,7 +72,7 @@ class FilesHandle:
             raise NotFound(f"there is no file or folder {str(root)!a}", code="files.no_source")
         found = walk(root) if root.is_dir() else [single(root)]
         if to:
-            safe_relative(to)
+            require_safe(to)
             found = [one._replace(path=f"{to.rstrip('/')}/{one.path}") for one in found]
         below = to if replace and root.is_dir() else None
         return self._commit(found, below, message or f"add {root.name}", branch, link, progress)
@@ -133,7 +136,7 @@ class FilesHandle:
         """How a folder differs from what a version has below a prefix, which is what `add` would change. Only files
         whose size, time or inode are not remembered are read."""
         version = self.version(ref)
-        tell = None if progress is None else (lambda files, size: progress("hashing", files, size))
+        tell = None if progress is None else partial(progress, "hashing")
         hashed = hash_files(walk(Path(source)), settings.load().home / "cache" / "digests.db", tell)
         below = f"{prefix.rstrip('/')}/" if prefix else ""
         here = {below + one.found.path: one for one in hashed}
@@ -181,7 +184,7 @@ class FilesHandle:
         version = self.version(ref)
         entries = list(self.list(version.version, prefix))
         for one in entries:
-            safe_relative(one.path)
+            require_safe(one.path)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             if not update:
                 raise Conflict(
@@ -206,13 +209,18 @@ class FilesHandle:
         progress: Progress | None,
     ) -> FilesResult:
         for one in found:
-            safe_relative(one.path)
+            require_safe(one.path)
         self._ensure()
-        tell = None if progress is None else (lambda files, size: progress("hashing", files, size))
-        hashed = hash_files(found, settings.load().home / "cache" / "digests.db", tell)
-        transfer.send(self._client, self._path, hashed, link, _counted("sending", progress))
+        progress = None if progress is None else _one_at_a_time(progress)
+        tell = None if progress is None else partial(progress, "hashing")
+        cache = settings.load().home / "cache" / "digests.db"
+        put: list[FileEntry] = []
+        with transfer.Sender(self._client, self._path, link, _counted("sending", progress)) as sender:
+            for batch in hash_batches(found, cache, tell):
+                sender.add(batch)
+                put.extend(FileEntry(one.path, digest, one.size_bytes, one.executable) for one, digest in batch)
         asked = CommitFiles(
-            put=[FileEntry(one.found.path, one.digest, one.found.size_bytes, one.found.executable) for one in hashed],
+            put=put,
             replace_below=replace_below,
             branch=branch,
             message=message,
@@ -265,6 +273,16 @@ def files(name: str, client: Client | None = None) -> FilesHandle:
 
 def _same(here: Hashed | None, entry: FileEntry) -> bool:
     return here is not None and (here.digest, here.found.executable) == (entry.digest, entry.executable)
+
+
+def _one_at_a_time(progress: Progress) -> Progress:
+    lock = threading.Lock()
+
+    def tell(what: str, files: int, size_bytes: int) -> None:
+        with lock:
+            progress(what, files, size_bytes)
+
+    return tell
 
 
 def _counted(what: str, progress: Progress | None) -> transfer.Tell:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +22,8 @@ _SETTLED_NS = 2_000_000_000
 # Below it the buffer that `file_digest` makes costs more than the file.
 _SMALL_BYTES = 64 * 1024
 _BATCH_FILES, _BATCH_BYTES = 256, 32 * 1024 * 1024
+# So many digests are remembered at once: each time is a transaction.
+_KEPT_AT_ONCE = 4_096
 _SCHEMA = """CREATE TABLE IF NOT EXISTS digests (
   path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, inode INTEGER, digest TEXT) WITHOUT ROWID"""
 Progress = Callable[[int, int], None]
@@ -35,7 +38,12 @@ class Found(NamedTuple):
     size_bytes: int
     mtime_ns: int
     inode: int
-    executable: bool
+    mode: int
+
+    @property
+    def executable(self) -> bool:
+        """Whether its owner may run it."""
+        return bool(self.mode & 0o100)
 
 
 class Hashed(NamedTuple):
@@ -123,20 +131,34 @@ class DigestCache:
 
 
 def hash_files(found: Sequence[Found], cache_file: Path, progress: Progress | None = None) -> list[Hashed]:
-    """Digests of files, in their order; those not remembered are read by as many threads as there are cores."""
+    """Digests of files, in their order."""
+    digests = {one.path: digest for batch in hash_batches(found, cache_file, progress) for one, digest in batch}
+    return [Hashed(one, digests[one.path]) for one in found]
+
+
+def hash_batches(
+    found: Sequence[Found], cache_file: Path, progress: Progress | None = None
+) -> Iterator[Sequence[Hashed]]:
+    """Digests of files as they become known, in any order: first what is remembered, then what is read, large files by
+    as many threads as there are cores."""
     with closing(DigestCache(cache_file)) as cache:
         known = cache.known(found)
-        unknown = [one for one in found if one.path not in known]
-        fresh: dict[str, str] = {}
-        done_files, done_bytes = len(known), sum(one.size_bytes for one in found if one.path in known)
-        for batch in _hashed(unknown):
-            cache.keep(batch)
-            fresh.update((one.path, digest) for one, digest in batch)
-            done_files += len(batch)
-            done_bytes += sum(one.size_bytes for one, _ in batch)
-            if progress is not None:
-                progress(done_files, done_bytes)
-    return [Hashed(one, known.get(one.path) or fresh[one.path]) for one in found]
+        remembered = [Hashed(one, known[one.path]) for one in found if one.path in known]
+        done_files, done_bytes = 0, 0
+        fresh: list[Hashed] = []
+        try:
+            for batch in chain([remembered], _hashed([one for one in found if one.path not in known])):
+                yield batch
+                fresh.extend(batch if batch is not remembered else ())
+                if len(fresh) >= _KEPT_AT_ONCE:
+                    cache.keep(fresh)
+                    fresh.clear()
+                done_files += len(batch)
+                done_bytes += sum(one.size_bytes for one, _ in batch)
+                if progress is not None:
+                    progress(done_files, done_bytes)
+        finally:
+            cache.keep(fresh)
 
 
 def digest_of(file: str) -> str:
@@ -150,8 +172,14 @@ def digest_of(file: str) -> str:
 
 
 def _hashed(unknown: Sequence[Found]) -> Iterator[list[Hashed]]:
+    small = [one for one in unknown if one.size_bytes < _SMALL_BYTES]
+    large = [one for one in unknown if one.size_bytes >= _SMALL_BYTES]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield from pool.map(_hash_batch, list(_batches(unknown)))
+        ahead = pool.map(_hash_batch, list(_batches(large)))
+        # Of small files the interpreter is the cost: threads do not share it, and would be in each other's way.
+        for batch in _batches(small):
+            yield _hash_batch(batch)
+        yield from ahead
 
 
 def _batches(unknown: Sequence[Found]) -> Iterator[list[Found]]:
@@ -172,4 +200,4 @@ def _hash_batch(batch: Sequence[Found]) -> list[Hashed]:
 
 
 def _found(file: str, path: str, status: os.stat_result) -> Found:
-    return Found(file, path, status.st_size, status.st_mtime_ns, status.st_ino, bool(status.st_mode & 0o100))
+    return Found(file, path, status.st_size, status.st_mtime_ns, status.st_ino, status.st_mode)

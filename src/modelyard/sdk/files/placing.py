@@ -29,8 +29,9 @@ class Placer:
         # Whether a disk can share blocks is learnt from the first file; asking for each would cost more than the link.
         self._reflinks = link in ("auto", "reflink")
 
-    def place(self, source: str, target: str, *, executable: bool = False) -> Placed:
-        """Make `target`, which must not exist, hold the bytes of `source`. Returns how it was done.
+    def place(self, source: str, target: str, *, executable: bool = False, mode: int | None = None) -> Placed:
+        """Make `target`, which must not exist, hold the bytes of `source`. Returns how it was done. `mode`: that of the
+        source, where it is known.
 
         Raises OSError where the asked way does not work here.
         """
@@ -41,15 +42,15 @@ class Placer:
             if self._link == "reflink":
                 raise OSError(f"the disk of {target} cannot share blocks: choose another way to link")
             self._reflinks = False
-        if self._link in ("auto", "hardlink") and self._hardlink(source, target, executable):
+        if self._link in ("auto", "hardlink") and self._hardlink(source, target, executable, mode):
             return "hardlink"
         with open(source, "rb") as content, open(target, "xb") as made:
             shutil.copyfileobj(content, made, _PIECE_BYTES)
         _set_mode(target, executable)
         return "copy"
 
-    def _hardlink(self, source: str, target: str, executable: bool) -> bool:
-        mode = stat.S_IMODE(os.stat(source).st_mode)
+    def _hardlink(self, source: str, target: str, executable: bool, known: int | None) -> bool:
+        mode = stat.S_IMODE(os.stat(source).st_mode if known is None else known)
         if bool(mode & 0o100) != executable:
             return False
         try:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import msgspec
@@ -14,12 +16,14 @@ import msgspec
 from modelyard.kernel import frames
 from modelyard.kernel.errors import Conflict, InvalidInput
 from modelyard.kernel.paths import blob_path
+from modelyard.kernel.portions import portions
 from modelyard.sdk.client import Client
 from modelyard.sdk.files.hashing import Hashed, digest_of, unchanged
 from modelyard.sdk.files.placing import Link, Placer
 from modelyard.types.files import Adopted, Dropbox, FetchFiles, FileEntry, MissingBlobs
 
 ASKED_AT_ONCE = 10_000
+PORTION_BYTES = 128 * 1024 * 1024
 SENT_FILES, SENT_BYTES = 5_000, 64 * 1024 * 1024
 Tell = Callable[[int, int], None]
 """Called with how many files and bytes more have been moved."""
@@ -58,8 +62,58 @@ def shared_disk(client: Client, path: str) -> Iterator[Shared | None]:
         found.nonce_file.unlink(missing_ok=True)
 
 
-def send(client: Client, path: str, files: Sequence[Hashed], link: Link, tell: Tell) -> None:
-    """Bring the server the bytes that it lacks. Raises Conflict for a file that changed since it was hashed."""
+class Sender:
+    """Brings the server the bytes that it lacks, a portion at a time, while the caller finds out what else there is.
+    Use as a context manager: leaving it waits for the last portion.
+
+    Raises, from `add` or at the end, Conflict for a file that changed since it was hashed.
+    """
+
+    def __init__(self, client: Client, path: str, link: Link, tell: Tell) -> None:
+        self._client = client
+        self._path = path
+        self._link = link
+        self._tell = tell
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="send")
+        self._portion: list[Hashed] = []
+        self._portion_bytes = 0
+        self._sent: list[Future[None]] = []
+
+    def __enter__(self) -> Sender:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._hand_over()
+        self._thread.shutdown(cancel_futures=kind is not None)
+        if kind is None:
+            self._raise_failures()
+
+    def add(self, files: Iterable[Hashed]) -> None:
+        """Take further files."""
+        for one in files:
+            self._portion.append(one)
+            self._portion_bytes += one.found.size_bytes
+            if len(self._portion) == ASKED_AT_ONCE or self._portion_bytes >= PORTION_BYTES:
+                self._raise_failures()
+                self._hand_over()
+
+    def _hand_over(self) -> None:
+        if self._portion:
+            self._sent.append(
+                self._thread.submit(_send, self._client, self._path, self._portion, self._link, self._tell)
+            )
+            self._portion, self._portion_bytes = [], 0
+
+    def _raise_failures(self) -> None:
+        for done in self._sent:
+            if done.done():
+                done.result()
+
+
+def _send(client: Client, path: str, files: Sequence[Hashed], link: Link, tell: Tell) -> None:
     lacking = _missing(client, path, files)
     if not lacking:
         return
@@ -93,25 +147,21 @@ def fetch(
             code="files.not_shared",
             hint="use --link auto or copy",
         )
-    for at in range(0, len(entries), ASKED_AT_ONCE):
-        _download(client, path, version, entries[at : at + ASKED_AT_ONCE], target, tell)
+    for some in portions(entries, ASKED_AT_ONCE):
+        _download(client, path, version, some, target, tell)
 
 
 def _missing(client: Client, path: str, files: Sequence[Hashed]) -> list[Hashed]:
     by_digest = {one.digest: one for one in files}
-    digests = list(by_digest)
-    lacking: list[Hashed] = []
-    for at in range(0, len(digests), ASKED_AT_ONCE):
-        asked = MissingBlobs(digests[at : at + ASKED_AT_ONCE])
-        answer = client.post(f"{path}/files/missing", asked, MissingBlobs)
-        lacking.extend(by_digest[digest] for digest in answer.digests)
-    return lacking
+    answer = client.post(f"{path}/files/missing", MissingBlobs(list(by_digest)), MissingBlobs)
+    return [by_digest[digest] for digest in answer.digests]
 
 
 def _drop(client: Client, path: str, shared: Shared, files: Sequence[Hashed], link: Link, tell: Tell) -> None:
     placer, folder = Placer(link), os.fspath(shared.folder)
     for one in files:
-        placer.place(one.found.file, f"{folder}/{one.digest}", executable=one.found.executable)
+        found = one.found
+        placer.place(found.file, f"{folder}/{one.digest}", executable=found.executable, mode=found.mode)
         # A link stands for the file as it is now, which must be what was hashed.
         if not unchanged(one.found):
             os.unlink(f"{folder}/{one.digest}")
