@@ -43,7 +43,7 @@ done
 mkdir "$home/checkout"
 cp -r "$checkout/tests" "$checkout/pyproject.toml" "$home/checkout"
 status=0
-"$harness/run.sh" "$url/p/{uid}" "$home/checkout" "$tier" "${on_disk[@]/#/--deselect=}" "$@" || status=$?
+"$harness/run.sh" "$url/p/{uid}" "$home/checkout" "$tier" "--deselect=${on_disk[0]}" "$@" || status=$?
 echo "report: $MLFLOW_CONFORMANCE_REPORT"
 case $tier in
   rest | all | "$artifacts")

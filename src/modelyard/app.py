@@ -24,7 +24,7 @@ from modelyard.planes.jobs import Jobs
 from modelyard.planes.monitoring import Monitoring
 from modelyard.planes.pipelines import Pipelines
 from modelyard.planes.registry import Registry
-from modelyard.planes.serving import Serving
+from modelyard.planes.serving import LoggedFeatures, Serving
 from modelyard.planes.storage import Storage
 from modelyard.planes.tracking import Tracking
 
@@ -82,6 +82,7 @@ def compose(settings: Settings, clock: Clock | None = None) -> Yard:
     features.attests_by(registry.statements.attest)
     pipelines = Pipelines(database, jobs, data, blobs)
     serving = Serving(database, registry, data, engine, settings.home / "endpoints")
+    serving.verifies_by(LoggedFeatures(data, features).verify)
     registry.used_by(serving.versions_in_use)
     for in_force in (registry.in_force, serving.in_force, pipelines.in_force):
         data.contracts.relied_on_by(in_force)

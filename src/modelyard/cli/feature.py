@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +13,7 @@ import typer
 from modelyard.cli.context import JsonFlag, client, show_fields, show_items, show_json
 from modelyard.kernel.errors import InvalidInput, UserCodeError
 from modelyard.sdk import features
-from modelyard.types.features import DefineFeatureView, FeatureView, duration_text
+from modelyard.types.features import DefineFeatureView, FeatureVerification, FeatureView, VerifyLogged, duration_text
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 _DEFINITION_BYTES_MAX = 1024 * 1024
@@ -104,35 +105,98 @@ def historical(
 
 @app.command()
 def verify(
-    served: Annotated[Path, typer.Argument(help="Rows as they were served: entities, instant, <view>__<feature>.")],
-    feature: Annotated[list[str], typer.Option("--feature", "-f", help="VIEW or VIEW:FEATURE; repeat for more.")],
-    timestamp: Annotated[str, typer.Option(help="The column of the instants at which they were served.")],
+    served: Annotated[
+        Path | None, typer.Argument(help="Rows as they were served: entities, instant, <view>__<feature>.")
+    ] = None,
+    feature: Annotated[list[str] | None, typer.Option("--feature", "-f", help="VIEW or VIEW:FEATURE; repeat.")] = None,
+    timestamp: Annotated[
+        str, typer.Option(help="The file's column of instants; of a log `event_time` (it is by itself) or `at`.")
+    ] = "",
+    endpoint: Annotated[str, typer.Option(help="Read what was served from this endpoint's prediction log.")] = "",
+    given_as: Annotated[
+        list[str] | None,
+        typer.Option("--input", help="COLUMN=INPUT: the model's input that holds a feature or an entity; repeat."),
+    ] = None,
+    entities: Annotated[
+        str, typer.Option(help="DATASET:COLUMN with the entities of the log's rows by their own ids.")
+    ] = "",
+    since: Annotated[datetime | None, typer.Option(help="Of a log, rows from this instant on (UTC).")] = None,
+    until: Annotated[datetime | None, typer.Option(help="Of a log, rows before this instant (UTC).")] = None,
+    rows: Annotated[int, typer.Option(help="Of a log, at most so many rows, the newest.", min=1)] = 100_000,
     pin: Annotated[list[str] | None, typer.Option(help="DATASET@VERSION to read; repeat for more.")] = None,
     tolerance: Annotated[float, typer.Option(help="How far numbers may be apart; relative above one.")] = 1e-6,
     model: Annotated[str, typer.Option(help="NAME@VERSION to attest the outcome of, for its feature gate.")] = "",
     as_json: JsonFlag = False,
 ) -> None:
-    """Recompute served features offline and show what differs. Ends with status 3 where something does."""
+    """Recompute served features offline and show what differs. Ends with status 3 where something does.
+
+    \b
+    modelyard feature verify served.parquet -f origin_delays --timestamp t
+    modelyard feature verify --endpoint late -f origin_delays --model delay@3
+    """
     versions = dict(text.rpartition("@")[::2] for text in pin or [])
-    found = features.verify(
-        _read_frame(served), feature, timestamp=timestamp, versions=versions, tolerance=tolerance, model=model,
-        client=client(),
-    )  # fmt: skip
-    if as_json:
-        show_json(found)
+    if (served is None) == (not endpoint):
+        raise InvalidInput(
+            "name either a file of served rows or an endpoint", code="features.served_source", hint="see --help"
+        )
+    if served is not None:
+        found = features.verify(
+            _read_frame(served), feature or [], timestamp=timestamp, versions=versions, tolerance=tolerance,
+            model=model, client=client(),
+        )  # fmt: skip
     else:
-        columns = {
-            "FEATURE": lambda one: one.feature,
-            "ROWS": lambda one: one.rows,
-            "DIFFERENT": lambda one: one.different,
-            "LARGEST": lambda one: one.largest,
-            "SUCH AS": lambda one: next((f"row {e.row}: {e.served}, not {e.offline}" for e in one.examples), ""),
-        }
-        show_items(found.features, columns, as_json=False, empty="")
-        if found.attestation:
-            typer.echo(f"attested of {model}: {'passed' if found.passed else 'failed'} ({found.attestation})")
+        dataset, _, key = entities.rpartition(":")
+        asked = {
+            "features": feature or [], "inputs": _pairs(given_as or []), "entities": dataset, "key": key,
+            "timestamp": timestamp or "event_time", "since": _utc(since), "until": _utc(until), "rows": rows,
+            "pins": versions, "tolerance": tolerance, "model": model,
+        }  # fmt: skip
+        found = features.verify_logged(endpoint, _asked(asked), client())
+    _show_verification(found, model, as_json)
     if not found.passed:
         raise typer.Exit(3)
+
+
+def _asked(fields: dict[str, Any]) -> VerifyLogged:
+    try:
+        return msgspec.convert(fields, VerifyLogged)
+    except msgspec.ValidationError as error:
+        raise InvalidInput(f"this cannot be verified: {error}", code="features.verify_invalid") from error
+
+
+def _pairs(texts: list[str]) -> dict[str, str]:
+    pairs = {}
+    for text in texts:
+        column, _, name = text.partition("=")
+        if not column or not name:
+            raise InvalidInput(f"{text[:160]!a} names no input", code="features.input", hint="write COLUMN=INPUT")
+        pairs[column] = name
+    return pairs
+
+
+def _utc(instant: datetime | None) -> datetime | None:
+    return instant.replace(tzinfo=UTC) if instant is not None and instant.tzinfo is None else instant
+
+
+def _show_verification(found: FeatureVerification, model: str, as_json: bool) -> None:
+    if as_json:
+        show_json(found)
+        return
+    columns = {
+        "FEATURE": lambda one: one.feature,
+        "ROWS": lambda one: one.rows,
+        "DIFFERENT": lambda one: one.different,
+        "LARGEST": lambda one: one.largest,
+        "SUCH AS": lambda one: next(
+            (f"row {e.id or e.row}: {e.served}, not {e.offline}" for e in one.examples), ""
+        ),
+    }  # fmt: skip
+    show_items(found.features, columns, as_json=False, empty="")
+    if found.log is not None:
+        left = f"; {found.unmatched} rows of unknown entity were left out" if found.unmatched else ""
+        typer.echo(f"served values are those of {found.log.dataset}@{found.log.version}{left}")
+    if found.attestation:
+        typer.echo(f"attested of {model}: {'passed' if found.passed else 'failed'} ({found.attestation})")
 
 
 def definitions_in(file: Path) -> list[DefineFeatureView]:

@@ -29,6 +29,7 @@ from modelyard.types.features import (
     FeatureView,
     Function,
     JoinRecord,
+    VerifyLogged,
 )
 from modelyard.types.page import Page
 
@@ -188,6 +189,12 @@ def verify(
         params=params,
     )  # fmt: skip
     return found
+
+
+def verify_logged(endpoint: str, asked: VerifyLogged, client: Client | None = None) -> FeatureVerification:
+    """Whether the features that an endpoint was given are those that training sees, by its prediction log."""
+    reach = client or connect()
+    return reach.post(f"/api/endpoints/{quote(endpoint, safe='')}/verify-features", asked, FeatureVerification)
 
 
 def join_record(frame: pa.Table) -> JoinRecord:

@@ -111,11 +111,12 @@ class JoinRecord(Struct, frozen=True, kw_only=True):
 
 
 class SkewExample(Struct, frozen=True, kw_only=True):
-    """One row of which the served value is not the offline one; `row` counts from 0."""
+    """One row of which the served value is not the offline one; `row` counts from 0. `id`: the row's own, in a log."""
 
     row: int
     served: str
     offline: str
+    id: str = ""
 
 
 class FeatureSkew(Struct, frozen=True, kw_only=True):
@@ -129,7 +130,11 @@ class FeatureSkew(Struct, frozen=True, kw_only=True):
 
 
 class FeatureVerification(Struct, frozen=True, kw_only=True):
-    """Whether served features are those that training sees. `attestation`: its id, where a model version was named."""
+    """Whether served features are those that training sees. `attestation`: its id, where a model version was named.
+
+    `log`: the prediction log that the served values were read from, where they were, and `unmatched`, how many of its
+    rows were left out because nothing says whom they are about.
+    """
 
     passed: bool
     rows: int
@@ -139,3 +144,30 @@ class FeatureVerification(Struct, frozen=True, kw_only=True):
     views: list[str]
     datasets: list[DatasetPin]
     attestation: str = ""
+    log: DatasetPin | None = None
+    unmatched: int = 0
+
+
+class VerifyLogged(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Features that an endpoint was given, to be recomputed as of the instant of each logged row.
+
+    `features`: views or `view:feature`. A value that was served is looked for in the model's input of the feature's
+    name (`<view>__<feature>`), an entity in that of its column; `inputs` says where a name is another. What the model
+    is not told of an entity is taken from the dataset `entities`, whose column `key` holds the rows' own ids.
+    `timestamp`: `event_time` (when the row happened, as its caller said) or `at` (when it was asked for).
+
+    The newest `rows` rows are read, of those `since` (inclusive) and `until` (exclusive). With `model`
+    (`name@number`) only those that this version answered, and the outcome is attested of it.
+    """
+
+    features: Annotated[list[str], Meta(min_length=1, max_length=500)]
+    inputs: dict[str, str] = {}
+    entities: str = ""
+    key: str = ""
+    timestamp: Literal["event_time", "at"] = "event_time"
+    since: datetime | None = None
+    until: datetime | None = None
+    rows: Annotated[int, Meta(ge=1, le=10_000_000)] = 100_000
+    pins: dict[str, str] = {}
+    tolerance: Annotated[float, Meta(ge=0.0)] = 1e-6
+    model: str = ""

@@ -166,12 +166,14 @@ class Features:
         pins: Mapping[str, int | str] | None = None,
         tolerance: float = TOLERANCE,
         model: str = "",
+        served_by: Sequence[str] = (),
     ) -> FeatureVerification:
         """Recompute features that were served (columns `<view>__<feature>` of the frame) as of each row's instant, and
         say what differs.
 
         With `model` (`name@version`) the outcome is attested of that version, as evidence for its feature gate; that
-        takes the right to write. Raises as `historical`, and InvalidInput for a frame of no rows.
+        takes the right to write. `served_by` names what the frame was read from, as part of that evidence. Raises as
+        `historical`, and InvalidInput for a frame of no rows.
         """
         name, _, version = model.partition("@")
         if model:
@@ -193,9 +195,18 @@ class Features:
             passed=different == 0, rows=frame.num_rows, different=different, tolerance=tolerance, features=found,
             views=record.views, datasets=record.datasets,
         )  # fmt: skip
-        return outcome if not model else self._attested(scope, name, version, outcome)
+        return outcome if not model else self._attested(scope, name, version, outcome, served_by)
 
-    def _attested(self, scope: Scope, model: str, version: str, outcome: FeatureVerification) -> FeatureVerification:
+    def served_columns(self, scope: Scope, features: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+        """What a frame of served rows has to hold: the columns of these features, and those of their entities. Raises
+        NotFound, InvalidInput."""
+        wanted = self._wanted(scope, feature_refs(features))
+        columns = [f"{view.name}{NAME_SEPARATOR}{one}" for view, names in wanted for one in names]
+        return columns, list(dict.fromkeys(one for view, _ in wanted for one in view.definition.entities))
+
+    def _attested(
+        self, scope: Scope, model: str, version: str, outcome: FeatureVerification, served_by: Sequence[str]
+    ) -> FeatureVerification:
         if self._attest is None:
             raise InvalidInput("there is no registry here to attest to", code="features.model")
         worst = max(outcome.features, key=lambda one: one.different)
@@ -207,7 +218,7 @@ class Features:
         read = [f"dataset:{one.dataset}@{one.version}" for one in outcome.datasets]
         stated = AttestVersion(
             kind="features", passed=outcome.passed, summary=said, value=f"{outcome.different}",
-            evidence=" ".join([*outcome.views, *read])[:1000],
+            evidence=" ".join([*served_by, *outcome.views, *read])[:1000],
         )  # fmt: skip
         made = self._attest(scope, model, version, stated)
         return msgspec.structs.replace(outcome, attestation=made.id)

@@ -8,6 +8,7 @@ from modelyard.kernel.auth import Action, Scope
 from modelyard.kernel.limits import PAGE_ITEMS_DEFAULT
 from modelyard.kernel.routing import delete, get, patch, post
 from modelyard.planes.serving import Serving
+from modelyard.types.features import FeatureVerification, VerifyLogged
 from modelyard.types.page import Page
 from modelyard.types.serving import CreateEndpoint, Endpoint, PredictionRows, Switch, UpdateEndpoint
 
@@ -62,6 +63,13 @@ def list_predictions(caller: Scope, serving: Serving, name: str, limit: int = 20
     return serving.predictions(caller, name, limit=limit)
 
 
+@post("/api/endpoints/{name:str}/verify-features", requires=Action.READ)
+def verify_logged_features(caller: Scope, serving: Serving, name: str, data: VerifyLogged) -> FeatureVerification:
+    """What differs between the features that it was given, by its prediction log, and the point-in-time join. With
+    `model` (takes the right to write) the outcome is attested of that version."""
+    return serving.verify_features(caller, name, data)
+
+
 ROUTES = [
     list_endpoints,
     create_endpoint,
@@ -71,4 +79,5 @@ ROUTES = [
     list_switches,
     get_served,
     list_predictions,
+    verify_logged_features,
 ]

@@ -14,7 +14,7 @@ from modelyard.engines.compute.base import ComputeEngine
 from modelyard.kernel import events
 from modelyard.kernel.auth import Scope
 from modelyard.kernel.database import Database, Transaction
-from modelyard.kernel.errors import Conflict, InvalidInput, ModelyardError, NotFound
+from modelyard.kernel.errors import Conflict, InvalidInput, ModelyardError, NotFound, Unavailable
 from modelyard.kernel.events import EventReader
 from modelyard.kernel.limits import PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX
 from modelyard.kernel.reconcile import Reconciler
@@ -29,7 +29,9 @@ from modelyard.planes.serving.reconcile import (
     EndpointReconciler,
     PredictionIngest,
 )
+from modelyard.planes.serving.served_features import Verifier
 from modelyard.planes.serving.targets import CHAMPION, resolve, specs_of
+from modelyard.types.features import FeatureVerification, VerifyLogged
 from modelyard.types.page import Page
 from modelyard.types.registry import ModelVersion
 from modelyard.types.serving import CreateEndpoint, Endpoint, PredictionRows, Switch, UpdateEndpoint, Variant
@@ -51,6 +53,7 @@ class Serving:
         self._data = data
         self._compute = compute
         self._directory = directory
+        self._verify: Verifier | None = None
 
     def create(self, scope: Scope, wanted: CreateEndpoint) -> Endpoint:
         """A new endpoint; its process is started soon after.
@@ -217,14 +220,36 @@ class Serving:
             newest = f'SELECT * FROM "{dataset}" ORDER BY "at" DESC, "row" LIMIT {limit}'
             table = self._data.query(scope, newest, {dataset: None})
         except NotFound as error:
-            with self._database.reading(scope) as tx:
-                store.find(tx, name)
-            raise NotFound(
-                f"no prediction of endpoint '{name}' was taken in yet",
-                code="endpoint.no_predictions",
-                hint="they arrive some seconds after they were made",
-            ) from error
+            raise self._unlogged(scope, name) from error
         return PredictionRows(dataset=dataset, rows=table.to_pylist())
+
+    def _unlogged(self, scope: Scope, name: str) -> NotFound:
+        """What to say where the log has no version yet. Raises NotFound where there is no such endpoint."""
+        with self._database.reading(scope) as tx:
+            store.find(tx, name)
+        return NotFound(
+            f"no prediction of endpoint '{name}' was taken in yet",
+            code="endpoint.no_predictions",
+            hint="they arrive some seconds after they were made",
+        )
+
+    def verifies_by(self, verify: Verifier) -> None:
+        """Let features that were served be verified by this function."""
+        self._verify = verify
+
+    def verify_features(self, scope: Scope, name: str, asked: VerifyLogged) -> FeatureVerification:
+        """Whether the features that an endpoint was given are those that training sees, by its prediction log.
+
+        Raises NotFound while nothing is logged, InvalidInput where the log does not hold what is needed.
+        """
+        if self._verify is None:
+            raise Unavailable("there are no feature views here to verify by", code="features.none")
+        dataset = DATASET_PREFIX + name
+        try:
+            self._data.resolve(scope, dataset)
+        except NotFound as error:
+            raise self._unlogged(scope, name) from error
+        return self._verify(scope, name, dataset, asked)
 
     def reconcilers(self) -> Sequence[Reconciler]:
         """What the reconcile loop runs for this plane."""
