@@ -128,6 +128,40 @@ def test_columns_keep_what_their_types_mean() -> None:
     assert all(one.status != "error" for one in report.results)
 
 
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_times_of_no_zone_are_instants_of_utc(unit: str) -> None:
+    zone = dt.timezone(dt.timedelta(0))
+    moments = [
+        dt.datetime(1900, 1, 1, 23, 59, 59),
+        dt.datetime(1969, 12, 31, 23, 59, 59),
+        None,
+        dt.datetime(2013, 7, 1),
+    ]
+    table = pa.table({"at": pa.array(moments, pa.timestamp(unit)), "n": [0, 1, 2, 3]})
+    for place, moment in enumerate(moments):
+        if moment is None:
+            continue
+        told = moment.replace(tzinfo=zone).isoformat()
+        found = modelyard.check(table, [Range(column="at", min=told, max=told)]).results[0]
+        assert (found.evaluated, found.failing, found.missing) == (3, 2, 1)
+        assert {row["n"] for row in found.sample} == {0, 1, 3} - {place}
+
+
+def test_a_time_that_has_no_end_is_still_one() -> None:
+    for far in (2**63 - 1, 2**60):
+        endless = pa.table({"at": pa.array([far, 0, None], pa.int64()).cast(pa.timestamp("us")), "n": [0, 1, 2]})
+        late: list[Check] = [
+            NotNull(column="at"),
+            Range(column="at", max="2013-01-01T00:00:00+00:00"),
+            Freshness(column="at", max_age_s=60),
+        ]
+        report = modelyard.check(endless, late)
+        assert [(one.status, one.failing) for one in report.results] == [("failed", 1), ("failed", 1), ("failed", 0)]
+        [shown] = report.results[1].sample
+        assert shown["n"] == 0
+        assert isinstance(shown["at"], str)
+
+
 def test_suites_of_any_format_are_taken_as_documents_and_files(tmp_path: Path) -> None:
     gx = {"name": "mine", "expectations": [{"type": "expect_column_values_to_not_be_null", "kwargs": {"column": "id"}}]}
     (tmp_path / "gx.json").write_text(json.dumps(gx))

@@ -10,14 +10,16 @@ import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from modelyard.engines.tables.arrow import partition_arrays
 from modelyard.engines.tables.base import FILE_COLUMN, FileSet
+from modelyard.engines.tables.databases import lent
 from modelyard.engines.tables.foreign import ForeignRows
 from modelyard.kernel.errors import EngineError, InvalidInput, LimitExceeded
 from modelyard.kernel.ids import new_id
@@ -50,10 +52,11 @@ Later = Callable[[], FileSet]
 @dataclass(frozen=True, slots=True)
 class _Opened:
     """A database that can read some tables. What is registered of them is known to one connection only; views and
-    settings are known to all."""
+    settings are known to all. `as_held`: tables in memory with those of their columns that SQL sees as they are."""
 
     connection: duckdb.DuckDBPyConnection
     in_memory: Mapping[str, pa.Table]
+    as_held: Mapping[str, pa.Table]
 
     def beside(self) -> duckdb.DuckDBPyConnection:
         """One more connection to the same tables."""
@@ -135,8 +138,16 @@ class SqlSession:
 
     def rows(self, statement: str) -> list[dict[str, Any]]:
         """Run one SELECT and return its rows as dictionaries; for few rows."""
-        found: list[dict[str, Any]] = self.table(statement).to_pylist()
-        return found
+        return _as_dictionaries(self.table(statement))
+
+    def answers(self, statement: str) -> list[dict[str, Any]]:
+        """As `rows`, for a statement that is costly to plan beside what it returns: it is planned once, not twice.
+        Integers of any size are integers here."""
+        self._prepare(statement)
+        with self._bounded():
+            ran = self._connection.execute(self.checked(statement))
+            names = [column[0] for column in ran.description]
+            return [dict(zip(names, row, strict=True)) for row in ran.fetchall()]
 
     def one(self, statement: str) -> dict[str, Any]:
         """The only row of one SELECT."""
@@ -172,6 +183,25 @@ class SqlSession:
             if batch is None:
                 return
             yield batch.cast(schema) if batch.schema != schema else batch
+
+    @contextmanager
+    def value_counts(self, table: str, column: str) -> Iterator[str | None]:
+        """The name of a table of the different values `__v` of a text column, each with its count `__n`, while this is
+        open. None for one that is not held in memory as it is, of which SQL must find them."""
+        import pyarrow as pa  # heavy: imported late
+        import pyarrow.compute as pc  # heavy: imported late
+
+        held = self._opened.as_held.get(table)
+        if held is None or column not in held.column_names or not _is_text(held.schema.field(column).type):
+            yield None
+            return
+        counted = pc.value_counts(held.column(column))
+        name = f"values of {column} of {table}"
+        self._connection.register(name, pa.table([counted.field(0), counted.field(1)], ["__v", "__n"]))
+        try:
+            yield quoted(name)
+        finally:
+            self._connection.unregister(name)
 
     def check_condition(self, table: str, condition: str) -> None:
         """Raise InvalidInput unless the text is one condition on rows of the table, and no more than that."""
@@ -238,26 +268,74 @@ def sandbox(
 def _connection(
     tables: Mapping[str, FileSet | pa.Table | ForeignRows], spill: Path | None, limits: SqlLimits
 ) -> Iterator[_Opened]:
-    import duckdb  # heavy: imported late
-
-    connection = duckdb.connect(":memory:")
+    files = [str(file) for table in tables.values() for file in _files_of(table)]
     scratch = None if spill is None else spill / new_id()
-    try:
-        for setting in _settings(limits, scratch):
-            connection.execute(setting)
-        files = [str(file) for table in tables.values() for file in _files_of(table)]
-        connection.execute(f"SET allowed_paths = [{', '.join(literal(file) for file in files)}]")
-        connection.execute("SET enable_external_access = false")
+    with ExitStack() as held:
+        if files or scratch:
+            held.callback(_remove_spill, scratch)
+            database = held.enter_context(closing(_database(limits, scratch, files)))
+        else:
+            database = held.enter_context(lent(limits, partial(_database, limits, None, ())))
+            held.callback(_drop_views, database, [name for name, table in tables.items() if _is_view(table)])
+        connection = held.enter_context(closing(database.cursor()))
         in_memory: dict[str, pa.Table] = {}
         with _user_errors():
             for name, table in tables.items():
                 in_memory |= _provide(connection, name, table)
-        connection.execute("SET lock_configuration = true")
-        yield _Opened(connection, in_memory)
-    finally:
-        connection.close()
-        if scratch is not None and scratch.exists():
-            _remove_spill(scratch)
+        as_held = {name: one for name, table in tables.items() if (one := _as_held(table)) is not None}
+        yield _Opened(connection, in_memory, as_held)
+
+
+def _database(limits: SqlLimits, scratch: Path | None, files: Sequence[str]) -> duckdb.DuckDBPyConnection:
+    """A database that can read these files and no others, and whose configuration cannot be changed."""
+    import duckdb  # heavy: imported late
+
+    connection = duckdb.connect(":memory:")
+    for setting in _settings(limits, scratch):
+        connection.execute(setting)
+    connection.execute(f"SET allowed_paths = [{', '.join(literal(file) for file in files)}]")
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
+    return connection
+
+
+def _as_dictionaries(table: pa.Table) -> list[dict[str, Any]]:
+    import pyarrow as pa  # heavy: imported late
+
+    found: list[dict[str, Any]]
+    try:
+        found = table.to_pylist()
+    except OverflowError:
+        # A time after the year 9999, often meant for one without end, is none in Python: it is written out.
+        written = [
+            pa.field(one.name, pa.string() if pa.types.is_temporal(one.type) else one.type) for one in table.schema
+        ]
+        found = table.cast(pa.schema(written)).to_pylist()
+    return found
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    import pyarrow as pa  # heavy: imported late
+
+    return bool(kind in (pa.string(), pa.large_string(), pa.string_view()))
+
+
+def _is_view(table: FileSet | pa.Table | ForeignRows) -> bool:
+    """Whether a table is known by a view, which other connections of the database know too."""
+    if isinstance(table, ForeignRows):
+        return bool(table.casts) or _is_view(table.rows)
+    return isinstance(table, FileSet) and bool(table.files)
+
+
+def _drop_views(database: duckdb.DuckDBPyConnection, names: Sequence[str]) -> None:
+    for name in names:
+        database.execute(f"DROP VIEW IF EXISTS {quoted(name)}")
+
+
+def _as_held(table: FileSet | pa.Table | ForeignRows) -> pa.Table | None:
+    if isinstance(table, ForeignRows):
+        return None if isinstance(table.rows, FileSet) else table.rows.drop_columns(list(table.casts))
+    return None if isinstance(table, FileSet) else table
 
 
 def _settings(limits: SqlLimits, scratch: Path | None) -> list[str]:
@@ -292,7 +370,7 @@ def _provide(
         if not table.casts:
             return _provide(connection, name, table.rows)
         in_memory = _provide(connection, f"{name} as it is", table.rows)
-        columns = ", ".join(_cast(column, table.casts.get(column, ())) for column in table.kinds)
+        columns = ", ".join(_cast(column, table.casts.get(column, "")) for column in table.kinds)
         connection.execute(f"CREATE VIEW {quoted(name)} AS SELECT {columns} FROM {quoted(f'{name} as it is')}")
         return in_memory
     if not isinstance(table, FileSet):
@@ -325,14 +403,14 @@ def _register(connection: duckdb.DuckDBPyConnection, name: str, table: pa.Table)
     return {name: table}
 
 
-def _cast(column: str, steps: Sequence[str]) -> str:
-    found = quoted(column)
-    for kind in steps:
-        found = f"CAST({found} AS {kind})"
-    return f"{found} AS {quoted(column)}" if steps else found
+def _cast(column: str, cast: str) -> str:
+    name = quoted(column)
+    return f"{cast.replace('{}', name)} AS {name}" if cast else name
 
 
-def _remove_spill(scratch: Path) -> None:
+def _remove_spill(scratch: Path | None) -> None:
+    if scratch is None or not scratch.exists():
+        return
     for file in scratch.iterdir():
         file.unlink(missing_ok=True)
     scratch.rmdir()

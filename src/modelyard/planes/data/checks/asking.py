@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -25,7 +26,9 @@ class Session(Protocol):
     def table(self, statement: str) -> pa.Table: ...
     def one(self, statement: str) -> dict[str, Any]: ...
     def rows(self, statement: str) -> list[dict[str, Any]]: ...
+    def answers(self, statement: str) -> list[dict[str, Any]]: ...
     def check_condition(self, table: str, condition: str) -> None: ...
+    def value_counts(self, table: str, column: str) -> AbstractContextManager[str | None]: ...
     def each(self, tasks: Sequence[Callable[[Session], T]]) -> list[T]: ...
 
 
@@ -80,7 +83,8 @@ def _ask(session: Session, statement: Statement) -> list[Answered]:
 
 
 def _rows(session: Session, statement: Statement) -> list[dict[str, Any]]:
-    rows = session.rows(statement.text)
+    with session.value_counts(*statement.values_of) if statement.values_of else nullcontext() as counted:
+        rows = session.answers(statement.text(counted))
     if len(rows) > SLICES_MAX:
         raise InvalidInput(
             f"column '{statement.by}' has more than {SLICES_MAX} values, too many for slices",

@@ -159,11 +159,12 @@ def kept_values(name: str, which: str = "") -> str:
 def by_value(column: str) -> OfTable:
     """The source of a column's distinct values, under its own name and as `__v`, each with its count `__n`."""
     name = quoted(column)
+    return lambda table: of_values(column, f"(SELECT {name} AS __v, count(*) AS __n FROM {table} GROUP BY 1)")
 
-    def source(table: str) -> str:
-        return f"(SELECT __v, __v AS {name}, __n FROM (SELECT {name} AS __v, count(*) AS __n FROM {table} GROUP BY 1))"
 
-    return source
+def of_values(column: str, counted: str) -> str:
+    """The source of a column's distinct values, from where they are counted."""
+    return f"(SELECT __v, __v AS {quoted(column)}, __n FROM {counted})"
 
 
 def can_be_by_value(column: str) -> bool:

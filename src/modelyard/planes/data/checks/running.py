@@ -75,7 +75,7 @@ def run_suite(
     known_of_rows = hints or Hints(rows=0)
     answer(session, [one for one in asked if not one.error and one.question.verdict is None], known_of_rows)
     settled = [_settled(session, one, known, now) for one in asked]
-    return session.each([partial(_with_rows, one=one) for one in settled])
+    return _shown(session, settled)
 
 
 def replace_facts(context: Context, facts: Mapping[str, Values]) -> Context:
@@ -231,10 +231,14 @@ def _looking_for_rows(one: Asked, found: CheckResult, table: str) -> Settled:
     return Settled(found, select, "" if one.question.facts else failing_rows(one.question, DATASET, one.bad_values))
 
 
+def _shown(session: Session, settled: Sequence[Settled]) -> list[CheckResult]:
+    """The results, in their order; those of rows that fail with some of these."""
+    with_rows = iter(session.each([partial(_with_rows, one=one) for one in settled if one.failing]))
+    return [next(with_rows) if one.failing else one.found for one in settled]
+
+
 def _with_rows(session: Session, one: Settled) -> CheckResult:
     """The result with a sample of its failing rows and the query for all of them."""
-    if not one.failing:
-        return one.found
     try:
         rows = session.rows(f"SELECT * FROM ({one.failing}\n) LIMIT {SAMPLE_ROWS_MAX}")
     except (InvalidInput, LimitExceeded):

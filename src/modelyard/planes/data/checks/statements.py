@@ -20,6 +20,7 @@ from modelyard.planes.data.checks.question import (
     by_value,
     can_be_by_value,
     filtered,
+    of_values,
 )
 from modelyard.planes.data.checks.states import State
 from modelyard.types.checks import InSet, Length, Like, NotInSet, NotNull, Regex
@@ -55,6 +56,11 @@ class Hints:
         """Whether the values of a column come so often that it is cheaper to look at each once."""
         distinct = self.distinct.get(column)
         return self.many and distinct is not None and self.rows is not None and distinct * REPEATS_MIN <= self.rows
+
+    @property
+    def repeating(self) -> list[str]:
+        """The columns of which that is so."""
+        return [column for column in self.distinct if self.repeats(column)]
 
 
 @dataclass(slots=True)
@@ -101,12 +107,14 @@ class Part:
 
 @dataclass(slots=True)
 class Statement:
-    """One SELECT that answers many questions: aggregates over one source, by slices or not."""
+    """One SELECT that answers many questions: aggregates over one source, by slices or not. `values_of`: the table and
+    its column whose values, which repeat themselves, are the source."""
 
     source: str
     by: str
     terms: dict[str, str] = field(default_factory=dict)
     parts: list[Part] = field(default_factory=list)
+    values_of: tuple[str, str] | None = None
 
     def add(self, part: Part) -> None:
         """Ask for these aggregates too; one that is asked for already is computed once."""
@@ -114,12 +122,12 @@ class Statement:
             self.terms.setdefault(measure.sql, f"c{len(self.terms)}")
         self.parts.append(part)
 
-    @property
-    def text(self) -> str:
-        """The SELECT."""
+    def text(self, counted: str | None = None) -> str:
+        """The SELECT. `counted`: a table in which the values of `values_of` are counted already."""
         terms = ", ".join(f"{sql} AS {name}" for sql, name in self.terms.items())
         if not self.by:
-            return f"SELECT {terms} FROM {self.source}"
+            source = of_values(self.values_of[1], counted) if self.values_of and counted else self.source
+            return f"SELECT {terms} FROM {source}"
         by = quoted(self.by)
         return f"SELECT {by} AS slice_, {terms} FROM {self.source} GROUP BY {by} LIMIT {SLICES_MAX + 1}"
 
@@ -145,6 +153,9 @@ def statements(asked: Sequence[Asked], hints: Hints) -> list[Statement]:
             together.setdefault((one.source, by), []).append(Part(one, one.measures))
         if one.question.plain:
             together.setdefault((one.table, by), []).append(Part(one, one.question.plain))
+    repeating = {by_value(column)(one.table): (one.table, column) for one in asked for column in hints.repeating}
+    for statement in found.values():
+        statement.values_of = repeating.get(statement.source)
     cut = [each for (source, by), parts in together.items() for each in _cut(source, by, parts, hints)]
     return [*found.values(), *cut]
 

@@ -132,7 +132,11 @@ def _row_count(check: RowCount | RowCountMatches, rows: int, facts: Values) -> C
 def _freshness(check: Freshness, observed_us: int | None, now: datetime) -> CheckResult:
     if observed_us is None:
         return result(check, "failed", message="there is no instant to judge by")
-    latest = datetime.fromtimestamp(0, now.tzinfo) + timedelta(microseconds=observed_us)
+    try:
+        latest = datetime.fromtimestamp(0, now.tzinfo) + timedelta(microseconds=observed_us)
+    except OverflowError:
+        when = "after the year 9999" if observed_us > 0 else "before the year 1"
+        return result(check, "failed", message=f"the latest instant is {when}")
     age = now - latest
     if age < -FUTURE_TOLERANCE:
         return result(check, "failed", message=f"the latest instant, {latest.isoformat()}, is in the future")
