@@ -126,6 +126,8 @@ def vacuum(
             ("versions given up", ", ".join(map(str, done.expired)) or "none"),
             ("files removed", done.files_removed),
             ("bytes removed", done.bytes_removed),
+            *([("files waiting for the grace", done.files_waiting)] if done.files_waiting else []),
+            *([("bytes waiting for the grace", done.bytes_waiting)] if done.files_waiting else []),
         ]
     )
     for version, why in done.kept.items():

@@ -88,7 +88,9 @@ class Vacuum(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 class VacuumReport(Struct, frozen=True, kw_only=True):
     """What a vacuum did, or with `dry_run` would do. `expired`: versions whose rows were given up. `kept`: why others
-    that the retention would not keep were kept."""
+    that the retention would not keep were kept. Of a dataset of files, `files_removed` are those that it held for no
+    version and gave up, and `files_waiting` those that a vacuum after the grace gives up; the collection of blobs frees
+    the bytes that nothing else holds."""
 
     dataset: str
     dry_run: bool
@@ -96,6 +98,8 @@ class VacuumReport(Struct, frozen=True, kw_only=True):
     kept: dict[int, str]
     files_removed: int
     bytes_removed: int
+    files_waiting: int = 0
+    bytes_waiting: int = 0
 
 
 class KeyConflict(Struct, frozen=True, kw_only=True):

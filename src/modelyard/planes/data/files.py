@@ -49,8 +49,7 @@ class Files:
     def missing(self, scope: Scope, name: str, digests: Sequence[str]) -> list[str]:
         """Of which blobs the dataset does not hold the bytes."""
         row = self._row(scope, name)
-        with self._database.reading(scope) as tx:
-            known = ledger.known(tx, row.id, digests)
+        known = self._known(scope, row, digests)
         return [digest for digest in digests if digest not in known]
 
     def receive(self, scope: Scope, name: str, source: frames.Pieces | BinaryIO) -> int:
@@ -250,8 +249,7 @@ class Files:
     ) -> None:
         """Whoever puts a file must have sent its bytes, of that size."""
         new = set(after) - set(before)
-        with self._database.reading(scope) as tx:
-            held = ledger.known(tx, row.id, sorted({one.digest for one in new}))
+        held = self._known(scope, row, sorted({one.digest for one in new}))
         for one in sorted(new):
             if held.get(one.digest) != one.size_bytes:
                 raise InvalidInput(
@@ -259,6 +257,18 @@ class Files:
                     code="files.not_sent",
                     hint="send the bytes of each file before the version that names it",
                 )
+
+    def _known(self, scope: Scope, row: store.DatasetRow, digests: Sequence[str]) -> dict[str, int]:
+        """Size by digest of what the dataset holds; a vacuum leaves these alone for its grace, since who asks for them
+        is about to name them."""
+        with self._database.reading(scope) as tx:
+            known = ledger.known(tx, row.id, digests)
+            marked = ledger.has_marked(tx, row.id)
+        if marked:
+            with self._database.transaction(scope) as tx:
+                ledger.keep(tx, row.id, list(known))
+                known = ledger.known(tx, row.id, digests)
+        return known
 
     def _publish(
         self,

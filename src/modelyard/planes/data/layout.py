@@ -16,6 +16,7 @@ from modelyard.kernel.errors import Conflict
 from modelyard.kernel.ids import new_id
 from modelyard.planes.data import manifests, retention_store, store
 from modelyard.planes.data.branches import require_dataset
+from modelyard.planes.data.file_vacuum import FileVacuum
 from modelyard.planes.data.publish import Publisher, make_plan
 from modelyard.planes.data.retention import decide
 from modelyard.planes.data.states import State, States
@@ -33,7 +34,15 @@ _SHOWN_MAX = 100
 class Layout:
     """Compaction and vacuum of one dataset. Neither changes the rows of a version that something points at."""
 
-    def __init__(self, database: Database, tables: TableStore, states: States, publisher: Publisher) -> None:
+    def __init__(
+        self,
+        database: Database,
+        tables: TableStore,
+        states: States,
+        publisher: Publisher,
+        of_files: FileVacuum | None = None,
+    ) -> None:
+        self._of_files = of_files
         self._database = database
         self._tables = tables
         self._states = states
@@ -116,10 +125,13 @@ class Layout:
         """Give up versions that the retention does not keep and nothing points at, then remove files that none names.
 
         What a branch, tag, run, model or another dataset points at stays, whatever its age. Files go only when nothing
-        has named them for the grace, so that whoever reads them now can end.
+        has named them for the grace, so that whoever reads them now can end. Of a dataset of files, what it holds for
+        no version is given up: see `FileVacuum`.
         """
         wanted = asked or Vacuum()
         row = self._row(scope, name)
+        if row.noun.kind == "files" and self._of_files is not None:
+            return self._of_files.vacuum(scope, row, wanted)
         require_writable(row, store.MAIN)
         with self._tables.exclusive(row.location):
             self._publisher.recover(scope, row)

@@ -18,6 +18,7 @@ from sqlalchemy import Column, String, Table, Text, or_, select
 from modelyard.engines.tables.base import DataFile
 from modelyard.kernel.database import Instant, Transaction, insert_missing, metadata
 from modelyard.kernel.ids import new_id
+from modelyard.kernel.portions import portions
 
 FILES_MAX = 1_000
 _IDS_AT_ONCE = 500
@@ -82,7 +83,7 @@ def appended(
         total += kept[-1].files
         joined.insert(0, kept.pop())
     files = [*(read(joined) if joined else ()), *added]
-    new = [Manifest(new_id(), files[at : at + FILES_MAX]) for at in range(0, len(files), FILES_MAX)]
+    new = [Manifest(new_id(), some) for some in portions(files, FILES_MAX)]
     return Arrangement([*kept, *(one.part for one in new)], new)
 
 
@@ -111,8 +112,8 @@ def read(tx: Transaction, parts: Sequence[Part]) -> list[tuple[Part, list[DataFi
     """The files of each part, in order."""
     found: dict[str, list[DataFile]] = {}
     ids = [part.id for part in parts]
-    for at in range(0, len(ids), _IDS_AT_ONCE):
-        for row in tx.all(select(manifests).where(manifests.c.id.in_(ids[at : at + _IDS_AT_ONCE]))):
+    for some in portions(ids, _IDS_AT_ONCE):
+        for row in tx.all(select(manifests).where(manifests.c.id.in_(some))):
             found[row.id] = _DECODER.decode(row.files)
     return [(part, found[part.id]) for part in parts]
 
@@ -140,8 +141,8 @@ def mark_unneeded(tx: Transaction, dataset_id: str, needed: Collection[str]) -> 
 
 
 def _mark(tx: Transaction, ids: Sequence[str], since: datetime | None) -> None:
-    for at in range(0, len(ids), _IDS_AT_ONCE):
-        chosen = manifests.c.id.in_(ids[at : at + _IDS_AT_ONCE])
+    for some in portions(ids, _IDS_AT_ONCE):
+        chosen = manifests.c.id.in_(some)
         tx.execute(manifests.update().where(chosen).values(unneeded_since=since))
 
 

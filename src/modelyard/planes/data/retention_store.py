@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import msgspec
 from sqlalchemy import select
 
 from modelyard.kernel.database import Transaction
 from modelyard.kernel.lineage import edges
+from modelyard.kernel.portions import portions
 from modelyard.planes.data.manifests import Part
 from modelyard.planes.data.retention import VersionMark
 from modelyard.planes.data.store import MAIN, DatasetRow, VersionRow, version_row, versions
@@ -42,8 +43,8 @@ def pins(tx: Transaction, row: DatasetRow) -> dict[int, str]:
 
 def expire(tx: Transaction, dataset_id: str, numbers: Sequence[int]) -> None:
     """Note that the rows of versions were given up."""
-    for at in range(0, len(numbers), _VERSIONS_AT_ONCE):
-        chosen = versions.c.version.in_(numbers[at : at + _VERSIONS_AT_ONCE])
+    for some in portions(numbers, _VERSIONS_AT_ONCE):
+        chosen = versions.c.version.in_(some)
         tx.execute(versions.update().where(versions.c.dataset_id == dataset_id, chosen).values(expired_at=tx.now))
 
 
@@ -58,6 +59,13 @@ def trees_named(tx: Transaction) -> list[str]:
     """The trees of files of all datasets of all projects that versions name which were not given up."""
     kept = (versions.c.tree.is_not(None), versions.c.expired_at.is_(None))
     return [row.tree for row in tx.all(select(versions.c.tree).where(*kept).distinct())]
+
+
+def trees_of(tx: Transaction, dataset_id: str, without: Collection[int]) -> list[str]:
+    """The trees that versions of a dataset name which were not given up, and are not about to be."""
+    kept = (versions.c.dataset_id == dataset_id, versions.c.tree.is_not(None), versions.c.expired_at.is_(None))
+    rows = tx.all(select(versions.c.version, versions.c.tree).where(*kept))
+    return sorted({row.tree for row in rows if row.version not in without})
 
 
 def unlisted_versions(tx: Transaction, row: DatasetRow) -> list[VersionRow]:

@@ -23,7 +23,7 @@ from modelyard.kernel.reconcile import Reconciler
 from modelyard.planes.data import store
 from modelyard.planes.data.anomalies import Anomalies, FreshnessWatch
 from modelyard.planes.data.audit import columns_of
-from modelyard.planes.data.branches import Branches
+from modelyard.planes.data.branches import Branches, require_dataset
 from modelyard.planes.data.buffers import Buffers
 from modelyard.planes.data.checking import Checking
 from modelyard.planes.data.checks import DATASET, report_sent
@@ -33,6 +33,7 @@ from modelyard.planes.data.contracts import Contracts
 from modelyard.planes.data.derivation import Derivations, Derived, source_text
 from modelyard.planes.data.diff import Diffs
 from modelyard.planes.data.file_branches import FileBranches
+from modelyard.planes.data.file_vacuum import FileVacuum
 from modelyard.planes.data.guards import Guards
 from modelyard.planes.data.layout import Layout
 from modelyard.planes.data.profile import wire_row
@@ -101,7 +102,8 @@ class Data:
         self.upkeep = Upkeep(database, tables, self._writer.publisher, spill)
         of_files = None if blobs is None else FileBranches(database, blobs)
         self.branches = Branches(database, tables, self._states, self._writer.publisher, self._session, of_files)
-        self.layout = Layout(database, tables, self._states, self._writer.publisher)
+        of_trees = None if blobs is None else FileVacuum(database, blobs)
+        self.layout = Layout(database, tables, self._states, self._writer.publisher, of_trees)
         self.sources = Sources(self.create, database, tables, self._states, self._writer)
         kept = buffers or (spill or Path(gettempdir()) / "modelyard" / "spill").parent / "buffers"
         self.buffers = Buffers(database, self._states, self._writer, kept)
@@ -430,14 +432,7 @@ class Data:
 
     def _row(self, scope: Scope, name: str) -> store.DatasetRow:
         with self._database.reading(scope) as tx:
-            row = store.dataset_named(tx, name)
-        if row is None:
-            raise NotFound(
-                f"dataset {name[:128]!a} does not exist in project '{scope.project}'",
-                code="dataset.not_found",
-                hint="list them with `modelyard dataset list`, or create it with `modelyard dataset create`",
-            )
-        return row
+            return require_dataset(store.dataset_named(tx, name), scope, name)
 
     def _row_or_new(self, scope: Scope, name: str) -> store.DatasetRow:
         try:
