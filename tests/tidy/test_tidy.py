@@ -151,6 +151,22 @@ def test_nothing_is_left_for_later() -> None:
     assert found == []
 
 
+def test_event_kinds_are_a_noun_as_in_its_urn_and_what_happened() -> None:
+    kind = re.compile(r"[a-z]+([_-][a-z]+)*\.[a-z]+(_[a-z]+)*")
+    kinds = {
+        f"{file}:{node.lineno} {node.args[0].value}": node.args[0].value
+        for file, tree in trees()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "event"
+        and node.args
+        and isinstance(node.args[0], ast.Constant)
+    }
+    assert len(kinds) > 50
+    assert [place for place, value in kinds.items() if not kind.fullmatch(value)] == []
+
+
 def test_no_drawer_modules() -> None:
     drawers = {"utils", "util", "helpers", "helper", "common", "misc", "manager"}
     assert [name(f) for f in FILES if f.stem in drawers] == []

@@ -188,7 +188,7 @@ def test_cancel_while_waiting_and_while_running(works: Works) -> None:
     assert works.jobs.cancel_job(works.scope, first.id).cancel_requested
     done = works.ended(first)
     assert (done.state, done.attempts[0].state) == (JobState.CANCELLED, AttemptState.CANCELLED)
-    assert works.kinds(first)[-2:] == ["job.cancel-requested", "job.cancelled"]
+    assert works.kinds(first)[-2:] == ["job.cancel_requested", "job.cancelled"]
     assert works.get(second).attempts == []
 
 

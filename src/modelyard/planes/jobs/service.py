@@ -165,7 +165,7 @@ class Jobs:
         elif state is JobState.RUNNING and not row.cancel_requested:
             table = store.jobs
             tx.execute(table.update().where(table.c.id == job_id).values(cancel_requested=True))
-            tx.event("job.cancel-requested", f"job:{job_id}", {"attempt": row.attempt})
+            tx.event("job.cancel_requested", f"job:{job_id}", {"attempt": row.attempt})
         return self._noun(tx, job_id)
 
     def usage(self, scope: Scope, *, since: datetime, until: datetime) -> list[AttemptUsage]:

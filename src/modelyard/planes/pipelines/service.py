@@ -255,7 +255,7 @@ class Pipelines:
                 table = store.runs
                 values = {"state": RunState.CANCELLING.value, "check_at": tx.now}
                 tx.execute(table.update().where(table.c.id == run_id).values(**values))
-                tx.event("pipeline-run.cancel-requested", f"pipeline-run:{run_id}")
+                tx.event("pipeline-run.cancel_requested", f"pipeline-run:{run_id}")
         self.jobs.wake()
         return self.get_run(scope, run_id)
 
