@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -25,6 +26,8 @@ def up(
 
     Goes on from where an earlier server was, however it ended. Prints a link that signs you in, once.
     """
+    # Nothing that a start loads is garbage, and looking for some takes a seventh of it. `Server.run` looks again.
+    gc.disable()
     from modelyard.sdk.embedded import serve  # loads the whole app, which only this command needs
 
     serve(current_settings(host=host, port=port), _announce)

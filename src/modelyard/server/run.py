@@ -56,6 +56,7 @@ class Server:
         self._open(ready)
         # What is loaded by now stays as long as this process, so no collection need walk over it again.
         gc.freeze()
+        gc.enable()
         try:
             self._uvicorn.run(sockets=[self._socket])
         finally:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import msgspec
-import yaml
 
 from modelyard.engines.models.base import NUMPY_TYPES
 from modelyard.kernel.errors import InvalidInput
@@ -52,6 +51,8 @@ def read(directory: Path) -> MLmodel | None:
         return None
     if file.stat().st_size > FILE_BYTES_MAX:
         raise _broken(f"it is larger than {FILE_BYTES_MAX:,} bytes")
+    import yaml
+
     try:
         content = yaml.safe_load(file.read_text("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-import yaml
 
 from modelyard.kernel.errors import InvalidInput
 from modelyard.planes.registry.metrics import LARGER_IS_BETTER
 from modelyard.planes.registry.rules import check_settable_alias
 from modelyard.planes.registry.signing import check_public_key
 from modelyard.types.registry import Policy
+
+if TYPE_CHECKING:
+    import yaml
 
 YAML_BYTES_MAX = 4 * 1024 * 1024
 YAML_NODES_MAX = 200_000
@@ -40,6 +42,8 @@ def read_yaml(content: bytes | str) -> Any:
     size = len(content)
     if size > YAML_BYTES_MAX:
         raise InvalidInput(f"the YAML has {size:,} bytes, at most {YAML_BYTES_MAX:,} are read", code="yaml.too_large")
+    import yaml
+
     try:
         loader = yaml.SafeLoader(content)
         try:
@@ -80,9 +84,9 @@ def _count(root: yaml.Node) -> None:
 
 
 def _children(node: yaml.Node) -> list[yaml.Node]:
-    if isinstance(node, yaml.MappingNode):
+    if node.id == "mapping":
         return [part for pair in node.value for part in pair]
-    return list(node.value) if isinstance(node, yaml.SequenceNode) else []
+    return list(node.value) if node.id == "sequence" else []
 
 
 def read_mlmodel(content: bytes) -> MLmodel:

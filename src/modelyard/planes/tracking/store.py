@@ -28,8 +28,8 @@ from sqlalchemy import (
     literal_column,
     select,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 
+from modelyard.kernel import schema
 from modelyard.kernel.database import Transaction
 from modelyard.kernel.prepared import Prepared
 from modelyard.kernel.schema import Instant, Json, metadata
@@ -288,12 +288,7 @@ artifact_parts = Table(
 
 def inserting(tx: Transaction, table: Table) -> Any:
     """An INSERT that knows ON CONFLICT, in the transaction's dialect."""
-    return inserting_in(tx.dialect, table)
-
-
-def inserting_in(dialect: str, table: Table) -> Any:
-    """An INSERT that knows ON CONFLICT, in the dialect of this name."""
-    return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
+    return schema.inserting(tx.dialect, table)
 
 
 def put_rows(tx: Transaction, table: Table, rows: Sequence[Mapping[str, Any]], changed: Sequence[str]) -> None:
@@ -305,7 +300,7 @@ def put_rows(tx: Transaction, table: Table, rows: Sequence[Mapping[str, Any]], c
 @functools.cache
 def _putting(table: Table, changed: tuple[str, ...]) -> Prepared:
     def make(dialect: str) -> Any:
-        statement = inserting_in(dialect, table).values({column.name: bindparam(column.name) for column in table.c})
+        statement = schema.inserting(dialect, table).values({column.name: bindparam(column.name) for column in table.c})
         return statement.on_conflict_do_update(
             index_elements=list(table.primary_key.columns),
             set_={name: statement.excluded[name] for name in changed},

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import bindparam, insert, select, tuple_
 
+from modelyard.kernel import schema
 from modelyard.kernel.auth import Scope
 from modelyard.kernel.database import Database, Transaction
 from modelyard.kernel.errors import InvalidInput, NotFound
@@ -221,7 +222,7 @@ def of_models(tx: Transaction, model_ids: Sequence[str]) -> dict[str, list[Model
 
 
 def _upsert(tx_dialect: str) -> Any:
-    statement = store.inserting_in(tx_dialect, _LATEST)
+    statement = schema.inserting(tx_dialect, _LATEST)
     new = statement.excluded
     return statement.on_conflict_do_update(
         index_elements=[_LATEST.c.run, _LATEST.c.key],
