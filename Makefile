@@ -13,15 +13,15 @@ help:  ## show this menu
 $(VENV)/.made-%: pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing modelyard[$*] …"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$*]'
+	@$(BIN)/python tools/install.py $(BIN)/python -e '.[$*]'
 	@touch $@
 
 # Foreign programs that the slow suite runs us against, each set in an environment of its own: their pins contradict each other's.
 FOREIGN := $(patsubst tests/foreign/%.txt,.venvs/%/.made,$(wildcard tests/foreign/*.txt))
-.venvs/%/.made: tests/foreign/%.txt
-	@test -x .venvs/$*/bin/python || $(PYTHON) -m venv .venvs/$*
+.venvs/%/.made: tests/foreign/%.txt | $(VENV)/.made-dev
+	@test -x .venvs/$*/bin/python || $(PYTHON) -m venv --without-pip .venvs/$*
 	@echo "installing the foreign programs of $< …"
-	@.venvs/$*/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@$(BIN)/python tools/install.py .venvs/$*/bin/python pip -r $<
 	@touch $@
 
 foreign: $(FOREIGN)  ## set up the foreign programs of the slow suite in .venvs

@@ -14,8 +14,6 @@ from urllib.parse import urlsplit
 import httpx
 import msgspec
 import pytest
-from litestar import Router
-from litestar.routes import HTTPRoute
 
 from modelyard.server.dialects.mlflow import ROUTES
 from modelyard.server.dialects.mlflow.wire import Message
@@ -96,14 +94,11 @@ def run_id(http: httpx.Client) -> str:
 def endpoints() -> list[tuple[str, str]]:
     """Every method and path that MLflow's clients know."""
     found = {
-        (method, path)
-        for router in ROUTES
-        if isinstance(router, Router)
-        for route in router.routes
-        if isinstance(route, HTTPRoute)
-        for path in [route.path]
-        for method in route.methods
-        if method not in ("OPTIONS", "HEAD")
+        (str(method), path)
+        for handler in ROUTES
+        for path in handler.paths
+        for method in handler.http_methods
+        if not path.startswith("/mlflow")
     }
     return sorted(found)
 
