@@ -1,4 +1,4 @@
-"""Installs packages into an environment: `tools/install.py PYTHON ARGUMENTS…`, the arguments being those of `pip install`.
+"""Installs packages into an environment: `tools/install.py PYTHON ARGUMENTS…`, with the arguments of `pip install`.
 
 By uv, which does in seconds what takes pip minutes, with the indexes and constraints that pip is set up to use; by pip
 where uv cannot be had or does not manage.
@@ -37,7 +37,7 @@ def main() -> int:
         command = [str(uv), "pip", "install", "--quiet", "--python", target, *arguments]
         if subprocess.run(command, check=False, env={**of_pip(pip_settings()), **os.environ}).returncode == 0:
             return 0
-        print("uv did not manage; pip is asked …", file=sys.stderr)
+        sys.stderr.write("uv did not manage; pip is asked …\n")
     return pip("--python", target, "install", "--quiet", *arguments).returncode
 
 

@@ -34,7 +34,7 @@ NASTY = [
     '"e\\u0301"',
     '"../../etc/passwd"',
     '"%2e%2e%2f"',
-    '"' + "k" * 100_000 + '"',
+    '"' + "k" * 20_000 + '"',
     "0",
     "-1",
     "1.5",
@@ -131,13 +131,11 @@ def test_no_value_of_any_field_breaks_any_endpoint(http: httpx.Client, run_id: s
         for fixed in ({}, known):
             body = "{" + ",".join(f'"{name}":{fixed.get(name, value)}' for name in names) + "}"
             for method, path in endpoints():
-                for text in ("x", run_id):
+                for text in ("x", run_id) if fixed and "{" in path else ("x",):
                     address = re.sub(r"\{[^}]*:int\}", "1", path)
                     address = re.sub(r"\{[^}]*\}", text, address)
                     reply = http.request(method, address, content=body.encode())
                     check(reply, f"{method} {address} {body[:200]}")
-                    if not fixed:
-                        break
 
 
 QUERIES = ["", "\x00", "x" * 5_000, "-1", "0", "9" * 400, "1e400", "true", "../x", "%00", "\ud7ff\u202e", "[]"]
