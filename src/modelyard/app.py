@@ -10,8 +10,10 @@ from modelyard.engines.blobs.local import LocalBlobs
 from modelyard.engines.blobs.named import NamedFolder
 from modelyard.engines.compute.process import ProcessEngine
 from modelyard.engines.tables.delta import DeltaTables
+from modelyard.kernel.auth import Scope
 from modelyard.kernel.clock import Clock, SystemClock
 from modelyard.kernel.database import Database
+from modelyard.kernel.lineage import Newest
 from modelyard.kernel.reconcile import ReconcileLoop
 from modelyard.kernel.sealing import Sealer
 from modelyard.kernel.settings import DEFAULT_PROJECT, Settings, process_environment
@@ -48,6 +50,7 @@ class Yard:
     automation: Automation
     cost: Cost
     storage: Storage
+    newest: Newest
     loop: ReconcileLoop
 
     def close(self) -> None:
@@ -123,7 +126,23 @@ def compose(settings: Settings, clock: Clock | None = None) -> Yard:
         automation=automation,
         cost=cost,
         storage=storage,
+        newest=_newest(data, registry, features),
         loop=loop,
+    )
+
+
+def _newest(data: Data, registry: Registry, features: Features) -> Newest:
+    def of_model(scope: Scope, name: str, limit: int) -> list[str]:
+        return [f"model:{name}@{one.version}" for one in registry.versions.list(scope, name)[:limit]]
+
+    return Newest(
+        {
+            "dataset": lambda scope, name, limit: [one.urn for one in data.versions(scope, name, limit=limit).items],
+            "model": of_model,
+            "feature-view": lambda scope, name, limit: [
+                one.urn for one in features.versions(scope, name, limit=limit).items
+            ],
+        }
     )
 
 

@@ -17,7 +17,7 @@ from modelyard.sdk.imports import import_mlflow
 from running import client_of, running_server
 
 pytestmark = pytest.mark.slow
-RUNS = 60
+RUNS = 160
 KILLS = 3
 
 

@@ -11,7 +11,6 @@ from modelyard.cli.context import JsonFlag, client, show_items, show_json
 from modelyard.kernel.errors import InvalidInput
 from modelyard.kernel.lineage import OBJECT_IS_CAUSE, Graph, TimedEdge
 from modelyard.types.contracts import ColumnLineage, DataBehind
-from modelyard.types.data import Dataset
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
@@ -29,16 +28,15 @@ def get(
     as_json: JsonFlag = False,
 ) -> None:
     """The graph around a URN, as a tree."""
-    urn = _newest(urn)
     graph = client().get("/api/lineage", Graph, {"urn": urn, "direction": direction, "depth": depth})
     if as_json:
         show_json(graph)
         return
     if not graph.edges:
-        typer.echo(f"nothing is tied to {urn} in this project")
+        typer.echo(f"nothing is tied to {graph.root} in this project")
         return
     for way in ("up", "down") if direction == "both" else (direction,):
-        for line in tree(graph, urn, way):
+        for line in tree(graph, graph.root, way):
             typer.echo(line)
     if graph.truncated:
         typer.echo("… there is more than is shown; ask with a smaller --depth")
@@ -75,7 +73,7 @@ def data(
     as_json: JsonFlag = False,
 ) -> None:
     """Which data made a thing: every dataset version that led to it, and the columns of it that were read."""
-    found = client().get("/api/lineage/data", DataBehind, {"urn": _newest(urn)})
+    found = client().get("/api/lineage/data", DataBehind, {"urn": urn})
     if as_json:
         show_json(found)
         return
@@ -84,18 +82,9 @@ def data(
         "COLUMNS": lambda one: ", ".join(one.columns) + (", …" if one.whole and one.columns else "") or "not known",
         "READ BY": lambda one: ", ".join(one.readers),
     }
-    show_items(found.data, columns, as_json=False, empty=f"no dataset is known to have led to {urn}")
+    show_items(found.data, columns, as_json=False, empty=f"no dataset is known to have led to {found.urn}")
     if found.truncated:
         typer.echo("… there is more than is shown")
-
-
-def _newest(urn: str) -> str:
-    """A dataset that is named without a version stands for its newest."""
-    kind, _, name = urn.partition(":")
-    if kind != "dataset" or "@" in name:
-        return urn
-    latest = client().get(f"/api/datasets/{quote(name, safe='')}", Dataset).latest
-    return f"{urn}@{latest}" if latest else urn
 
 
 def tree(graph: Graph, root: str, way: str) -> list[str]:

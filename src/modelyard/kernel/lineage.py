@@ -7,7 +7,7 @@ from effects to causes, `down` from causes to effects.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,7 +15,8 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy import Column, Connection, Index, String, Table, literal, or_, select
 
-from modelyard.kernel.errors import InvalidInput
+from modelyard.kernel.auth import Scope
+from modelyard.kernel.errors import InvalidInput, NotFound
 from modelyard.kernel.limits import LINEAGE_DEPTH_MAX, LINEAGE_NODES_MAX
 from modelyard.kernel.schema import Instant, metadata, on_conflict_do_nothing
 
@@ -64,6 +65,33 @@ class Graph(msgspec.Struct, frozen=True):
     nodes: list[str]
     edges: list[TimedEdge]
     truncated: bool = False
+
+
+Listing = Callable[[Scope, str, int], Sequence[str]]
+"""The URNs of so many versions of a thing of that name, newest first. May raise NotFound."""
+
+
+class Newest:
+    """What a URN without a version stands for: the newest one. `listings` tell the versions of a thing by its kind."""
+
+    def __init__(self, listings: Mapping[str, Listing]) -> None:
+        self._listings = listings
+
+    def versions(self, scope: Scope, urn: str, limit: int = 1) -> Sequence[str]:
+        """The versions of a thing that is named without one, newest first; none of what has none, or is not known."""
+        kind, _, name = urn.partition("#")[0].partition(":")
+        if "@" in name or kind not in self._listings:
+            return []
+        try:
+            return self._listings[kind](scope, name, limit)
+        except NotFound:
+            return []
+
+    def resolve(self, scope: Scope, urn: str) -> str:
+        """The URN with its version; as it is where there is none to be had."""
+        found = self.versions(scope, urn)
+        _, part, name = urn.partition("#")
+        return f"{found[0]}{part}{name}" if found else urn
 
 
 def insert(connection: Connection, new: Sequence[Edge], *, project: str, at: datetime) -> None:

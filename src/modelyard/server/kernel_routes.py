@@ -108,11 +108,18 @@ def verify_audit(database: Database) -> events.Verdict:
 
 @get("/api/lineage", requires=Action.READ)
 def get_lineage(
-    caller: Scope, database: Database, urn: str, direction: lineage.Direction = "up", depth: int = 64
+    caller: Scope,
+    database: Database,
+    newest: lineage.Newest,
+    urn: str,
+    direction: lineage.Direction = "up",
+    depth: int = 64,
 ) -> lineage.Graph:
-    """What led to a URN (`up`), what came of it (`down`), or both."""
+    """What led to a URN (`up`), what came of it (`down`), or both. A dataset, a model or a feature view without a
+    version stands for its newest, which is the `root` then."""
+    root = newest.resolve(caller, urn)
     with database.reading(caller) as tx:
-        return lineage.walk(tx, urn, direction, depth)
+        return lineage.walk(tx, root, direction, depth)
 
 
 ROUTES: list[Any] = [

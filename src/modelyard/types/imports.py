@@ -56,6 +56,27 @@ class ImportRun(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     model_outputs: list[ModelOutput] = []
 
 
+class ImportPoints(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """The points of one metric, column by column; no value stands for not-a-number."""
+
+    times_ms: list[int]
+    steps: list[int]
+    values: list[float | None]
+
+
+class ImportFilledRun(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A run of another system with all its points, by metric; only its files follow."""
+
+    run: ImportRun
+    metrics: dict[str, ImportPoints] = {}
+
+
+class ImportRuns(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Runs of another system, all or none."""
+
+    runs: Annotated[list[ImportFilledRun], Meta(min_length=1, max_length=500)]
+
+
 class PointsOf(Struct, frozen=True):
     """The points of one metric: how many, and a SHA-256 over (time, step, value) of each, in this order, each as two
     64-bit integers and a double, little-endian; not-a-number comes first, and the zeros are one."""
@@ -65,10 +86,12 @@ class PointsOf(Struct, frozen=True):
 
 
 class ImportedContents(Struct, frozen=True, kw_only=True):
-    """What came of a run, to be compared with what is there: the run, and the points of each metric."""
+    """What came of a run, to be compared with what is there: the run, and the points of each metric. `existed`: it was
+    here before it was sent."""
 
     run: Run
     points: dict[str, PointsOf]
+    existed: bool = False
 
 
 class ImportTrace(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -97,12 +120,19 @@ class ImportedTrace(Struct, frozen=True, kw_only=True):
 
 
 class FinishImportedRun(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How the run ended there, sent once all that belongs to it is here."""
+    """How the run ended there, sent once all that belongs to it is here. `tags`: what there is to say of the import."""
 
     source: SourceUri
     status: RunStatus
     stage: Stage = "active"
     ended_at: datetime | None = None
+    tags: dict[str, str] = {}
+
+
+class FinishImportedRuns(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How some runs ended there, by id, all or none."""
+
+    runs: Annotated[dict[str, FinishImportedRun], Meta(min_length=1, max_length=500)]
 
 
 class ImportLoggedModel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

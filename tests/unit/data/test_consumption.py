@@ -14,6 +14,7 @@ import modelyard
 from modelyard.cli.main import app
 from modelyard.kernel.auth import Principal, Role, Scope
 from modelyard.kernel.database import Database
+from modelyard.kernel.lineage import Graph
 from modelyard.planes.data.consumption import Upstream, tie_columns
 from modelyard.sdk.client import Client
 from modelyard.sdk.data import dataset
@@ -202,6 +203,36 @@ def test_a_feature_view_is_tied_feature_by_feature_and_a_job_to_those_that_it_as
     assert used == [urn, "job:join"]
 
 
+def test_a_thing_without_a_version_means_its_newest(server: Server, client: Client) -> None:
+    trained(client)
+    view = client.post(
+        "/api/feature-views",
+        DefineFeatureView(
+            name="origin_delays", entities=["Origin"], source="flights", event_time="at",
+            aggregates=[Aggregate(function="count", window_s=60)],
+        ),
+        FeatureView,
+    )  # fmt: skip
+    for urn, root in (
+        ("model:delay", "model:delay@1"),
+        ("dataset:flights", "dataset:flights@1"),
+        ("dataset:flights#late", "dataset:flights@1#late"),
+        ("feature-view:origin_delays", view.urn),
+        ("model:delay@1", "model:delay@1"),
+        ("dataset:nothing", "dataset:nothing"),
+        ("job:x", "job:x"),
+    ):
+        graph = client.get("/api/lineage", Graph, {"urn": urn, "direction": "both"})
+        assert graph.root == root
+        assert bool(graph.edges) == ("@" in root), urn
+    assert data_behind("model:delay", client) == data_behind("model:delay@1", client)
+    assert data_behind("model:delay", client).data
+    dataset("flights", client).append(FLIGHTS)
+    assert client.get("/api/lineage", Graph, {"urn": "dataset:flights"}).root == "dataset:flights@2"
+    other = client_of(server, "elsewhere")
+    assert other.get("/api/lineage", Graph, {"urn": "dataset:flights"}).root == "dataset:flights"
+
+
 # --- the command line -------------------------------------------------------------------------------------------
 
 
@@ -224,5 +255,6 @@ def test_the_command_line_answers_both_questions(
     assert breaks.exit_code == 1
     assert "model:delay" in breaks.output
     assert ask.invoke(app, [*flags, "dataset", "contract", "check", "flights", "--drop", "note"]).exit_code == 0
+    assert ask.invoke(app, [*flags, "lineage", "get", "model:delay"]).output.startswith("model:delay@1\n")
     users = ask.invoke(app, [*flags, "lineage", "columns", "flights.late"]).output
     assert users.index("model:delay@1") < users.index(f"run:{run_id}")

@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from modelyard.kernel.auth import Role
-from modelyard.kernel.errors import Conflict, Forbidden, InvalidInput
+from modelyard.kernel.errors import Conflict, Forbidden, InvalidInput, NotFound
 from modelyard.sdk.client import Client
-from modelyard.sdk.imports import import_mlflow, open_mlflow
+from modelyard.sdk.imports import import_mlflow, importer, open_mlflow, sending
 from modelyard.sdk.imports.digests import of_values, storable
 from modelyard.sdk.imports.mlflow_files import owner_of
 from modelyard.sdk.imports.source import Owner, Value
 from modelyard.server.run import Server
-from modelyard.types.imports import ImportExperiment, ImportRun
+from modelyard.types.imports import (
+    FinishImportedRun,
+    FinishImportedRuns,
+    ImportedContents,
+    ImportExperiment,
+    ImportFilledRun,
+    ImportPoints,
+    ImportRun,
+    ImportRuns,
+)
 from running import client_of, running_server, token_for
 
+NOW = datetime(2020, 1, 1, tzinfo=UTC)
 RUN_ID = "0123456789abcdef0123456789abcdef"
 MODEL_ID = "m-0123456789abcdef0123456789abcdef"
 
@@ -109,6 +122,80 @@ def test_an_id_that_is_taken_is_not_taken_over(server: Server, client: Client, m
     other = import_mlflow(str(mlruns), client=client_of(server, "other"))
     assert not other.verified
     assert "in another project" in other.problems[0].why
+
+
+def many(mlruns: Path, count: int) -> list[str]:
+    """Copies of the folder's run under ids of their own; their ids."""
+    run = run_of(mlruns)
+    made = []
+    for number in range(count):
+        run_id = f"{int(run.name, 16) + number + 1:032x}"
+        shutil.copytree(run, run.parent / run_id)
+        meta = (run / "meta.yaml").read_text().replace(run.name, run_id)
+        (run.parent / run_id / "meta.yaml").write_text(meta)
+        made.append(run_id)
+    return made
+
+
+def test_many_runs_take_few_requests_and_one_that_is_refused_keeps_none_back(
+    server: Server, client: Client, mlruns: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = many(mlruns, 45)
+    taken = ids[7]
+    client_of(server, "elsewhere").post(
+        "/api/import/runs", ImportRun(source="x", id=taken, experiment_id="0", name="r", started_at=NOW)
+    )
+    asked: list[str] = []
+    post = Client.post
+
+    def posting(self: Client, path: str, *more: Any, **named: Any) -> Any:
+        asked.append(path)
+        return post(self, path, *more, **named)
+
+    monkeypatch.setattr(Client, "post", posting)
+    report = import_mlflow(str(mlruns), client=client)
+    assert [one.what for one in report.problems] == [f"run {taken} (first)"]
+    assert (report.counts["runs"].there, report.counts["runs"].here) == (46, 45)
+    assert (report.counts["files"].here, report.counts["points"].here) == (45, 45 * 103)
+    # Three portions, and the runs of the refused one alone; nothing else for each run but its file.
+    assert asked.count("/api/import/filled-runs") == 3 + 20
+    assert len(asked) < 50
+    assert import_mlflow(str(mlruns), client=client).counts["runs"].new == 0
+
+
+def test_a_run_of_many_points_and_a_large_file_go_alone(
+    client: Client, mlruns: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many(mlruns, 3)
+    write(run_of(mlruns) / "artifacts/large.txt", "x" * 2_000)
+    monkeypatch.setattr(importer, "BYTES_AT_ONCE", 4_000)
+    monkeypatch.setattr(sending, "HELD_BYTES_MAX", 1_000)
+    report = import_mlflow(str(mlruns), client=client, recheck=True)
+    assert report.verified, report.problems
+    assert (report.counts["runs"].new, report.counts["files"].here, report.counts["points"].here) == (4, 5, 4 * 103)
+
+
+def test_of_filled_runs_all_come_or_none(client: Client) -> None:
+    runs = [
+        ImportFilledRun(
+            run=ImportRun(source="x", id=f"ab{number:030x}", experiment_id="0", name="r", started_at=NOW),
+            metrics={"m": ImportPoints([1, 2], [0, 1], [None, 2.0] if number == 0 else [1.0])},
+        )
+        for number in range(2)
+    ]
+    with pytest.raises(InvalidInput, match="differ in length") as refused:
+        client.post("/api/import/filled-runs", ImportRuns(runs=runs))
+    assert refused.value.details["run"] == runs[1].run.id
+    with pytest.raises(NotFound):
+        client.get(f"/api/runs/{runs[0].run.id}")
+    [found] = client.post("/api/import/filled-runs", ImportRuns(runs=runs[:1]), list[ImportedContents])
+    assert (found.existed, found.points["m"].count) == (False, 2)
+    [again] = client.post("/api/import/filled-runs", ImportRuns(runs=runs[:1]), list[ImportedContents])
+    assert (again.existed, again.points) == (True, found.points)
+    end = FinishImportedRun(source="x", status="FINISHED")
+    with pytest.raises(NotFound):
+        client.post("/api/import/finished-runs", FinishImportedRuns(runs={runs[0].run.id: end, runs[1].run.id: end}))
+    assert client.get(f"/api/runs/{runs[0].run.id}")["status"] == "RUNNING"
 
 
 def test_experiments_keep_what_is_free(client: Client) -> None:

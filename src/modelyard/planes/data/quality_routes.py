@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from modelyard.kernel.auth import Action, Scope
 from modelyard.kernel.limits import PAGE_ITEMS_DEFAULT
+from modelyard.kernel.lineage import Newest
 from modelyard.kernel.routing import delete, get, post, put
 from modelyard.planes.data.service import Data
 from modelyard.types.contracts import (
@@ -119,9 +120,10 @@ def get_column_lineage(
 
 
 @get("/api/lineage/data", requires=Action.READ)
-def get_data_behind(caller: Scope, datasets: Data, urn: str) -> DataBehind:
-    """Which data made a thing, such as `model:delay@3`, down to the columns that were read."""
-    return datasets.derivations.behind(caller, urn)
+def get_data_behind(caller: Scope, datasets: Data, newest: Newest, urn: str) -> DataBehind:
+    """Which data made a thing, such as `model:delay@3`, down to the columns that were read; without a version, its
+    newest."""
+    return datasets.derivations.behind(caller, newest.resolve(caller, urn))
 
 
 ROUTES = [

@@ -9,6 +9,7 @@ from modelyard.kernel.routing import get, post
 from modelyard.planes.tracking.plane import Tracking
 from modelyard.types.imports import (
     FinishImportedRun,
+    FinishImportedRuns,
     ImportedContents,
     ImportedExperiment,
     ImportedLoggedModel,
@@ -17,6 +18,7 @@ from modelyard.types.imports import (
     ImportExperiment,
     ImportLoggedModel,
     ImportRun,
+    ImportRuns,
     ImportTraces,
 )
 from modelyard.types.tracking import Run
@@ -32,6 +34,19 @@ def import_experiment(caller: Scope, tracking: Tracking, data: ImportExperiment)
 def import_run(caller: Scope, tracking: Tracking, data: ImportRun) -> ImportedRun:
     """Take in a run of another system under its own id; its points and files are logged to it, then it is finished."""
     return tracking.imports.run(caller, data)
+
+
+@post("/api/import/filled-runs", requires=Action.ADMIN)
+def import_filled_runs(caller: Scope, tracking: Tracking, data: ImportRuns) -> list[ImportedContents]:
+    """Take in runs of another system with all their points, all or none, and read them back; their files are put to
+    them, then they are finished."""
+    return tracking.imports.filled_runs(caller, data.runs)
+
+
+@post("/api/import/finished-runs", requires=Action.ADMIN, status_code=204)
+def finish_imported_runs(caller: Scope, tracking: Tracking, data: FinishImportedRuns) -> None:
+    """Say of some imported runs that they are here whole, of all or of none."""
+    tracking.imports.finish_runs(caller, data.runs)
 
 
 @get("/api/import/runs/{run_id:str}", requires=Action.READ)
@@ -61,6 +76,8 @@ def import_logged_model(caller: Scope, tracking: Tracking, data: ImportLoggedMod
 ROUTES: list[Any] = [
     import_experiment,
     import_run,
+    import_filled_runs,
+    finish_imported_runs,
     import_traces,
     get_imported_contents,
     finish_imported_run,

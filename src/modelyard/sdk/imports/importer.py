@@ -7,12 +7,17 @@ What came is read back and compared before it is called whole, and the next pass
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import msgspec
 
 from modelyard.kernel.errors import Conflict, Forbidden, InvalidInput, NotFound, TooLarge
 from modelyard.sdk.imports import digests
 from modelyard.sdk.imports.mlflow_files import owner_of
+from modelyard.sdk.imports.sending import Sender, Sending
 from modelyard.sdk.imports.source import (
     Owner,
     Source,
@@ -29,9 +34,12 @@ from modelyard.sdk.imports.source import (
 from modelyard.sdk.imports.target import LEFT_OUT_TAG, SOURCE_TAG, STATE_TAG, Target
 from modelyard.types.imports import (
     FinishImportedRun,
+    ImportedContents,
     ImportExperiment,
+    ImportFilledRun,
     ImportLoggedModel,
     ImportModel,
+    ImportPoints,
     ImportProblem,
     ImportReport,
     ImportRun,
@@ -45,9 +53,22 @@ from modelyard.types.imports import (
 PARAM_CHARACTERS_MAX, TAG_CHARACTERS_MAX = 6_000, 8_000
 LEFT_OUT_CHARACTERS_MAX = 4_000
 TRACES_AT_ONCE, SPANS_AT_ONCE = 100, 2_000
+RUNS_AT_ONCE, BYTES_AT_ONCE = 20, 4 * 1024 * 1024
+"""So many runs are one request and one commit: few enough that nobody waits long for the catalog's write lock."""
+POINT_BYTES = 50
+"""About as much a point is on the wire."""
 _NO_POINTS = PointsOf(0, hashlib.sha256().hexdigest())
 _REFUSED = (InvalidInput, TooLarge, Conflict)
 Progress = Callable[[str, ImportReport], None]
+
+
+class _Read(NamedTuple):
+    """A run as it was read there. Without `histories` its points are too many to be held; `expected` fills later."""
+
+    there: SourceRun
+    histories: Mapping[str, Sequence[Value]] | None
+    expected: dict[str, PointsOf]
+    weight: int
 
 
 class Importer:
@@ -62,10 +83,16 @@ class Importer:
         self._recheck = recheck
         self.report = ImportReport(source=source.uri)
         self._whole: set[str] = set()
-        self._left_out: list[str] = []
+        self._sender = Sender(source, target, recheck=recheck)
 
     def run(self) -> ImportReport:
         """Bring what is not here yet. Raises Unavailable where either side is away: run it again to go on."""
+        try:
+            return self._bring_all()
+        finally:
+            self._sender.close()
+
+    def _bring_all(self) -> ImportReport:
         began = time.monotonic()
         self._whole = self._target.complete_runs(self._source.uri)
         for what in self._source.unreadable:
@@ -99,56 +126,108 @@ class Importer:
             self._say(what, f"its name is taken here; it is '{here.name}'", "changed")
         for model in self._source.models(there.id):
             self._model(model, here.id)
-        for run in self._source.runs(there.id):
-            self._run(run, here.id)
+        for some in self._portions(there.id):
+            self._bring_runs(some, here.id)
             self._progress(f"runs of {here.name}", self.report)
         if isinstance(self._source, TraceSource):
-            for some in _batches(self._source.traces(there.id)):
-                self._traces(some, here.id)
+            for traces in _batches(self._source.traces(there.id)):
+                self._traces(traces, here.id)
                 self._progress(f"traces of {here.name}", self.report)
 
-    def _run(self, there: SourceRun, experiment_id: str) -> None:
-        self.report.count("runs").there += 1
-        if there.id in self._whole:
-            self.report.count("runs").here += 1
-            if self._recheck:
-                self._check_run(there)
-                self._files(Owner("run", there.id))
-            return
-        self._left_out = []
-        try:
-            self._fill_run(there, experiment_id)
-        except _REFUSED as error:
-            self._say(f"run {there.id} ({there.name})", str(error))
+    def _portions(self, experiment_id: str) -> Iterator[list[_Read]]:
+        """The runs that are not here whole yet, some at a time; one with many points comes alone and without them."""
+        some: list[_Read] = []
+        weight = 0
+        for run in self._source.runs(experiment_id):
+            self.report.count("runs").there += 1
+            if run.id in self._whole:
+                self.report.count("runs").here += 1
+                if self._recheck:
+                    self._check_run(run, self._target.contents(run.id))
+                    self._settle_files(Owner("run", run.id), self._sender.begin(Owner("run", run.id)))
+                continue
+            read = self._read(run)
+            if some and (read.histories is None or len(some) == RUNS_AT_ONCE or weight + read.weight > BYTES_AT_ONCE):
+                yield some
+                some, weight = [], 0
+            some.append(read)
+            weight += read.weight
+            if read.histories is None:
+                yield some
+                some, weight = [], 0
+        if some:
+            yield some
 
-    def _fill_run(self, there: SourceRun, experiment_id: str) -> None:
-        asked = ImportRun(
+    def _read(self, there: SourceRun) -> _Read:
+        expected: dict[str, PointsOf] = {}
+        histories: dict[str, Sequence[Value]] = {}
+        weight = sum(len(key) + len(text) for texts in (there.params, there.tags) for key, text in texts.items())
+        for key, values in self._histories(there, expected):
+            histories[key] = values
+            weight += POINT_BYTES * len(values)
+            if weight > BYTES_AT_ONCE:
+                return _Read(there, None, {}, weight)
+        return _Read(there, histories, expected, weight)
+
+    def _bring_runs(self, some: Sequence[_Read], experiment_id: str) -> None:
+        """Bring runs; one that is refused is brought alone, so that it keeps no other back."""
+        try:
+            if some[0].histories is None:
+                [alone] = some
+                found = [self._fill_run(alone, experiment_id)]
+            else:
+                asked = [
+                    ImportFilledRun(run=self._asked(one.there, experiment_id), metrics=_columns(one.histories or {}))
+                    for one in some
+                ]
+                found = self._target.fill_runs(asked)
+        except _REFUSED as error:
+            if len(some) > 1:
+                for one in some:
+                    self._bring_runs([one], experiment_id)
+            else:
+                self._say(_named(some[0].there), str(error))
+            return
+        owners = [Owner("run", one.there.id) for one in some]
+        sent = [self._sender.begin(one, empty=not here.existed) for one, here in zip(owners, found, strict=True)]
+        finished = {}
+        for one, here, owner, sending in zip(some, found, owners, sent, strict=True):
+            for note in one.there.notes:
+                self._say(_named(one.there), note, "changed")
+            for characters_max, texts in (
+                (PARAM_CHARACTERS_MAX, one.there.params),
+                (TAG_CHARACTERS_MAX, one.there.tags),
+            ):
+                self._say_cuts(one.there.id, texts, characters_max)
+            left_out = self._settle_files(owner, sending)
+            if self._check_run(one.there, here, one.expected):
+                finished[one.there.id] = self._finished(one.there, left_out)
+            self.report.count("points").new += sum(points.count for points in one.expected.values())
+        if finished:
+            self._target.finish_runs(finished)
+        self.report.count("runs").here += len(finished)
+        self.report.count("runs").new += len(finished)
+
+    def _asked(self, there: SourceRun, experiment_id: str) -> ImportRun:
+        return ImportRun(
             source=self._source.uri, id=there.id, experiment_id=experiment_id, name=there.name, user=there.user,
-            started_at=there.started_at, params=self._cut(there.params, PARAM_CHARACTERS_MAX, there.id),
-            tags=self._cut(there.tags, TAG_CHARACTERS_MAX, there.id), inputs=there.inputs,
+            started_at=there.started_at, params=_cut(there.params, PARAM_CHARACTERS_MAX),
+            tags=_cut(there.tags, TAG_CHARACTERS_MAX), inputs=there.inputs,
             model_inputs=there.model_inputs, model_outputs=there.model_outputs,
         )  # fmt: skip
-        self._target.run(asked)
-        for note in there.notes:
-            self._say(f"run {there.id} ({there.name})", note, "changed")
-        expected: dict[str, PointsOf] = {}
-        self._target.log(there.id, self._histories(there, expected))
-        self.report.count("points").new += sum(one.count for one in expected.values())
-        self._files(Owner("run", there.id))
-        if self._left_out:
-            listed = "\n".join(self._left_out)[:LEFT_OUT_CHARACTERS_MAX]
-            self._target.tag(there.id, {LEFT_OUT_TAG: listed})
-        if not self._check_run(there, expected):
-            return
-        self._target.finish(
-            there.id,
-            FinishImportedRun(
-                source=self._source.uri, status=there.status, stage=there.stage, ended_at=there.ended_at
-            ),
+
+    def _finished(self, there: SourceRun, left_out: Sequence[str]) -> FinishImportedRun:
+        listed = "\n".join(left_out)[:LEFT_OUT_CHARACTERS_MAX]
+        return FinishImportedRun(
+            source=self._source.uri, status=there.status, stage=there.stage, ended_at=there.ended_at,
+            tags={LEFT_OUT_TAG: listed} if left_out else {},
         )  # fmt: skip
-        count = self.report.count("runs")
-        count.here += 1
-        count.new += 1
+
+    def _fill_run(self, read: _Read, experiment_id: str) -> ImportedContents:
+        """Bring a run whose points are many, metric by metric; what they must be is noted in `read`."""
+        self._target.run(self._asked(read.there, experiment_id))
+        self._target.log(read.there.id, self._histories(read.there, read.expected))
+        return msgspec.structs.replace(self._target.contents(read.there.id), existed=True)
 
     def _histories(self, there: SourceRun, read: dict[str, PointsOf]) -> Iterator[tuple[str, Sequence[Value]]]:
         """The metrics of a run as they are kept, noting of each what must be here afterwards."""
@@ -157,15 +236,16 @@ class Importer:
             read[key] = PointsOf(len(values), digests.of_storable(values))
             yield key, values
 
-    def _check_run(self, there: SourceRun, expected: Mapping[str, PointsOf] | None = None) -> bool:
-        """Read a run back and compare all but its files, which were compared as they went in. `expected`: its points,
-        where they were just read."""
-        contents = self._target.contents(there.id)
+    def _check_run(
+        self, there: SourceRun, contents: ImportedContents, expected: Mapping[str, PointsOf] | None = None
+    ) -> bool:
+        """Compare a run with what was read back of it, all but its files, which were compared as they went in.
+        `expected`: its points, where they were just read."""
         here = contents.run
         before = len(self.report.problems)
-        what = f"run {there.id} ({there.name})"
-        params = self._cut(there.params, PARAM_CHARACTERS_MAX)
-        tags = {**self._cut(there.tags, TAG_CHARACTERS_MAX), "mlflow.runName": there.name}
+        what = _named(there)
+        params = _cut(there.params, PARAM_CHARACTERS_MAX)
+        tags = {**_cut(there.tags, TAG_CHARACTERS_MAX), "mlflow.runName": there.name}
         mine = {SOURCE_TAG, STATE_TAG, LEFT_OUT_TAG}
         kept = {key: value for key, value in here.tags.items() if key not in mine}
         self._compare(what, "params", params, here.params)
@@ -230,15 +310,16 @@ class Importer:
         asked = ImportLoggedModel(
             source=self._source.uri, id=there.id, experiment_id=experiment_id, name=there.name, status=there.status,
             created_at=there.created_at, updated_at=there.updated_at, model_type=there.model_type,
-            source_run_id=there.source_run_id, params=self._cut(there.params, PARAM_CHARACTERS_MAX),
-            tags=self._cut(there.tags, TAG_CHARACTERS_MAX), metrics=there.metrics,
+            source_run_id=there.source_run_id, params=_cut(there.params, PARAM_CHARACTERS_MAX),
+            tags=_cut(there.tags, TAG_CHARACTERS_MAX), metrics=there.metrics,
         )  # fmt: skip
         try:
             made = self._target.model(asked)
         except _REFUSED as error:
             self._say(what, str(error))
             return
-        self._files(Owner("model", there.id))
+        owner = Owner("model", there.id)
+        self._settle_files(owner, self._sender.begin(owner, empty=not made.existed))
         here = self._target.read_model(there.id)
         self._compare(what, "params", asked.params, here.params)
         self._compare(what, "tags", asked.tags, {key: text for key, text in here.tags.items() if key != SOURCE_TAG})
@@ -247,41 +328,20 @@ class Importer:
         count.here += 1
         count.new += not made.existed
 
-    def _files(self, owner: Owner) -> None:
-        """Bring the files of an owner that are not here yet."""
+    def _settle_files(self, owner: Owner, sending: Sending) -> list[str]:
+        """Count files that were sent. Returns what had to be left out."""
+        sent = self._sender.settle(sending)
         count = self.report.count("files")
+        count.there += sent.there
+        count.here += sent.here
+        count.new += sent.new
+        self.report.bytes += sent.bytes
         what = f"{owner.kind} {owner.id}"
-        try:
-            listed = self._source.files(owner)
-        except Unreachable as error:
-            self._leave_out(what, f"its files: {error}")
-            return
-        here = self._target.files(owner) if listed else {}
-        for file in listed:
-            count.there += 1
-            known = here.get(file.path)
-            if known is not None and file.size_bytes is not None and known.size_bytes == file.size_bytes:
-                count.here += 1
-                if self._recheck and self._digest(owner, file.path) != known.digest:
-                    self._say(what, f"'{file.path}' differs")
-                continue
-            try:
-                with self._source.open(owner, file.path) as pieces:
-                    size_bytes, _ = self._target.put(owner, file.path, pieces)
-            except (Unreachable, *_REFUSED) as error:
-                count.there -= 1
-                self._leave_out(what, f"'{file.path}': {error}")
-                continue
-            count.here += 1
-            count.new += 1
-            self.report.bytes += size_bytes
-
-    def _digest(self, owner: Owner, path: str) -> str:
-        digest = hashlib.sha256()
-        with self._source.open(owner, path) as pieces:
-            for piece in pieces:
-                digest.update(piece)
-        return digest.hexdigest()
+        for path in sent.differing:
+            self._say(what, f"'{path}' differs")
+        for why in sent.left_out:
+            self._say(what, why, "left out")
+        return sent.left_out
 
     # --- registry -----------------------------------------------------------------------------------------------------
 
@@ -317,7 +377,7 @@ class Importer:
                     source=self._source.uri, model=name, version=there.version, files=files, run=there.run,
                     logged_model=there.logged_model, description=there.description, stage=there.stage,
                     created_at=there.created_at, updated_at=there.updated_at,
-                    tags=self._cut(there.tags, TAG_CHARACTERS_MAX),
+                    tags=_cut(there.tags, TAG_CHARACTERS_MAX),
                 )
             )  # fmt: skip
         except (Unreachable, *_REFUSED) as error:
@@ -376,23 +436,37 @@ class Importer:
 
     # --- what is said -------------------------------------------------------------------------------------------------
 
-    def _cut(self, texts: Mapping[str, str], characters_max: int, run_id: str = "") -> dict[str, str]:
-        if run_id:
-            for key in (key for key, text in texts.items() if len(text) > characters_max):
-                self._say(f"run {run_id}", f"'{key}' is cut at {characters_max:,} characters", "changed")
-        return {key: text[:characters_max] for key, text in texts.items()}
+    def _say_cuts(self, run_id: str, texts: Mapping[str, str], characters_max: int) -> None:
+        for key in (key for key, text in texts.items() if len(text) > characters_max):
+            self._say(f"run {run_id}", f"'{key}' is cut at {characters_max:,} characters", "changed")
 
     def _compare(self, what: str, noun: str, there: Mapping[str, str], here: Mapping[str, str]) -> None:
         if digests.of_texts(there) != digests.of_texts(here):
             differing = sorted({*there.items()} ^ {*here.items()})
             self._say(what, f"its {noun} differ: {', '.join(sorted({key for key, _ in differing}))[:200]}")
 
-    def _leave_out(self, what: str, why: str) -> None:
-        self._left_out.append(why)
-        self._say(what, why, "left out")
-
     def _say(self, what: str, why: str, kind: ProblemKind = "failed") -> None:
         self.report.problems.append(ImportProblem(what=what, why=why, kind=kind))
+
+
+def _named(run: SourceRun) -> str:
+    return f"run {run.id} ({run.name})"
+
+
+def _cut(texts: Mapping[str, str], characters_max: int) -> dict[str, str]:
+    return {key: text[:characters_max] for key, text in texts.items()}
+
+
+def _columns(histories: Mapping[str, Sequence[Value]]) -> dict[str, ImportPoints]:
+    return {
+        key: ImportPoints(
+            [one.timestamp_ms for one in values],
+            [one.step for one in values],
+            [None if math.isnan(one.value) else one.value for one in values],
+        )
+        for key, values in histories.items()
+        if values
+    }
 
 
 def _batches(traces: Iterable[SourceTrace]) -> Iterator[list[SourceTrace]]:

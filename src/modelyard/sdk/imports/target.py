@@ -12,6 +12,7 @@ from modelyard.sdk.client import Client
 from modelyard.sdk.imports.source import Owner, Value
 from modelyard.types.imports import (
     FinishImportedRun,
+    FinishImportedRuns,
     ImportedContents,
     ImportedExperiment,
     ImportedLoggedModel,
@@ -19,9 +20,11 @@ from modelyard.types.imports import (
     ImportedTrace,
     ImportedVersion,
     ImportExperiment,
+    ImportFilledRun,
     ImportLoggedModel,
     ImportModel,
     ImportRun,
+    ImportRuns,
     ImportTraces,
     ImportVersion,
 )
@@ -74,9 +77,13 @@ class Target:
         if batch:
             self._send(run_id, batch)
 
-    def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
-        """Set tags of a run."""
-        self._client.post(f"/api/runs/{run_id}/log", LogBatch(tags=dict(tags)))
+    def fill_runs(self, asked: Sequence[ImportFilledRun]) -> list[ImportedContents]:
+        """Some runs with all their points, as they are here then."""
+        return self._client.post("/api/import/filled-runs", ImportRuns(runs=list(asked)), list[ImportedContents])
+
+    def finish_runs(self, asked: Mapping[str, FinishImportedRun]) -> None:
+        """Say of some runs that they are whole."""
+        self._client.post("/api/import/finished-runs", FinishImportedRuns(runs=dict(asked)))
 
     def finish(self, run_id: str, asked: FinishImportedRun) -> None:
         """Say that a run is whole."""

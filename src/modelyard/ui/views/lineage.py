@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -12,12 +11,9 @@ from msgspec import Struct
 from modelyard.kernel import lineage
 from modelyard.kernel.auth import Scope
 from modelyard.kernel.database import Database
-from modelyard.kernel.errors import NotFound
-from modelyard.kernel.lineage import Direction, TimedEdge
+from modelyard.kernel.lineage import Direction, Newest, TimedEdge
 from modelyard.planes.data import Data
-from modelyard.planes.features import Features
 from modelyard.planes.jobs import Jobs
-from modelyard.planes.registry import Registry
 from modelyard.planes.tracking import Tracking
 from modelyard.types.contracts import DataUse
 from modelyard.ui.frame import Frame, Screen
@@ -137,30 +133,12 @@ def _nearest(root: str, edges: Sequence[TimedEdge | Bundle]) -> list[str]:
     return seen
 
 
-def newest(caller: Scope, datasets: Data, registry: Registry, features: Features, urn: str) -> list[str]:
-    """The versions of a thing that is named without one, newest first; empty for what has none or is not known."""
-    kind, _, name = urn.partition(":")
-    if "@" in name:
-        return []
-    with suppress(NotFound):
-        match kind:
-            case "dataset":
-                found = datasets.versions(caller, name, limit=VERSIONS_LISTED_MAX).items
-                return [one.urn for one in found]
-            case "model":
-                return [f"{urn}@{one.version}" for one in registry.versions.list(caller, name)[:VERSIONS_LISTED_MAX]]
-            case "feature-view":
-                return [one.urn for one in features.versions(caller, name, limit=VERSIONS_LISTED_MAX).items]
-    return []
-
-
 @ui_page("/lineage", template="lineage.html")
 def lineage_graph(
     caller: Scope,
     database: Database,
     datasets: Data,
-    registry: Registry,
-    features: Features,
+    newest: Newest,
     jobs: Jobs,
     tracking: Tracking,
     urn: str = "",
@@ -173,8 +151,8 @@ def lineage_graph(
     urn = urn.strip()
     if not urn:
         return Lineage(frame=frame, direction=direction, depth=depth)
-    versions = newest(caller, datasets, registry, features, urn)
-    root = versions[0] if versions else urn
+    versions = newest.versions(caller, urn, VERSIONS_LISTED_MAX)
+    root = newest.resolve(caller, urn)
     columns = columns or bool(whole_of(root)[1])
     with database.reading(caller) as tx:
         graph = lineage.walk(tx, root, direction, depth)

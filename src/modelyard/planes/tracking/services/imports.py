@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
 
 import msgspec
 from sqlalchemy import select
@@ -16,10 +19,11 @@ from sqlalchemy import select
 from modelyard.kernel.auth import Scope
 from modelyard.kernel.clock import to_us
 from modelyard.kernel.database import Database, Transaction
-from modelyard.kernel.errors import Conflict, InvalidInput
+from modelyard.kernel.errors import Conflict, InvalidInput, ModelyardError
 from modelyard.kernel.ids import is_id
 from modelyard.planes.tracking import reading, rules, store
 from modelyard.planes.tracking.history import History
+from modelyard.planes.tracking.points import Batch, PointColumns
 from modelyard.planes.tracking.rows import COLUMNS, RunRow, run_row
 from modelyard.planes.tracking.services import experiments, metrics, models, runs
 from modelyard.planes.tracking.services import spans as of_spans
@@ -32,7 +36,9 @@ from modelyard.types.imports import (
     ImportedRun,
     ImportedTrace,
     ImportExperiment,
+    ImportFilledRun,
     ImportLoggedModel,
+    ImportPoints,
     ImportRun,
     ImportTrace,
     ImportTraces,
@@ -45,6 +51,12 @@ STATE_TAG = "modelyard.import.state"
 INCOMPLETE, COMPLETE = "incomplete", "complete"
 NUMBER_MAX = 10**9
 """Up to here an imported number moves the counter on. MLflow's file store makes up numbers of 18 digits."""
+
+
+class _Taken(NamedTuple):
+    row: RunRow
+    existed: bool
+    complete: bool
 
 
 class Imports:
@@ -76,30 +88,48 @@ class Imports:
     def run(self, scope: Scope, asked: ImportRun) -> ImportedRun:
         """A run with its id, to be filled and then finished. Raises Conflict (`run.exists`) for an id that belongs to
         a run that did not come from there, InvalidInput."""
-        if not is_id(asked.id):
-            raise InvalidInput(
-                f"'{asked.id[:80]}' is no run id", code="run.id_invalid", hint="use 32 lower-case hex digits"
-            )
-        start_ms = to_us(asked.started_at) // 1_000
-        rules.check_time_ms("started_at", start_ms)
-        rules.check_inputs(asked.inputs)
-        number = rules.experiment_number(asked.experiment_id)
+        _check(asked)
         self._experiments.make_ready(scope.project)
         with self._database.transaction(scope) as tx:
-            known = _imported_run(tx, asked)
-            if known is None:
-                known = self._insert_run(tx, asked, number, start_ms)
-            complete = _tag(tx, known.number, STATE_TAG) == COMPLETE
-            if not complete:
-                runs.fill(
-                    tx,
-                    known,
-                    params=asked.params,
-                    tags={**asked.tags, runs.NAME_TAG: asked.name},
-                    inputs=asked.inputs,
-                    models=(asked.model_inputs, asked.model_outputs),
-                )
+            complete = self._take(tx, asked).complete
         return ImportedRun(run=self._runs.get(scope, asked.id), complete=complete)
+
+    def filled_runs(self, scope: Scope, asked: Sequence[ImportFilledRun]) -> list[ImportedContents]:
+        """Runs with all their points, all or none, read back as `contents` does. Raises as `run`, naming the run."""
+        batches = []
+        for one in asked:
+            with _of_run(one.run.id):
+                _check(one.run)
+                batches.append(_batch_of(one.metrics))
+        self._experiments.make_ready(scope.project)
+        existed = []
+        with self._database.transaction(scope) as tx:
+            for one, batch in zip(asked, batches, strict=True):
+                with _of_run(one.run.id):
+                    taken = self._take(tx, one.run)
+                    if batch.points and not taken.complete:
+                        metrics.append(tx, taken.row.number, batch)
+                existed.append(taken.existed)
+        return [
+            msgspec.structs.replace(self.contents(scope, one.run.id), existed=before)
+            for one, before in zip(asked, existed, strict=True)
+        ]
+
+    def _take(self, tx: Transaction, asked: ImportRun) -> _Taken:
+        known = _imported_run(tx, asked)
+        start_ms = to_us(asked.started_at) // 1_000
+        row = known or self._insert_run(tx, asked, rules.experiment_number(asked.experiment_id), start_ms)
+        complete = known is not None and _tag(tx, row.number, STATE_TAG) == COMPLETE
+        if not complete:
+            runs.fill(
+                tx,
+                row,
+                params=asked.params,
+                tags={**asked.tags, runs.NAME_TAG: asked.name},
+                inputs=asked.inputs,
+                models=(asked.model_inputs, asked.model_outputs),
+            )
+        return _Taken(row, known is not None, complete)
 
     def contents(self, scope: Scope, run_id: str) -> ImportedContents:
         """A run with a digest of each metric's points. Raises NotFound, EngineError for a damaged segment."""
@@ -112,21 +142,17 @@ class Imports:
 
     def finish_run(self, scope: Scope, run_id: str, asked: FinishImportedRun) -> Run:
         """Say that a run is here whole, and how it ended there. Raises NotFound, Conflict (`run.exists`)."""
-        end_ms = None if asked.ended_at is None else to_us(asked.ended_at) // 1_000
-        if end_ms is not None:
-            rules.check_time_ms("ended_at", end_ms)
-        with self._database.transaction(scope) as tx:
-            row = run_row(tx, run_id)
-            _check_origin(tx, row, asked.source)
-            tx.execute(
-                store.runs.update()
-                .where(store.runs.c.number == row.number)
-                .values(status=asked.status, end_ms=end_ms, stage=asked.stage)
-            )
-            runs.fill(tx, row, tags={STATE_TAG: COMPLETE})
-            data = {"status": asked.status, "experiment": str(row.experiment), "name": row.name, "source": asked.source}
-            tx.event("run.imported", f"run:{run_id}", data)
+        self.finish_runs(scope, {run_id: asked})
         return self._runs.get(scope, run_id)
+
+    def finish_runs(self, scope: Scope, asked: Mapping[str, FinishImportedRun]) -> None:
+        """Say of some runs that they are here whole, of all or of none. Raises as `finish_run`."""
+        for one in asked.values():
+            if one.ended_at is not None:
+                rules.check_time_ms("ended_at", to_us(one.ended_at) // 1_000)
+        with self._database.transaction(scope) as tx:
+            for run_id, one in asked.items():
+                _finish(tx, run_id, one)
 
     def traces(self, scope: Scope, asked: ImportTraces) -> list[ImportedTrace]:
         """Traces with their ids and spans; again, they are as they are there now. Raises Conflict (`trace.exists`) for
@@ -180,6 +206,52 @@ class Imports:
         row = run_row(tx, asked.id)
         runs.fill(tx, row, tags={SOURCE_TAG: asked.source, STATE_TAG: INCOMPLETE})
         return row
+
+
+def _check(asked: ImportRun) -> None:
+    if not is_id(asked.id):
+        raise InvalidInput(
+            f"'{asked.id[:80]}' is no run id", code="run.id_invalid", hint="use 32 lower-case hex digits"
+        )
+    rules.check_time_ms("started_at", to_us(asked.started_at) // 1_000)
+    rules.check_inputs(asked.inputs)
+    rules.experiment_number(asked.experiment_id)
+
+
+@contextmanager
+def _of_run(run_id: str) -> Iterator[None]:
+    """Says of an error which of many runs it is about."""
+    try:
+        yield
+    except ModelyardError as error:
+        error.details = {**error.details, "run": run_id[:80]}
+        raise
+
+
+def _batch_of(asked: Mapping[str, ImportPoints]) -> Batch:
+    keys: list[str] = []
+    values: list[float] = []
+    steps: list[int] = []
+    times: list[int] = []
+    for key, points in asked.items():
+        if not len(points.times_ms) == len(points.steps) == len(points.values):
+            raise InvalidInput(f"the columns of metric '{key[:80]}' differ in length", code="batch.ragged")
+        keys += [key] * len(points.values)
+        values += [math.nan if one is None else one for one in points.values]
+        steps += points.steps
+        times += points.times_ms
+    return Batch.of(PointColumns(keys, values, steps, times))
+
+
+def _finish(tx: Transaction, run_id: str, asked: FinishImportedRun) -> None:
+    end_ms = None if asked.ended_at is None else to_us(asked.ended_at) // 1_000
+    row = run_row(tx, run_id)
+    _check_origin(tx, row, asked.source)
+    ended = store.runs.update().where(store.runs.c.number == row.number)
+    tx.execute(ended.values(status=asked.status, end_ms=end_ms, stage=asked.stage))
+    runs.fill(tx, row, tags={**asked.tags, STATE_TAG: COMPLETE})
+    data = {"status": asked.status, "experiment": str(row.experiment), "name": row.name, "source": asked.source}
+    tx.event("run.imported", f"run:{run_id}", data)
 
 
 def _imported_before(tx: Transaction, origin: str) -> int | None:
