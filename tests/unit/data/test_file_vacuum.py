@@ -153,9 +153,8 @@ def test_a_retention_of_its_own_is_kept_by_the_daily_vacuum(scans: Scans, clock:
     scans.commit("new")
     scans.data.update(scans.scope, "scans", retention=NEWEST)
     vacuum = next(one for one in scans.data.reconcilers() if one.name == "data.retention")
-    assert vacuum.due(clock.now()) == [], "the first a day after the start"
+    [key] = vacuum.due(clock.now())
     for _ in range(2):
-        clock.advance(24 * HOUR + 1)
-        [key] = vacuum.due(clock.now())
         vacuum.act(key, None)  # type: ignore[arg-type]
+        clock.advance(24 * HOUR)
     assert scans.lacking("old", "new") == 1
