@@ -2,7 +2,8 @@
 
 The peer's commits (`deltalake`) do not wait for the disk; ours, and the floor of appends, do.
 
-`APPENDS=…`, `COMMITS=…` and `ROWS=…` set other sizes, `PARTS=appends,served,opening,growing,reading` which are run.
+`APPENDS=…`, `COMMITS=…` and `ROWS=…` set other sizes, `PARTS=appends,served,opening,growing,reading,deleting` which
+are run.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from benchmarks.training_loop import serving
 from modelyard.engines.tables.delta import DeltaTables
 from modelyard.kernel.auth import Principal, Role, Scope
 from modelyard.kernel.database import Database, metadata
-from modelyard.planes.data import Data
+from modelyard.planes.data import Data, file_profiles
 from modelyard.sdk.client import Client
 from modelyard.sdk.data import DatasetHandle
 from modelyard.types.checks import NotNull, Range
@@ -229,6 +230,44 @@ def reading(home: Path) -> None:
     )
 
 
+def deleting(home: Path) -> None:
+    """Deletes and merges that touch one file of a hundred: beside the same where the whole table is profiled again, a
+    delete by `deltalake`, and the one file rewritten by hand."""
+    data = opened(home)
+    rows = ROWS // 100
+    data.create(SCOPE, "flights", key=["id"])
+    for part in range(100):
+        data.write(SCOPE, "flights", flights(part, rows))
+    deltalake.write_deltalake(home / "peer", data.read(SCOPE, "flights"), target_file_size=rows * 60)
+    touched = home / "touched.parquet"
+    pq.write_table(flights(0, rows), touched)
+    ids = iter(range(0, ROWS, rows + 1))
+
+    def delete() -> None:
+        assert data.delete_rows(SCOPE, "flights", f"id = {next(ids)}").rows == 1
+
+    def merge() -> None:
+        data.write(SCOPE, "flights", flights(0, rows).slice(next(ids) % rows, 10), mode="merge")
+
+    def by_hand() -> None:
+        found = duckdb.sql(f"SELECT * FROM '{touched}' WHERE id <> {next(ids)}").to_arrow_table()
+        with (home / "rewritten.parquet").open("wb") as file:
+            pq.write_table(found, file)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def peer() -> None:
+        deltalake.DeltaTable(home / "peer").delete(f"id = {next(ids)}")
+
+    others = {"floor": timed(by_hand, 3), "deltalake": timed(peer, 3)}
+    for what, act in (("delete", delete), ("merge of 10 rows", merge)):
+        ours = timed(act, 3)
+        most, file_profiles.FILES_MAX = file_profiles.FILES_MAX, 0
+        whole = timed(act, 3)
+        file_profiles.FILES_MAX = most
+        say(f"{what} in one of 100 files, {ROWS:,} rows", ours, profiled_whole=whole, **others)
+
+
 def flights(part: int, rows: int) -> pa.Table:
     """Rows with ids of their own."""
     random = np.random.default_rng(part)
@@ -274,6 +313,7 @@ PARTS: dict[str, Callable[[Path], None]] = {
     "opening": opening,
     "growing": growing,
     "reading": reading,
+    "deleting": deleting,
 }
 
 if __name__ == "__main__":

@@ -386,16 +386,31 @@ def _provide(
     outside = list(table.partitions[0]) if table.partitions else []
     if outside or table.marked:
         options += f", filename = {literal(FILE_COLUMN)}"
-    names = [f"{'p' if name in outside else 'f'}.{quoted(name)}" for name in table.schema.names]
     source = f"read_parquet([{files}], {options}) f"
+    places = dict.fromkeys(table.schema.names, "f.") | dict.fromkeys(outside, "p.")
     registered: dict[str, pa.Table] = {}
+    later = [] if table.uniform else _not_in(connection, source, [one for one in places if places[one] == "f."])
+    nulls = f"{name} nulls"
+    if later:
+        registered |= _register(connection, nulls, table.schema.empty_table().select(later))
+    names = [
+        f"(SELECT {quoted(one)} FROM {quoted(nulls)}) AS {quoted(one)}" if one in later else place + quoted(one)
+        for one, place in places.items()
+    ]
     if outside:
         parts = f"{name} partitions"
-        registered = _register(connection, parts, partition_arrays(table))
+        registered |= _register(connection, parts, partition_arrays(table))
         source += f" JOIN {quoted(parts)} p ON f.{FILE_COLUMN} = p.{FILE_COLUMN}"
     marked = [f"f.{FILE_COLUMN}"] if table.marked else []
     connection.execute(f"CREATE VIEW {quoted(name)} AS SELECT {', '.join(names + marked)} FROM {source}")
     return registered
+
+
+def _not_in(connection: duckdb.DuckDBPyConnection, source: str, names: Sequence[str]) -> list[str]:
+    """Those of the columns that came after all of these files were written."""
+    described = connection.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()
+    found = {str(row[0]).casefold() for row in described}
+    return [name for name in names if name.casefold() not in found]
 
 
 def _register(connection: duckdb.DuckDBPyConnection, name: str, table: pa.Table) -> dict[str, pa.Table]:

@@ -14,7 +14,7 @@ from modelyard.kernel.auth import Scope
 from modelyard.kernel.database import Database
 from modelyard.kernel.errors import Conflict
 from modelyard.kernel.ids import new_id
-from modelyard.planes.data import manifests, retention_store, store
+from modelyard.planes.data import file_profiles, manifests, retention_store, store
 from modelyard.planes.data.branches import require_dataset
 from modelyard.planes.data.file_vacuum import FileVacuum
 from modelyard.planes.data.publish import Publisher, make_plan
@@ -171,6 +171,7 @@ class Layout:
         removed = self._tables.remove(row.location, frozenset(live), grace.total_seconds())
         with self._database.transaction(scope) as tx:
             manifests.delete_unneeded(tx, row.id, before)
+            file_profiles.forget(tx, row.id, live)
         return removed
 
     def _row(self, scope: Scope, name: str) -> store.DatasetRow:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
@@ -55,41 +55,37 @@ def _shown(column: ColumnProfile, sketch: Sketch) -> ColumnProfile:
     )
 
 
-def merge_profiles(before: Profile, batch: Profile) -> Profile | None:
-    """The profile of both together, or None where they cannot be merged: one has no sketches, or hashed otherwise."""
-    known = {column.name: column for column in before.columns}
-    added = {column.name: column for column in batch.columns}
-    names = [*known, *(name for name in added if name not in known)]
+def merge_profiles(*parts: Profile) -> Profile | None:
+    """The profile of the rows of all together, or None where they cannot be merged: one has no sketches, or hashed
+    otherwise. The columns are in the order in which they come first."""
+    by_name = [{column.name: column for column in one.columns} for one in parts]
+    names = {name: None for one in by_name for name in one}
     try:
-        columns = [_merge(known.get(name), added.get(name), before.rows, batch.rows) for name in names]
+        columns = [_merge([one.get(name) for one in by_name], [one.rows for one in parts]) for name in names]
     except Unreadable:
         return None
-    return Profile(rows=before.rows + batch.rows, columns=columns)
+    return Profile(rows=sum(one.rows for one in parts), columns=columns)
 
 
-def _merge(
-    before: ColumnProfile | None, batch: ColumnProfile | None, rows_before: int, rows_batch: int
-) -> ColumnProfile:
-    if before is None or batch is None:
-        present = before or batch
-        assert present is not None
-        missing = rows_before if before is None else rows_batch
-        return msgspec.structs.replace(present, nulls=present.nulls + missing)
-    bounds = [one for one in (before, batch) if one.min is not None]
-    low = min(bounds, key=_ordered_min).min if bounds else None
-    high = max(bounds, key=_ordered_max).max if bounds else None
+def _merge(parts: Sequence[ColumnProfile | None], rows: Sequence[int]) -> ColumnProfile:
+    """The profile of a column over all rows; it is null in those of a part that has it not."""
+    present = [one for one in parts if one is not None]
+    missing = sum(count for one, count in zip(parts, rows, strict=True) if one is None)
+    if len(present) == 1:
+        return msgspec.structs.replace(present[0], nulls=present[0].nulls + missing)
+    bounds = [one for one in present if one.min is not None]
     joined = msgspec.structs.replace(
-        before,
-        count=before.count + batch.count,
-        nulls=before.nulls + batch.nulls,
-        nans=before.nans + batch.nans,
-        min=low,
-        max=high,
+        present[0],
+        count=sum(one.count for one in present),
+        nulls=sum(one.nulls for one in present) + missing,
+        nans=sum(one.nans for one in present),
+        min=min(bounds, key=_ordered_min).min if bounds else None,
+        max=max(bounds, key=_ordered_max).max if bounds else None,
     )
-    one, other = unpacked(before.sketch), unpacked(batch.sketch)
-    if one.registers and other.registers and one.hashed_by != other.hashed_by:
-        raise Unreadable("the two sketches were hashed by different functions")
-    return _shown(joined, merged(one, other))
+    sketches = [unpacked(one.sketch) for one in present]
+    if len({one.hashed_by for one in sketches if one.registers}) > 1:
+        raise Unreadable("the sketches were hashed by different functions")
+    return _shown(joined, merged(*sketches))
 
 
 def _ordered_min(column: ColumnProfile) -> Any:

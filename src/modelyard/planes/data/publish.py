@@ -24,9 +24,10 @@ from modelyard.engines.tables.base import Commit, DataFile, StagedFile, TableSto
 from modelyard.kernel.auth import Principal, Scope
 from modelyard.kernel.database import Database, Transaction
 from modelyard.kernel.errors import ModelyardError
-from modelyard.planes.data import manifests, store
+from modelyard.planes.data import file_profiles, manifests, store
 from modelyard.planes.data.anomaly_rules import Measure
 from modelyard.planes.data.derivation import Derived, record_derivation
+from modelyard.planes.data.file_profiles import FileProfile
 from modelyard.planes.data.guards import record_write
 from modelyard.planes.data.manifests import Manifest, Part
 from modelyard.planes.data.schemas import replaced_columns
@@ -66,6 +67,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     measure: Measure | None = None
     anomalies: list[Anomaly] = []
     derived: list[Derived] = []
+    profiles: list[FileProfile] = []
 
     def commit(self, write_id: str) -> Commit:
         """What the table's log shall get."""
@@ -101,6 +103,7 @@ def make_plan(
     measure: Measure | None = None,
     anomalies: Sequence[Anomaly] = (),
     derived: Sequence[Derived] = (),
+    profiles: Sequence[FileProfile] = (),
     logged: bool | None = None,
 ) -> Plan:
     """The plan that turns a state into a version: some files go, staged and known ones come."""
@@ -122,6 +125,7 @@ def make_plan(
         measure=measure,
         anomalies=list(anomalies),
         derived=list(derived),
+        profiles=list(profiles),
     )
 
 
@@ -224,6 +228,7 @@ class Publisher:
         self, tx: Transaction, dataset: store.DatasetRow, write_id: str, plan: Plan, table_version: int | None
     ) -> None:
         manifests.insert(tx, dataset.id, plan.manifests)
+        file_profiles.keep(tx, dataset.id, plan.profiles)
         if plan.makes == "version":
             self._record_version(tx, dataset, write_id, plan, table_version)
         else:

@@ -66,26 +66,28 @@ def unpacked(text: str) -> Sketch:
         raise Unreadable(f"this is no sketch: {error}") from error
 
 
-def merged(one: Sketch, other: Sketch) -> Sketch:
-    """The sketch of both columns' rows together."""
-    finite = one.finite + other.finite
-    delta = other.mean - one.mean
-    share = other.finite / finite if finite else 0.0
-    means, weights = compressed(
-        [*zip(one.means, one.weights, strict=True), *zip(other.means, other.weights, strict=True)]
-    )
-    counted, exact = _merged_counts(one, other)
+def merged(*parts: Sketch) -> Sketch:
+    """The sketch of the rows of all columns together."""
+    finite, mean, m2 = 0, 0.0, 0.0
+    for one in parts:
+        before, finite = finite, finite + one.finite
+        delta = one.mean - mean
+        share = one.finite / finite if finite else 0.0
+        mean += delta * share
+        m2 += one.m2 + delta * delta * before * share
+    means, weights = compressed([pair for one in parts for pair in zip(one.means, one.weights, strict=True)])
+    counted, exact = _merged_counts(parts)
     return Sketch(
         finite=finite,
-        mean=one.mean + delta * share,
-        m2=one.m2 + other.m2 + delta * delta * one.finite * share,
+        mean=mean,
+        m2=m2,
         means=means,
         weights=weights,
-        registers=_merged_registers(one, other),
-        hashed_by=one.hashed_by or other.hashed_by,
+        registers=_merged_registers(parts),
+        hashed_by=next((one.hashed_by for one in parts if one.hashed_by), ""),
         top=counted,
         exact=exact,
-        lengths=_merged_lengths(one.lengths, other.lengths),
+        lengths=_merged_lengths([one.lengths for one in parts if one.lengths is not None]),
     )
 
 
@@ -133,24 +135,27 @@ def _tau(share: float) -> float:
     return found / 3
 
 
-def _merged_registers(one: Sketch, other: Sketch) -> bytes:
-    if not one.registers or not other.registers:
-        return one.registers or other.registers
-    if one.hashed_by != other.hashed_by:
-        # Another hash function: the larger count is at least no more than the truth.
-        counted = [distinct_count(sketch.registers) or 0 for sketch in (one, other)]
-        return one.registers if counted[0] >= counted[1] else other.registers
+def _merged_registers(parts: Sequence[Sketch]) -> bytes:
+    counted = [one for one in parts if one.registers]
+    if len(counted) < 2:
+        return counted[0].registers if counted else b""
+    if len({one.hashed_by for one in counted}) > 1:
+        # Another hash function: the largest count is at least no more than the truth.
+        return max(counted, key=lambda one: distinct_count(one.registers) or 0).registers
     import numpy as np  # heavy: imported late
 
-    pair = (np.frombuffer(sketch.registers, np.uint8) for sketch in (one, other))
-    return np.maximum(*pair).tobytes()
+    found = np.frombuffer(counted[0].registers, np.uint8)
+    for one in counted[1:]:
+        found = np.maximum(found, np.frombuffer(one.registers, np.uint8))
+    return found.tobytes()
 
 
-def _merged_counts(one: Sketch, other: Sketch) -> tuple[list[tuple[Any, float]], bool]:
+def _merged_counts(parts: Sequence[Sketch]) -> tuple[list[tuple[Any, float]], bool]:
     counted: dict[Any, float] = {}
-    for value, count in (*one.top, *other.top):
-        counted[value] = counted.get(value, 0.0) + count
-    exact = one.exact and other.exact and len(counted) <= COUNTED_MAX
+    for one in parts:
+        for value, count in one.top:
+            counted[value] = counted.get(value, 0.0) + count
+    exact = all(one.exact for one in parts) and len(counted) <= COUNTED_MAX
     return most_frequent(counted, COUNTED_MAX if exact else TOP_KEPT), exact
 
 
@@ -159,10 +164,10 @@ def most_frequent(counted: dict[Any, float], kept: int) -> list[tuple[Any, float
     return sorted(counted.items(), key=lambda entry: (-entry[1], str(entry[0])))[:kept]
 
 
-def _merged_lengths(one: Lengths | None, other: Lengths | None) -> Lengths | None:
-    if one is None or other is None:
-        return one or other
-    return Lengths(min(one.least, other.least), max(one.greatest, other.greatest), one.total + other.total)
+def _merged_lengths(parts: Sequence[Lengths]) -> Lengths | None:
+    if not parts:
+        return None
+    return Lengths(min(one.least for one in parts), max(one.greatest for one in parts), sum(one.total for one in parts))
 
 
 # --- quantiles --------------------------------------------------------------------------------------------------

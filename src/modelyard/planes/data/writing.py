@@ -21,6 +21,7 @@ from modelyard.planes.data.checks import BASE, BATCH, DATASET, implied_by_key, s
 from modelyard.planes.data.checks.running import Before, run_suite
 from modelyard.planes.data.checks.statements import Hints
 from modelyard.planes.data.derivation import Derived
+from modelyard.planes.data.file_profiles import FileProfile, Reprofiler, of_one_file
 from modelyard.planes.data.guards import Guard
 from modelyard.planes.data.profile import merge_profiles
 from modelyard.planes.data.profiling import Profiler, profile_of
@@ -78,6 +79,7 @@ class Judged:
     effect: Effect
     schema: pa.Schema
     audited: Audited
+    profiles: tuple[FileProfile, ...] = ()
 
 
 class Writer:
@@ -97,6 +99,7 @@ class Writer:
         self._states = states
         self._open_session = open_session
         self._rewriter = Rewriter(tables, open_session)
+        self._reprofiler = Reprofiler(database, tables)
         self.publisher = Publisher(database, tables)
 
     def write(
@@ -244,6 +247,7 @@ class Writer:
             measure=_measure(request, judged.audited.batch),
             anomalies=judged.audited.anomalies,
             derived=request.derived,
+            profiles=judged.profiles,
         )
         number = self.publisher.publish(scope, dataset, staged.write_id, plan, request.idempotency_key)
         return _result(dataset, "published", version.rows_written, judged, version=number)
@@ -290,8 +294,11 @@ class Writer:
             rows=staged.rows if staged.files else state.rows - effect.rows_gone,
             results=results,
         )
-        becomes = self._profile(state, effect, profile, schema, whole) if report.passed else None
-        return Judged(state, effect, schema, Audited(report, becomes, batch=profile, anomalies=anomalies))
+        becomes: Profile | None = None
+        of_files: tuple[FileProfile, ...] = ()
+        if report.passed:
+            becomes, of_files = self._profile(scope, dataset, state, effect, staged, profile, schema, whole)
+        return Judged(state, effect, schema, Audited(report, becomes, batch=profile, anomalies=anomalies), of_files)
 
     def _anomalies(self, request: WriteRequest, batch: Profile) -> list[Anomaly]:
         """What is unusual about the rows; a part that is replaced, or rows that are merged, are like no other write."""
@@ -378,13 +385,30 @@ class Writer:
     def _before(self, dataset: store.DatasetRow, state: State, schema: pa.Schema) -> FileSet:
         return file_set(schema, self._tables.paths(dataset.location, state.files), state.files)
 
-    def _profile(self, state: State, effect: Effect, batch: Profile, schema: pa.Schema, whole: Later) -> Profile:
-        """The profile of the dataset as it would become, from what both say of themselves where rows only come."""
+    def _profile(
+        self,
+        scope: Scope,
+        dataset: store.DatasetRow,
+        state: State,
+        effect: Effect,
+        staged: Staged,
+        batch: Profile,
+        schema: pa.Schema,
+        whole: Later,
+    ) -> tuple[Profile, tuple[FileProfile, ...]]:
+        """The profile of the dataset as it would become, from what both say of themselves where rows only come, and
+        from the profiles of files where some go; with the profiles of new files that are to be kept."""
+        new = of_one_file(staged.files, batch)
         if not state.count or (effect.is_all_of(state) and batch.rows):
-            return batch
-        before = None if state.version is None or effect.removed else state.version.noun.profile
-        merged = None if before is None else merge_profiles(before, batch)
-        return merged or profile_of(schema, scan(whole(), schema.names))
+            return batch, new
+        found: Profile | None = None
+        if effect.removed:
+            kept = [one for one in state.files if one.name not in effect.removed_names]
+            found, rewritten = self._reprofiler.after(scope, dataset, kept, effect.rewritten, batch, schema)
+            new = (*new, *rewritten)
+        elif state.version is not None and state.version.noun.profile is not None:
+            found = merge_profiles(state.version.noun.profile, batch)
+        return found or profile_of(schema, scan(whole(), schema.names)), new
 
     def _earlier(self, scope: Scope, dataset: store.DatasetRow, request: WriteRequest) -> WriteResult | None:
         """The result of the write that had this idempotency key before."""
