@@ -1,14 +1,20 @@
-"""Catalogs on SQLite that are ready at once: copies of one that was migrated, which takes half a second itself."""
+"""Catalogs that are ready at once: copies of one that was migrated, which takes half a second itself."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
-from functools import cache
+import uuid
+from functools import cache, cached_property
 from pathlib import Path
+
+import sqlalchemy as sa
 
 from modelyard.kernel.database import Database
 from modelyard.migrations import migrate
+
+# For surviving a loss of power, which no test of ours asks of PostgreSQL: its files are gone with the tests.
+_WAITS_FOR_THE_DISK = ("fsync", "synchronous_commit", "full_page_writes")
 
 
 @cache
@@ -27,3 +33,42 @@ def prepare(database: Database) -> None:
     if url.get_backend_name() == "sqlite" and url.database and not Path(url.database).stat().st_size:
         shutil.copyfile(_migrated(), url.database)
     migrate(database)
+
+
+class Postgres:
+    """The databases of a PostgreSQL server that only tests use; no two of them share one."""
+
+    def __init__(self, url: str) -> None:
+        self._url = sa.make_url(url)
+        self._engine = sa.create_engine(self._url.set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT")
+        for name in _WAITS_FOR_THE_DISK:
+            self._execute(f"ALTER SYSTEM SET {name} = off")
+        self._execute("SELECT pg_reload_conf()")
+
+    def empty(self) -> str:
+        """The URL of a new database with nothing in it."""
+        return self._create("")
+
+    def migrated(self) -> str:
+        """The URL of a new database with all tables."""
+        return self._create(f" TEMPLATE {sa.make_url(self._template).database}")
+
+    @cached_property
+    def _template(self) -> str:
+        url = self.empty()
+        database = Database(url)
+        migrate(database)
+        database.close()
+        return url
+
+    def _create(self, like: str) -> str:
+        name = f"t{uuid.uuid4().hex}"
+        self._execute(f"CREATE DATABASE {name}{like}")
+        return self._url.set(database=name).render_as_string(hide_password=False)
+
+    def _execute(self, statement: str) -> None:
+        with self._engine.connect() as connection:
+            connection.execute(sa.text(statement))
+
+    def close(self) -> None:
+        self._engine.dispose()

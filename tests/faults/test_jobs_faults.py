@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
+import catalogs
 from modelyard.engines.compute.base import CommandSpec, Finished
 from modelyard.engines.compute.process import ProcessEngine
 from modelyard.kernel import events
 from modelyard.kernel.auth import Scope
 from modelyard.kernel.clock import SystemClock
-from modelyard.kernel.database import Database, metadata
+from modelyard.kernel.database import Database
 from modelyard.kernel.errors import Unavailable
 from modelyard.kernel.reconcile import ReconcileLoop
 from modelyard.planes.jobs import Jobs
@@ -27,10 +28,10 @@ WAIT_S = 60.0
 
 
 @pytest.fixture
-def ticking(database_url: str) -> Iterator[Database]:
+def ticking(catalog_url: str) -> Iterator[Database]:
     """A catalog with a clock that runs."""
-    database = Database(database_url, SystemClock())
-    metadata.create_all(database.engine)
+    database = Database(catalog_url, SystemClock())
+    catalogs.prepare(database)
     yield database
     database.close()
 

@@ -73,7 +73,7 @@ NASTY = [
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server over a catalog of each sort: what the one takes the other may not."""
     home = tmp_path_factory.mktemp("mlflow") / "home"
-    url = request.getfixturevalue("new_postgres_database")() if request.param == "postgresql" else ""
+    url = request.getfixturevalue("postgres").migrated() if request.param == "postgresql" else ""
     with running_server(home, database_url=url) as made:
         yield made
 

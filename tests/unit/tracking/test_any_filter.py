@@ -10,9 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import catalogs
 from modelyard.engines.blobs.local import LocalBlobs
 from modelyard.kernel.auth import Principal, Role, Scope
-from modelyard.kernel.database import Database, metadata
+from modelyard.kernel.database import Database
 from modelyard.kernel.errors import InvalidInput
 from modelyard.planes.tracking import Tracking
 from modelyard.types.tracing import Span, Trace
@@ -70,9 +71,9 @@ def tracking(request: pytest.FixtureRequest) -> Iterator[Tracking]:
     """A plane with a run and a trace."""
     with tempfile.TemporaryDirectory() as directory:
         on_postgres = request.param == "postgresql"
-        url = request.getfixturevalue("new_postgres_database")() if on_postgres else f"sqlite:///{directory}/catalog.db"
+        url = request.getfixturevalue("postgres").migrated() if on_postgres else f"sqlite:///{directory}/catalog.db"
         database = Database(url)
-        metadata.create_all(database.engine)
+        catalogs.prepare(database)
         made = Tracking(database, LocalBlobs(Path(directory) / "blobs"))
         run = made.runs.create(SCOPE, CreateRun(name="one"))
         made.runs.log(SCOPE, run.id, [("a", 1.0, 0, 0)], {"a": "x"}, {"a": "a" * 2_000})
