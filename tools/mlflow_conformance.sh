@@ -23,13 +23,19 @@ export PYTHON=${PYTHON:-python3}
 case $PYTHON in /*) ;; */*) PYTHON=$PWD/$PYTHON ;; esac
 export MLFLOW_CONFORMANCE_REPORT=${MLFLOW_CONFORMANCE_REPORT:-$PWD/mlflow-conformance.json}
 
+# Its tests only: a folder mlflow/ beside them would be taken for the package that is installed. The server works in it,
+# since a test that gives a relative place for artifacts expects it there.
+mkdir "$home/checkout"
+cp -r "$checkout/tests" "$checkout/pyproject.toml" "$home/checkout"
+
 # Two tests look for what they uploaded in the server's folder of artifacts. They run after the others and in the
 # default project, which is the one that such a folder shows.
 artifacts=tests/tracking/test_mlflow_artifacts.py
 on_disk=("$artifacts::test_mlflow_artifacts_rest_apis" "$artifacts::test_log_artifact")
 export MLFLOW_CONFORMANCE_ARTIFACTS=$home/artifacts
-MODELYARD_HOME=$home/yard MODELYARD_ANONYMOUS_ROLE=admin MODELYARD_ARTIFACT_FOLDER=$MLFLOW_CONFORMANCE_ARTIFACTS \
-  "${MODELYARD:-$root/.venv/bin/modelyard}" up --port 0 >"$home/log" 2>&1 &
+export MODELYARD_HOME=$home/yard MODELYARD_ANONYMOUS_ROLE=admin MODELYARD_ARTIFACT_FOLDER=$MLFLOW_CONFORMANCE_ARTIFACTS
+modelyard=$(realpath "${MODELYARD:-$root/.venv/bin/modelyard}")
+(cd "$home/checkout" && exec "$modelyard" up --port 0) >"$home/log" 2>&1 &
 server=$!
 trap 'kill "$server" 2>/dev/null; wait "$server" 2>/dev/null || true; rm -rf "$home"' EXIT
 for _ in $(seq 300); do
@@ -39,9 +45,6 @@ for _ in $(seq 300); do
   sleep 0.2
 done
 [ -n "$url" ] || { echo "the server did not come up:" >&2; cat "$home/log" >&2; exit 1; }
-# Its tests only: a folder mlflow/ beside them would be taken for the package that is installed.
-mkdir "$home/checkout"
-cp -r "$checkout/tests" "$checkout/pyproject.toml" "$home/checkout"
 status=0
 "$harness/run.sh" "$url/p/{uid}" "$home/checkout" "$tier" "--deselect=${on_disk[0]}" "$@" || status=$?
 echo "report: $MLFLOW_CONFORMANCE_REPORT"

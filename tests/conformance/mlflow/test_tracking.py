@@ -164,6 +164,17 @@ def test_errors_are_worded_as_mlflow_words_them(
 
 
 @pytest.mark.parametrize(
+    ("asked", "kept"),
+    [("mine", f"{Path.cwd()}/mine"), ("/data/mine", "/data/mine"), ("s3://bucket/mine", "s3://bucket/mine")],
+)
+def test_a_location_that_is_a_path_is_the_servers(http: httpx.Client, asked: str, kept: str) -> None:
+    body = {"name": f"at {asked}", "artifact_location": asked}
+    made = http.post(f"{MLFLOW}/experiments/create", json=body).json()
+    found = http.get(f"{MLFLOW}/experiments/get", params=made).json()["experiment"]
+    assert found["artifact_location"] == kept
+
+
+@pytest.mark.parametrize(
     ("sent", "kept"),
     [("NaN", "NaN"), ('"NaN"', "NaN"), ("true", 1.0), ('"2.5"', 2.5), ('"Infinity"', 1.7976931348623157e308)],
 )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, ClassVar
+from urllib.parse import urlsplit
 
 import msgspec
 from litestar import Request, Response
@@ -70,11 +72,17 @@ class SearchDatasets(Message):
 @post(endpoint("/experiments/create"), requires=Action.WRITE)
 def create_experiment(caller: Scope, tracking: Tracking, body: bytes) -> Response[bytes]:
     asked = wire.decode(body, Create)
+    location = _absolute(asked.artifact_location)
     made = tracking.experiments.create(
-        caller,
-        CreateExperiment(name=asked.name, artifact_location=asked.artifact_location, tags=wire.mapping(asked.tags)),
+        caller, CreateExperiment(name=asked.name, artifact_location=location, tags=wire.mapping(asked.tags))
     )
     return wire.reply({"experiment_id": made.id})
+
+
+def _absolute(location: str) -> str:
+    """A path below the server's working directory, as MLflow's server makes it: else every client, which is who opens
+    it, would take its own. What names a scheme stays."""
+    return location if not location or urlsplit(location).scheme else str(Path.cwd() / location)
 
 
 @get(endpoint("/experiments/get"), requires=Action.READ)
