@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from modelyard.engines.tables.foreign import foreign_rows
+from modelyard.engines.tables.foreign import ForeignRows, foreign_rows
 from modelyard.kernel.errors import Conflict
 from modelyard.planes.data.checking_rows import check_rows
 from modelyard.planes.data.checking_rows import failing_rows as select_failing
@@ -36,14 +36,15 @@ def check(
     on_fail: Literal["return", "raise"] = "return",
     client: Client | None = None,
 ) -> CheckReport:
-    """What checks say of rows, which stay where they are and are written nowhere.
+    """What checks say of rows, which stay where they are; only a text of more than 64 MiB is put into a temporary
+    Parquet file, since it would take too much memory.
 
-    `data`: an Arrow table or reader, a pandas or Polars frame, or the path of a Parquet, Arrow or CSV file, several
-    Parquet files or a folder of them. `checks`: nouns of `modelyard.types.checks`, or a suite, as read or as the path
-    of its file: ours (YAML), of Great Expectations (JSON), or of dbt, of which `model` names the part. `dataset`: the
-    one that a check means which refers to an earlier version without saying of what. A result that failed has a sample
-    of its rows. Raises InvalidInput for what is no table or no suite, and with `on_fail="raise"` Conflict
-    (`checks.failed`) where a blocking check fails.
+    `data`: an Arrow table or reader, a pandas or Polars frame, or the path of a Parquet, Arrow, CSV or JSON lines file,
+    several Parquet files or a folder of them. `checks`: nouns of `modelyard.types.checks`, or a suite, as read or as
+    the path of its file: ours (YAML), of Great Expectations (JSON), or of dbt, of which `model` names the part.
+    `dataset`: the one that a check means which refers to an earlier version without saying of what. A result that
+    failed has a sample of its rows. Raises InvalidInput for what is no table or no suite, and with `on_fail="raise"`
+    Conflict (`checks.failed`) where a blocking check fails.
     """
     report = check_rows(
         foreign_rows(data), read_suite(checks, model).checks, datetime.now(UTC), take=_Datasets(client), dataset=dataset
@@ -57,9 +58,22 @@ def check(
     return report
 
 
-def failing_rows(data: Any, check: Check, *, dataset: str = "", client: Client | None = None) -> pa.Table:
-    """All rows that fail a check. See `check`. Raises InvalidInput for a check that is not about rows."""
-    return select_failing(foreign_rows(data), check, take=_Datasets(client), dataset=dataset)
+def failing_rows(
+    data: Any,
+    check: Check,
+    *,
+    columns: Sequence[str] | None = None,
+    dataset: str = "",
+    client: Client | None = None,
+) -> pa.Table:
+    """All rows that fail a check; with `columns`, only these of them, such as their ids. See `check`. Raises
+    InvalidInput for a check that is not about rows, and for a column that there is not."""
+    return select_failing(foreign_rows(data), check, columns=columns, take=_Datasets(client), dataset=dataset)
+
+
+def opened(data: Any) -> ForeignRows:
+    """Rows that are checked more than once, read once: give this to `check` and `failing_rows` in their place."""
+    return foreign_rows(data)
 
 
 def read_suite(checks: Checks, model: str = "") -> Suite:

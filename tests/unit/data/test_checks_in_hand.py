@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 import modelyard
+from modelyard.engines.tables import foreign
+from modelyard.engines.tables.base import FileSet
 from modelyard.engines.tables.foreign import distinct_texts, foreign_rows
 from modelyard.engines.tables.sql import sandbox
 from modelyard.kernel.errors import Conflict, InvalidInput
@@ -126,6 +129,35 @@ def test_columns_keep_what_their_types_mean() -> None:
     )
     assert [one.failing for one in report.results] == [1, 1, 1, 1, 1, 1, 0, 3]
     assert all(one.status != "error" for one in report.results)
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_texts_of_any_form_are_checked_and_large_ones_are_not_held_in_memory(
+    large: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    if large:
+        monkeypatch.setattr(foreign, "_IN_MEMORY_BYTES", 0)
+    (tmp_path / "rows.csv").write_text("id,carrier,delay\n1,AA,1.5\n2,UA,\n3,,-2\n3,??,0\n")
+    (tmp_path / "rows.tsv").write_text("id\tcarrier\tdelay\n1\tAA\t1.5\n2\tUA\t\n3\t\t-2\n3\t??\t0\n")
+    lines = [{"id": 1, "carrier": "AA", "delay": 1.5}, {"id": 2, "carrier": "UA", "delay": None}]
+    lines += [{"id": 3, "carrier": "", "delay": -2}, {"id": 3, "carrier": "??", "delay": 0}]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
+    for name in ("rows.csv", "rows.tsv", "rows.jsonl"):
+        held = foreign_rows(tmp_path / name)
+        assert isinstance(held.rows, FileSet) is large
+        report = modelyard.check(held, [*CHECKS[1:3], NotNull(column="delay")])
+        assert (report.rows, [one.failing for one in report.results]) == (4, [2, 2, 1]), name
+        found = modelyard.failing_rows(held, CHECKS[2], columns=["carrier", "id"])
+        assert found.to_pydict() == {"carrier": ["", "??"], "id": [3, 3]}
+        del held
+    assert list((tmp_path / "temporary").iterdir()) == []
+    (tmp_path / "rows.jsonl").write_text('{"id": 1}\n{"id": ')
+    with pytest.raises(InvalidInput, match="JSON lines"):
+        modelyard.check(tmp_path / "rows.jsonl", CHECKS)
+    with pytest.raises(InvalidInput, match="'nothing' is missing"):
+        modelyard.failing_rows(ROWS, CHECKS[2], columns=["nothing"])
 
 
 @pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from modelyard.engines.tables.arrow import as_reader, check_names, kept_type
 from modelyard.engines.tables.base import FileSet
-from modelyard.engines.tables.ingest import CSV, open_tabular
+from modelyard.engines.tables.ingest import CSV, JSON_LINES, TSV, open_tabular
 from modelyard.kernel.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -24,23 +25,29 @@ _FOOTERS_MAX = 64
 _SLICES = 8
 _SLICE_ROWS = 1_024
 _CODED_BYTES_MAX = 3.0
-_CSV_SUFFIXES = frozenset({".csv", ".tsv"})
+_IN_MEMORY_BYTES = 64 * 1024**2
+_GROUP_ROWS = 128 * 1024
+_MEDIA_TYPES = {".csv": CSV, ".tsv": TSV, ".jsonl": JSON_LINES, ".ndjson": JSON_LINES}
 _PARQUET_SUFFIXES = frozenset({".parquet", ".pq"})
 
 
 @dataclass(frozen=True, slots=True)
 class ForeignRows:
     """A table in memory or in Parquet files. `kinds`: the Arrow types of its columns, as a table would keep them;
-    `casts`: by column, the expression of SQL that brings it to its type, in which `{}` stands for it."""
+    `casts`: by column, the expression of SQL that brings it to its type, in which `{}` stands for it. `folder`: where
+    the files are if they are there for these rows only; it goes when they do."""
 
     rows: pa.Table | FileSet
     kinds: Mapping[str, str]
     casts: Mapping[str, str]
+    folder: TemporaryDirectory[str] | None = None
 
 
 def foreign_rows(data: Any) -> ForeignRows:
     """The rows of an Arrow table or reader, a pandas or Polars frame, or of files: Parquet (one, several or a folder of
-    them), Arrow or CSV. Raises InvalidInput for what holds no rows."""
+    them), Arrow, CSV or JSON lines. Raises InvalidInput for what holds no rows."""
+    if isinstance(data, ForeignRows):
+        return data
     if isinstance(data, (str, Path)):
         return _of_files(_files(Path(data)))
     if isinstance(data, Sequence) and data and all(isinstance(one, (str, Path)) for one in data):
@@ -162,11 +169,25 @@ def _of_files(files: Sequence[Path]) -> ForeignRows:
     if any(one.suffix.lower() not in _PARQUET_SUFFIXES for one in files):
         if len(files) > 1:
             raise InvalidInput("of several files each must be Parquet", code="dataset.not_tabular")
-        kind = CSV if files[0].suffix.lower() in _CSV_SUFFIXES else ""
-        with open_tabular(files[0], kind) as reader:
-            return of_table(reader.read_all())
+        return _of_texts(files[0])
     schema = _parquet_schema(files[0])
     return ForeignRows(FileSet(schema, tuple(files), uniform=len(files) == 1), *_types(schema))
+
+
+def _of_texts(file: Path) -> ForeignRows:
+    """The rows of a file that SQL cannot read where it is: in memory if they are few, else as Parquet for the time
+    being, since a text of a gigabyte takes more than that in memory."""
+    import pyarrow.parquet as pq  # heavy: imported late
+
+    with open_tabular(file, _MEDIA_TYPES.get(file.suffix.lower(), "")) as reader:
+        if file.stat().st_size < _IN_MEMORY_BYTES:
+            return of_table(reader.read_all())
+        folder = TemporaryDirectory(prefix="modelyard-rows-", ignore_cleanup_errors=True)
+        written = Path(folder.name) / "rows.parquet"
+        with pq.ParquetWriter(written, reader.schema, compression="zstd", compression_level=1) as writer:
+            for batch in reader:
+                writer.write_batch(batch, row_group_size=_GROUP_ROWS)
+    return replace(_of_files([written]), folder=folder)
 
 
 def _parquet_schema(file: Path) -> pa.Schema:

@@ -1,4 +1,4 @@
-"""Tabular data as it arrives in a file: an Arrow stream or file, Parquet, or CSV, opened as a stream of batches.
+"""Tabular data as it arrives in a file: an Arrow stream or file, Parquet, CSV or JSON lines, opened as batches.
 
 What a peer sent is not trusted: every Arrow batch is validated in full before its offsets are followed, since a
 crafted one would else be read outside its buffers.
@@ -21,6 +21,8 @@ ARROW_STREAM = "application/vnd.apache.arrow.stream"
 ARROW_FILE = "application/vnd.apache.arrow.file"
 PARQUET = "application/vnd.apache.parquet"
 CSV = "text/csv"
+TSV = "text/tab-separated-values"
+JSON_LINES = "application/x-ndjson"
 _MAGIC = ((b"PAR1", PARQUET), (b"ARROW1", ARROW_FILE), (b"\xff\xff\xff\xff", ARROW_STREAM))
 _ROWS_PER_BATCH = 64 * 1024
 _GIVEN_BACK_BYTES = 64 * 1024 * 1024
@@ -28,7 +30,7 @@ _GIVEN_BACK_BYTES = 64 * 1024 * 1024
 
 @contextmanager
 def open_tabular(file: Path, media_type: str) -> Iterator[pa.RecordBatchReader]:
-    """The file as a stream of batches. CSV is only read as such where the media type says so.
+    """The file as a stream of batches. Texts are only read as such where the media type says so.
 
     Raises InvalidInput (`dataset.not_tabular`) for what is none of these, or is damaged at its start.
     """
@@ -40,7 +42,7 @@ def open_tabular(file: Path, media_type: str) -> Iterator[pa.RecordBatchReader]:
         raise InvalidInput(
             "there is nothing in the body", code="dataset.batch_empty", hint="send Arrow, Parquet or CSV"
         )
-    kind = CSV if media_type.split(";")[0].strip().lower() == CSV else _kind_of(start)
+    kind = _text_kind(media_type) or _kind_of(start)
     try:
         with _Mapped(file) as mapped:
             found = _open(pa.BufferReader(mapped.content), kind)
@@ -96,7 +98,7 @@ def table_of_bytes(data: bytes, media_type: str) -> pa.Table:
         raise InvalidInput(
             "there is nothing in the body", code="dataset.batch_empty", hint="send Arrow, Parquet or CSV"
         )
-    kind = CSV if media_type.split(";")[0].strip().lower() == CSV else _kind_of(data[:8])
+    kind = _text_kind(media_type) or _kind_of(data[:8])
     try:
         return _open(pa.BufferReader(data), kind).read_all()
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError, EOFError, OSError) as error:
@@ -107,7 +109,19 @@ def table_of_bytes(data: bytes, media_type: str) -> pa.Table:
         ) from error
 
 
-_NAMES = {ARROW_STREAM: "Arrow stream", ARROW_FILE: "Arrow file", PARQUET: "Parquet file", CSV: "CSV"}
+_NAMES = {
+    ARROW_STREAM: "Arrow stream",
+    ARROW_FILE: "Arrow file",
+    PARQUET: "Parquet file",
+    CSV: "CSV",
+    TSV: "file of tab-separated values",
+    JSON_LINES: "file of JSON lines",
+}
+
+
+def _text_kind(media_type: str) -> str:
+    named = media_type.split(";")[0].strip().lower()
+    return named if named in (CSV, TSV, JSON_LINES) else ""
 
 
 def _kind_of(start: bytes) -> str:
@@ -136,9 +150,13 @@ def _open(source: pa.NativeFile, kind: str) -> pa.RecordBatchReader:
 
         parquet = pq.ParquetFile(source)
         return pa.RecordBatchReader.from_batches(parquet.schema_arrow, parquet.iter_batches(_ROWS_PER_BATCH))
+    if kind == JSON_LINES:
+        import pyarrow.json as json  # heavy: imported late
+
+        return json.open_json(source)
     import pyarrow.csv as csv  # heavy: imported late
 
-    return csv.open_csv(source)
+    return csv.open_csv(source, parse_options=csv.ParseOptions(delimiter="\t" if kind == TSV else ","))
 
 
 def _validated(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -3,12 +3,16 @@ needed, unless a check refers to a dataset."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from modelyard.engines.tables.base import FileSet
 from modelyard.engines.tables.foreign import ForeignRows, distinct_texts, row_count, text_columns
-from modelyard.engines.tables.sql import sandbox
+from modelyard.engines.tables.sql import SqlSession, quoted, sandbox
 from modelyard.kernel.errors import InvalidInput, NotFound
 from modelyard.planes.data.checks import BATCH, DATASET, report_sent
 from modelyard.planes.data.checks.running import failing_select, run_suite
@@ -29,7 +33,7 @@ def check_rows(
     """
     others = referenced(take or _none, dataset, checks)
     hints = _hints(rows)
-    with sandbox({**_twice(rows), **others.tables}) as session:
+    with _session(rows, others) as session:
         results = run_suite(
             session, checks, _columns(rows), now, provided=others.provided, profiles=others.profiles, one_table=True,
             hints=hints,
@@ -41,10 +45,23 @@ def check_rows(
     return report_sent(CheckReport(passed=passed, rows=counted, results=results))
 
 
-def failing_rows(rows: ForeignRows, check: Check, *, take: Take | None = None, dataset: str = "") -> pa.Table:
-    """All rows that fail a check. Raises InvalidInput for one that is not about rows, or cannot be asked."""
+def failing_rows(
+    rows: ForeignRows,
+    check: Check,
+    *,
+    columns: Sequence[str] | None = None,
+    take: Take | None = None,
+    dataset: str = "",
+) -> pa.Table:
+    """All rows that fail a check, or these columns of them. Raises InvalidInput for one that is not about rows, or
+    cannot be asked."""
+    for column in columns or ():
+        if column not in rows.kinds:
+            raise InvalidInput(
+                f"column '{column}' is missing; the columns are: {', '.join(rows.kinds)}", code="dataset.column_unknown"
+            )
     others: Referenced = referenced(take or _none, dataset, [check])
-    with sandbox({**_twice(rows), **others.tables}) as session:
+    with _session(rows, others) as session:
         select = failing_select(session, check, _columns(rows), others.provided)
         if not select:
             raise InvalidInput(
@@ -52,17 +69,29 @@ def failing_rows(rows: ForeignRows, check: Check, *, take: Take | None = None, d
                 code="dataset.check_without_rows",
                 hint="its report says what was observed",
             )
-        return session.table(select)
+        shown = ", ".join(map(quoted, columns)) if columns else "*"
+        return session.table(f"SELECT {shown} FROM ({select}\n)")
+
+
+@contextmanager
+def _session(rows: ForeignRows, others: Referenced) -> Iterator[SqlSession]:
+    """Rows in files may be more than fits in memory."""
+    tables = {BATCH: rows, DATASET: rows, **others.tables}
+    if not isinstance(rows.rows, FileSet):
+        with sandbox(tables) as session:
+            yield session
+        return
+    with (
+        TemporaryDirectory(prefix="modelyard-spill-", ignore_cleanup_errors=True) as spill,
+        sandbox(tables, spill=Path(spill)) as session,
+    ):
+        yield session
 
 
 def _hints(rows: ForeignRows) -> Hints:
     count = row_count(rows)
     few = Hints(count)
     return Hints(count, distinct_texts(rows, text_columns(rows))) if few.many else few
-
-
-def _twice(rows: ForeignRows) -> dict[str, ForeignRows]:
-    return {BATCH: rows, DATASET: rows}
 
 
 def _columns(rows: ForeignRows) -> list[Column]:
