@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import os
 import stat
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
 from modelyard.engines.blobs.base import CHUNK_BYTES, Blob, Removed, check_digest, chunks
-from modelyard.kernel.errors import EngineError, InvalidInput, NotFound, TooLarge, Unavailable
+from modelyard.kernel.disk import full_disk
+from modelyard.kernel.errors import EngineError, InvalidInput, NotFound, TooLarge
 from modelyard.kernel.home import write_private
 from modelyard.kernel.ids import new_id
 from modelyard.kernel.paths import blob_path, make_private, remove_older, safe_join, sync_directory, sync_filesystem
@@ -24,7 +24,6 @@ _INCOMING = "incoming"
 _LOCK = "lock"
 _AT_ONCE = 200
 """So many blobs are removed before those who put get their turn."""
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class LocalBlobs:
@@ -234,18 +233,12 @@ def _nonce_file(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.nonce")
 
 
-@contextmanager
-def _storage_errors() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _FULL:
-            raise Unavailable(
-                "the disk of the blob store is full; nothing was stored",
-                code="blob.disk_full",
-                hint="free some space and send it again",
-            ) from error
-        raise
+def _storage_errors() -> AbstractContextManager[None]:
+    return full_disk(
+        "the disk of the blob store is full; nothing was stored",
+        code="blob.disk_full",
+        hint="free some space and send it again",
+    )
 
 
 def _check_content(file: BinaryIO, digest: str) -> None:

@@ -7,14 +7,13 @@ so that after a crash it can be told whether the commit happened, and repeating 
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,7 +31,8 @@ from modelyard.engines.tables.delta_log import (
 )
 from modelyard.engines.tables.folders import require_as_it_was
 from modelyard.engines.tables.parquet import check_partition_columns, write_files
-from modelyard.kernel.errors import EngineError, InvalidInput, NotFound, Unavailable
+from modelyard.kernel.disk import full_disk
+from modelyard.kernel.errors import EngineError, InvalidInput, NotFound
 from modelyard.kernel.paths import make_private, safe_join, sync_directory
 
 if TYPE_CHECKING:
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
 _STAGED = "_staged"
 _LOCK = "_lock"
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class DeltaTables:
@@ -303,19 +302,13 @@ def _batches(source: pa.RecordBatchReader, schema: pa.Schema, watch: Watch | Non
         ) from error
 
 
-@contextmanager
-def storage_errors() -> Iterator[None]:
+def storage_errors() -> AbstractContextManager[None]:
     """Turn a full disk into Unavailable (`table.disk_full`)."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _FULL:
-            raise Unavailable(
-                "the disk of the tables is full; the dataset is unchanged",
-                code="table.disk_full",
-                hint="free some space and write the batch again",
-            ) from error
-        raise
+    return full_disk(
+        "the disk of the tables is full; the dataset is unchanged",
+        code="table.disk_full",
+        hint="free some space and write the batch again",
+    )
 
 
 __all__ = ["LOG", "DeltaTables", "storage_errors"]

@@ -10,7 +10,6 @@ its own under a key of its own, and the others are published.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import threading
@@ -25,7 +24,8 @@ from modelyard.engines.tables.arrow import as_reader, cast_batch, staged_schema
 from modelyard.engines.tables.base import ELSEWHERE
 from modelyard.kernel.auth import Principal, Scope
 from modelyard.kernel.database import Database
-from modelyard.kernel.errors import InvalidInput, TooLarge, Unavailable
+from modelyard.kernel.disk import full_disk
+from modelyard.kernel.errors import InvalidInput, TooLarge
 from modelyard.kernel.ids import new_id
 from modelyard.kernel.limits import BUFFERED_APPEND_BYTES_MAX
 from modelyard.kernel.paths import make_private, safe_join, sync_directory
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 
 FLUSH_BYTES = 32 * 1024 * 1024
 FLUSH_AGE_S = 30.0
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _CURRENT = "current"
 _SEALED = ".sealed"
 _DAMAGED = ".damaged"
@@ -162,13 +161,12 @@ class Buffers:
                     waiting, place.queue = place.queue, []
                 _append_all(place, waiting)
         if mine.error is not None:
-            if mine.error.errno in _FULL:
-                raise Unavailable(
-                    "the disk of the buffers is full; the rows were not taken",
-                    code="table.disk_full",
-                    hint="free some space and append again",
-                ) from mine.error
-            raise mine.error
+            with full_disk(
+                "the disk of the buffers is full; the rows were not taken",
+                code="table.disk_full",
+                hint="free some space and append again",
+            ):
+                raise mine.error
 
     def _seal(self, place: _Place) -> None:
         """Let the segment grow no more."""

@@ -18,7 +18,7 @@ from modelyard.kernel.frames import MEDIA_TYPE, PIECE_BYTES
 from modelyard.kernel.limits import DATASET_COMMIT_BYTES_MAX
 from modelyard.kernel.routing import get, post
 from modelyard.planes.data.files import Files
-from modelyard.planes.data.routes import spooled
+from modelyard.planes.data.routes import received
 from modelyard.planes.data.service import Data
 from modelyard.types.files import (
     Adopted,
@@ -45,7 +45,7 @@ async def send_blobs(
     request: Request[Any, Any, Any], caller: Scope, files: Files, datasets: Data, name: str
 ) -> Adopted:
     """Take the bytes of many files, each after its digest and length."""
-    async with spooled(request, datasets.spool()) as file:
+    async with received(request, datasets) as file:
         return await anyio.to_thread.run_sync(_receive, files, caller, name, file)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,6 +21,7 @@ from modelyard.kernel.auth import Action, Scope
 from modelyard.kernel.errors import InvalidInput, TooLarge
 from modelyard.kernel.limits import DATASET_BODY_BYTES_MAX, PAGE_ITEMS_DEFAULT
 from modelyard.kernel.routing import delete, get, patch, post, put
+from modelyard.kernel.spooling import spooled
 from modelyard.planes.data import branch_routes, quality_routes
 from modelyard.planes.data.service import Data
 from modelyard.planes.data.store import MAIN
@@ -41,7 +42,6 @@ from modelyard.types.data import (
 )
 from modelyard.types.page import Page
 
-_PIECE_BYTES = 1024 * 1024
 Named = Annotated[list[str] | None, Parameter(query="column")]
 
 
@@ -120,7 +120,7 @@ async def write_data(
     `evolve`: it may add columns; `replace_schema`: an overwrite of all rows may bring any schema; `breaking`:
     consumers may break by that.
     """
-    async with spooled(request, datasets.spool()) as file:
+    async with received(request, datasets) as file:
         write = partial(
             _write_file, file, request.headers.get("content-type", ""), datasets, caller, name,
             mode=mode, idempotency_key=key, checks=_checks(checks), source=source, evolve=evolve, create=create,
@@ -222,37 +222,14 @@ def _checks(text: str | None) -> list[Check] | None:
         raise InvalidInput(f"`checks` is no list of checks: {error}", code="dataset.checks_invalid") from error
 
 
-@asynccontextmanager
-async def spooled(request: Request[Any, Any, Any], file: Path) -> AsyncIterator[Path]:
+def received(request: Request[Any, Any, Any], datasets: Data) -> AbstractAsyncContextManager[Path]:
     """The body in a private file, which is gone afterwards."""
-    received = 0
-    try:
-        async with await anyio.open_file(file, "xb") as sink:
-            async for chunk in _gathered(request.stream()):
-                received += len(chunk)
-                if received > DATASET_BODY_BYTES_MAX:
-                    raise TooLarge(
-                        f"a batch has at most {DATASET_BODY_BYTES_MAX} bytes",
-                        code="dataset.batch_too_large",
-                        hint="write it in several appends",
-                    )
-                await sink.write(chunk)
-        yield file
-    finally:
-        file.unlink(missing_ok=True)
-
-
-async def _gathered(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The chunks in larger pieces: each goes to a thread and back."""
-    held: list[bytes] = []
-    size_bytes = 0
-    async for chunk in chunks:
-        held.append(chunk)
-        size_bytes += len(chunk)
-        if size_bytes >= _PIECE_BYTES:
-            yield b"".join(held)
-            held, size_bytes = [], 0
-    yield b"".join(held)
+    too_large = TooLarge(
+        f"a batch has at most {DATASET_BODY_BYTES_MAX} bytes",
+        code="dataset.batch_too_large",
+        hint="write it in several appends",
+    )
+    return spooled(request.stream(), datasets.spool(), DATASET_BODY_BYTES_MAX, too_large)
 
 
 def _write_file(file: Path, media_type: str, datasets: Data, caller: Scope, name: str, **options: Any) -> WriteResult:

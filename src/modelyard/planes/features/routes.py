@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-import anyio
 import anyio.to_thread
 from litestar import Request
 from litestar.params import Parameter
@@ -19,6 +17,7 @@ from modelyard.kernel.auth import Action, Scope
 from modelyard.kernel.errors import InvalidInput, TooLarge
 from modelyard.kernel.limits import GIB, PAGE_ITEMS_DEFAULT
 from modelyard.kernel.routing import get, post
+from modelyard.kernel.spooling import spooled
 from modelyard.planes.features.service import TOLERANCE, Features
 from modelyard.types.features import DefineFeatureView, FeatureVerification, FeatureView
 from modelyard.types.page import Page
@@ -65,7 +64,7 @@ async def historical_features(
     `feature`: views or `view:feature`, repeated. `timestamp`: the frame's column of instants. `pin`: `dataset@version`.
     """
     pins = _pins(pin or [])
-    async with _spooled(request, features.spool()) as file:
+    async with _received(request, features) as file:
         join = partial(_join, file, request.headers.get("content-type", ""), features, caller, feature, timestamp, pins)
         table = await anyio.to_thread.run_sync(join)
     return Stream(ipc_chunks(table.schema, iter(table.to_batches(64 * 1024))), media_type=ARROW_STREAM)
@@ -85,7 +84,7 @@ async def verify_features(
     """The frame in the body holds features as they were served, beside entities and instants: what differs from the
     point-in-time join. With `model` (`name@version`; takes the right to write) the outcome is attested of it."""
     pins = _pins(pin or [])
-    async with _spooled(request, features.spool()) as file:
+    async with _received(request, features) as file:
         media_type = request.headers.get("content-type", "")
 
         def verify() -> FeatureVerification:
@@ -120,24 +119,14 @@ def _pins(texts: list[str]) -> dict[str, str]:
     return pins
 
 
-@asynccontextmanager
-async def _spooled(request: Request[Any, Any, Any], file: Path) -> AsyncIterator[Path]:
+def _received(request: Request[Any, Any, Any], features: Features) -> AbstractAsyncContextManager[Path]:
     """The body in a private file, which is gone afterwards."""
-    received = 0
-    try:
-        async with await anyio.open_file(file, "xb") as sink:
-            async for chunk in request.stream():
-                received += len(chunk)
-                if received > FRAME_BYTES_MAX:
-                    raise TooLarge(
-                        f"an entity frame has at most {FRAME_BYTES_MAX} bytes",
-                        code="features.frame_too_large",
-                        hint="join it in several parts",
-                    )
-                await sink.write(chunk)
-        yield file
-    finally:
-        file.unlink(missing_ok=True)
+    too_large = TooLarge(
+        f"an entity frame has at most {FRAME_BYTES_MAX} bytes",
+        code="features.frame_too_large",
+        hint="join it in several parts",
+    )
+    return spooled(request.stream(), features.spool(), FRAME_BYTES_MAX, too_large)
 
 
 ROUTES = [

@@ -16,6 +16,7 @@ from modelyard.kernel.auth import Action, Scope
 from modelyard.kernel.errors import InvalidInput, TooLarge
 from modelyard.kernel.limits import MIB, PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX
 from modelyard.kernel.routing import delete, get, post, put
+from modelyard.kernel.spooling import spool_full
 from modelyard.planes.registry import Registry
 from modelyard.planes.registry.arrow_rows import BODY_BYTES_MAX
 from modelyard.planes.registry.card import bill_of_materials, model_card
@@ -177,8 +178,10 @@ async def evaluate_version(
             received += len(chunk)
             if received > BODY_BYTES_MAX:
                 raise TooLarge(f"at most {BODY_BYTES_MAX:,} bytes of rows are taken", code="evaluation.too_large")
-            spool.write(chunk)
-        spool.seek(0)
+            with spool_full():
+                spool.write(chunk)
+        with spool_full():
+            spool.seek(0)
         return await anyio.to_thread.run_sync(
             lambda: registry.evidence.evaluate(
                 caller, name, version, cast(BinaryIO, spool), dataset=dataset, threshold=threshold
