@@ -99,6 +99,13 @@ def test_what_was_unusual_stands_with_its_reason_over_the_history_of_volumes(bro
     assert browser.all("line-chart canvas")
 
 
+def test_what_differs_comes_after_the_page_and_stays_known(browser: Browser) -> None:
+    browser.open("/datasets/flights?tab=changes&before=1&after=2")
+    assert "Added\n100" in browser.find("#differences .stats").text
+    browser.open("/datasets/flights?tab=changes&before=1&after=2")
+    assert not browser.all("#differences[hx-get]"), "what was found once is there at once"
+
+
 def test_a_batch_in_quarantine_says_whom_it_would_break_and_what_to_do(browser: Browser) -> None:
     browser.open(f"/datasets/flights/quarantine/{browser.site.batch_id}")
     page = browser.find("main").text

@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 from modelyard.engines.tables.delta import DeltaTables
 from modelyard.engines.tables.sql import sandbox
 from modelyard.kernel.auth import Scope
+from modelyard.kernel.clock import FixedClock
 from modelyard.kernel.database import Database
 from modelyard.kernel.errors import InvalidInput, NotFound
-from modelyard.planes.data import Data
+from modelyard.planes.data import Data, kept_diffs
 from modelyard.planes.data.diff import _by_key, _by_row
-from modelyard.types.data import ColumnChange, VersionDiff
+from modelyard.types.data import ColumnChange, Retention, VersionDiff
+from modelyard.types.data_branches import Vacuum
 
 SCHEMA = pa.schema([("id", pa.int64()), ("x", pa.float64())])
 EMPTY = VersionDiff(dataset="d", before=1, after=2, rows_before=0, rows_after=0)
@@ -87,3 +89,65 @@ def test_what_cannot_be_compared_is_said(data: Data, scope: Scope) -> None:
     assert data.diffs.between(scope, "flights", 1, 2, []).added == 1
     with pytest.raises(NotFound):
         data.diffs.between(scope, "flights", 1, 9, [])
+
+
+def test_rows_that_come_more_often_and_columns_of_any_name_are_told(data: Data, scope: Scope) -> None:
+    data.create(scope, "flights")
+    before = {"side": [1, 1, 2, 2], "times": ["a", "a", None, None], "TOTAL": [float("nan")] * 4, "what": [[1]] * 4}
+    after = {"side": [1, 2, 2, 2], "times": ["a", None, None, None], "TOTAL": [float("nan")] * 4, "what": [[1]] * 4}
+    data.write(scope, "flights", pa.table(before))
+    data.write(scope, "flights", pa.table(after), mode="overwrite")
+    found = data.diffs.between(scope, "flights", 1, 2, [])
+    assert (found.added, found.removed) == (1, 1)
+    assert found.samples == {
+        "added": [{"side": 2, "times": None, "TOTAL": "NaN", "what": [1]}],
+        "removed": [{"side": 1, "times": "a", "TOTAL": "NaN", "what": [1]}],
+    }
+    data.write(
+        scope, "flights", pa.table({"side": [7] * 30, "times": ["b"] * 30, "TOTAL": [0.5] * 30, "what": [[1]] * 30})
+    )
+    more = data.diffs.between(scope, "flights", 2, 3, [])
+    assert (more.added, len(more.samples["added"])) == (30, 20)
+
+
+def test_what_differs_is_found_once(data: Data, scope: Scope, monkeypatch: pytest.MonkeyPatch) -> None:
+    data.create(scope, "flights", key=["id"])
+    data.write(scope, "flights", pa.table({"id": [1, 2]}))
+    data.write(scope, "flights", pa.table({"id": [3]}))
+    assert data.diffs.known(scope, "flights", 1, 2, []) is None
+    found = data.diffs.between(scope, "flights", 1, 2, [])
+    monkeypatch.setattr("modelyard.planes.data.diff._by_row", None)
+    assert data.diffs.between(scope, "flights", 1, "latest", []) == found
+    assert data.diffs.known(scope, "flights", 1, 2, []) == found
+    assert data.diffs.between(scope, "flights", 1, 2, ["id"]).key == ["id"], "by another key it is another"
+    with pytest.raises(NotFound):
+        data.diffs.known(scope, "flights", 1, 9, [])
+    assert data.diffs.known(scope, "flights", 2, 2, []) is None
+
+
+def test_of_versions_that_are_given_up_no_sample_is_left(data: Data, scope: Scope, database: Database) -> None:
+    data.create(scope, "flights")
+    for number in range(3):
+        data.write(scope, "flights", pa.table({"id": [number]}))
+    data.diffs.between(scope, "flights", 1, 3, [])
+    data.diffs.between(scope, "flights", 2, 3, [])
+    data.layout.vacuum(scope, "flights", Vacuum(retention=Retention(versions=2), grace_s=0))
+    with database.reading(scope) as tx:
+        assert [row.before for row in tx.all(kept_diffs.diffs.select())] == [2]
+
+
+def test_some_diffs_are_kept_the_newest(
+    data: Data, scope: Scope, clock: FixedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_diffs, "KEPT_MAX", 2)
+    data.create(scope, "flights")
+    for number in range(4):
+        data.write(scope, "flights", pa.table({"id": [number]}))
+    for before in (1, 2, 3):
+        clock.advance(1)
+        data.diffs.between(scope, "flights", before, 4, [])
+    assert [data.diffs.known(scope, "flights", before, 4, []) is not None for before in (1, 2, 3)] == [
+        False,
+        True,
+        True,
+    ]

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
+
+from msgspec.structs import replace
 
 from modelyard.engines.tables.base import FileSet, Snapshot, file_set
 from modelyard.engines.tables.sql import SqlSession, quoted
 from modelyard.kernel.auth import Scope
+from modelyard.kernel.database import Database
 from modelyard.kernel.errors import InvalidInput
+from modelyard.planes.data import kept_diffs, store
+from modelyard.planes.data.branches import require_dataset
 from modelyard.planes.data.profile import wire_row
 from modelyard.types.data import ColumnChange, DatasetVersion, Profile, ProfileChange, VersionDiff
 
@@ -19,14 +25,16 @@ WHOLE = "whole"
 _MEASURES = ("count", "nulls", "nans", "distinct", "min", "max", "mean", "std")
 SAMPLE_ROWS_MAX = 20
 
-Snap = Callable[[Scope, str, "int | str | None"], tuple[DatasetVersion, Snapshot]]
+Side = tuple[DatasetVersion, Snapshot]
+Snap = Callable[[Scope, str, "int | str | None"], Side]
 OpenSession = Callable[[Mapping[str, FileSet]], AbstractContextManager[SqlSession]]
 
 
 class Diffs:
-    """Compares versions. `snap` resolves a reference, `open_session` gives SQL over both."""
+    """Compares versions. `snap` resolves a reference, `open_session` gives SQL over both. What was found is kept."""
 
-    def __init__(self, snap: Snap, open_session: OpenSession) -> None:
+    def __init__(self, database: Database, snap: Snap, open_session: OpenSession) -> None:
+        self._database = database
         self._snap = snap
         self._open_session = open_session
 
@@ -38,8 +46,31 @@ class Diffs:
         With a key, rows are matched by it and may be added, removed or changed; without one a row that changed is one
         removed and one added. Raises InvalidInput where the key is no column of both, or names several rows.
         """
-        old, old_snapshot = self._snap(scope, name, before)
-        new, new_snapshot = self._snap(scope, name, after)
+        sides = self._snap(scope, name, before), self._snap(scope, name, after)
+        dataset, known = self._kept(scope, name, sides, key)
+        if known is not None:
+            return known
+        found = self._found(name, *sides, key)
+        with self._database.transaction(scope) as tx:
+            kept_diffs.keep(tx, dataset.id, found)
+        return found
+
+    def known(
+        self, scope: Scope, name: str, before: int | str, after: int | str | None, key: Sequence[str]
+    ) -> VersionDiff | None:
+        """As `between`, where it was found before; else None, without reading a row. Raises NotFound."""
+        return self._kept(scope, name, (self._snap(scope, name, before), self._snap(scope, name, after)), key)[1]
+
+    def _kept(
+        self, scope: Scope, name: str, sides: tuple[Side, Side], key: Sequence[str]
+    ) -> tuple[store.DatasetRow, VersionDiff | None]:
+        with self._database.reading(scope) as tx:
+            dataset = require_dataset(store.dataset_named(tx, name), scope, name)
+            return dataset, kept_diffs.kept(tx, dataset.id, sides[0][0].version, sides[1][0].version, key)
+
+    def _found(self, name: str, before: Side, after: Side, key: Sequence[str]) -> VersionDiff:
+        old, old_snapshot = before
+        new, new_snapshot = after
         types = ({one.name: one.type for one in old.columns}, {one.name: one.type for one in new.columns})
         shared = [column for column in types[0] if types[0][column] == types[1].get(column)]
         missing = [column for column in key if column not in shared]
@@ -108,11 +139,35 @@ def _column_changes(old: Mapping[str, str], new: Mapping[str, str]) -> list[Colu
 
 
 def _by_row(session: SqlSession, found: VersionDiff, shared: Sequence[str]) -> VersionDiff:
+    """What is left when equal rows are set off against each other, which takes one look at both sides."""
     columns = ", ".join(quoted(name) for name in shared)
-    gone = f"(SELECT {columns} FROM {BEFORE} EXCEPT ALL SELECT {columns} FROM {AFTER})"
-    come = f"(SELECT {columns} FROM {AFTER} EXCEPT ALL SELECT {columns} FROM {BEFORE})"
-    counted = session.one(f"SELECT (SELECT count(*) FROM {come}) AS added, (SELECT count(*) FROM {gone}) AS removed")
-    return _filled(session, found, counted, {"added": come, "removed": gone})
+    side, times, total, what = (quoted(name) for name in _unused(shared, "side", "times", "total", "what"))
+    both = f"SELECT {columns}, 1 AS {side} FROM {AFTER} UNION ALL SELECT {columns}, -1 FROM {BEFORE}"
+    left = f"SELECT {columns}, sum({side})::BIGINT AS {times} FROM ({both}) GROUP BY {columns} HAVING sum({side}) <> 0"
+    sides = [
+        f"(SELECT *, '{name}' AS {what}, (SELECT sum(abs({times}))::BIGINT FROM differing WHERE {times} {is_of} 0) AS "
+        f"{total} FROM differing WHERE {times} {is_of} 0 ORDER BY {columns} LIMIT {SAMPLE_ROWS_MAX})"
+        for name, is_of in (("added", ">"), ("removed", "<"))
+    ]
+    rows = session.rows(f"WITH differing AS MATERIALIZED ({left}) {' UNION ALL '.join(sides)}")
+    counted = {"added": 0, "removed": 0}
+    samples: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        *values, count, name, whole = row.values()
+        counted[name] = whole
+        # As often as it is there more than on the other side.
+        some = samples.setdefault(name, [])
+        some += [wire_row(dict(zip(shared, values, strict=True)))] * min(abs(count), SAMPLE_ROWS_MAX - len(some))
+    return replace(found, added=counted["added"], removed=counted["removed"], samples=samples)
+
+
+def _unused(taken: Collection[str], *names: str) -> Iterator[str]:
+    """Names like these that no column has."""
+    folded = {name.casefold() for name in taken}
+    for name in names:
+        while name in folded:
+            name += "_"
+        yield name
 
 
 def _by_key(session: SqlSession, found: VersionDiff, shared: Sequence[str]) -> VersionDiff:
@@ -130,28 +185,10 @@ def _by_key(session: SqlSession, found: VersionDiff, shared: Sequence[str]) -> V
         f"SELECT (SELECT count(*) FROM {come}) AS added, (SELECT count(*) FROM {gone}) AS removed, "
         f"(SELECT count(*) {both}) AS changed"
     )
-    return _filled(session, found, counted, {"added": come, "removed": gone, "changed": changed})
-
-
-def _filled(
-    session: SqlSession, found: VersionDiff, counted: Mapping[str, int], sources: Mapping[str, str]
-) -> VersionDiff:
+    sources = {"added": come, "removed": gone, "changed": changed}
     samples = {
         what: [wire_row(row) for row in session.rows(f"SELECT * FROM {source} ORDER BY ALL LIMIT {SAMPLE_ROWS_MAX}")]
         for what, source in sources.items()
         if counted[what]
     }
-    return VersionDiff(
-        dataset=found.dataset,
-        before=found.before,
-        after=found.after,
-        key=found.key,
-        rows_before=found.rows_before,
-        rows_after=found.rows_after,
-        columns=found.columns,
-        profile=found.profile,
-        added=counted["added"],
-        removed=counted["removed"],
-        changed=counted.get("changed", 0),
-        samples=samples,
-    )
+    return replace(found, **counted, samples=samples)

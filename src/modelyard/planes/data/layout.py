@@ -14,7 +14,7 @@ from modelyard.kernel.auth import Scope
 from modelyard.kernel.database import Database
 from modelyard.kernel.errors import Conflict
 from modelyard.kernel.ids import new_id
-from modelyard.planes.data import file_profiles, manifests, retention_store, store
+from modelyard.planes.data import file_profiles, kept_diffs, manifests, retention_store, store
 from modelyard.planes.data.branches import require_dataset
 from modelyard.planes.data.file_vacuum import FileVacuum
 from modelyard.planes.data.publish import Publisher, make_plan
@@ -159,6 +159,7 @@ class Layout:
     def _remove(self, scope: Scope, row: store.DatasetRow, expired: Sequence[int], grace: timedelta) -> tuple[int, int]:
         with self._database.transaction(scope) as tx:
             retention_store.expire(tx, row.id, expired)
+            kept_diffs.forget(tx, row.id, expired)
             manifests.mark_unneeded(tx, row.id, retention_store.parts_needed(tx, row.id))
             if expired:
                 tx.event("dataset.vacuumed", f"dataset:{row.noun.name}", {"versions": list(expired)[:_SHOWN_MAX]})

@@ -98,7 +98,7 @@ class Data:
         self.contracts = Contracts(database, self._row, users)
         self.anomalies = Anomalies(database)
         self.derivations = Derivations(database, self.snapshot, self._session, self._write_derived)
-        self.diffs = Diffs(self.snapshot, self._session)
+        self.diffs = Diffs(database, self.snapshot, self._session)
         self.upkeep = Upkeep(database, tables, self._writer.publisher, spill)
         of_files = None if blobs is None else FileBranches(database, blobs)
         self.branches = Branches(database, tables, self._states, self._writer.publisher, self._session, of_files)

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from modelyard.kernel.auth import Scope
 from modelyard.kernel.database import Database
+from modelyard.kernel.errors import InvalidInput
 from modelyard.kernel.limits import PAGE_ITEMS_MAX
 from modelyard.planes.data import Data, Files
 from modelyard.planes.jobs import Jobs
@@ -66,6 +67,8 @@ class DatasetPage(Screen, frozen=True, kw_only=True):
     file_changes: FilesDiff | None = None
     before: str = ""
     after: str = ""
+    comparing: bool = False
+    incomparable: str = ""
     trust: Trust | None = None
     unusual: Unusual | None = None
 
@@ -120,6 +123,7 @@ def dataset(
     before: str = "",
     after: str = "",
     drop: str = "",
+    compare: bool = False,
 ) -> DatasetPage:
     """One dataset in one of its parts; with a version, its checks, profile or files."""
     found = datasets.get(caller, name)
@@ -145,7 +149,8 @@ def dataset(
         case "files" if chosen is not None:
             return replace(screen, files=browsed(caller, files, name, chosen.version, path.strip("/"), page))
         case "changes" if chosen is not None:
-            return _changes(caller, datasets, files, screen, before or str(chosen.parent or chosen.version), after)
+            asked = replace(screen, before=before or str(chosen.parent or chosen.version), after=after)
+            return _changes(caller, datasets, files, asked, compare=compare)
         case "anomalies":
             return replace(screen, unusual=unusual(caller, datasets, name, page))
         case "quarantine":
@@ -153,13 +158,22 @@ def dataset(
     return screen
 
 
-def _changes(caller: Scope, datasets: Data, files: Files, screen: DatasetPage, before: str, after: str) -> DatasetPage:
-    name = screen.dataset.name
-    after = after or (str(screen.version.version) if screen.version else "latest")
-    screen = replace(screen, before=before, after=after)
+def _changes(caller: Scope, datasets: Data, files: Files, screen: DatasetPage, *, compare: bool) -> DatasetPage:
+    """What differs between two versions. Rows are compared only where that is asked for, or is known: the page is there
+    at once, and asks for it."""
+    name, before = screen.dataset.name, screen.before
+    after = screen.after or (str(screen.version.version) if screen.version else "latest")
+    screen = replace(screen, after=after)
     if screen.dataset.kind == "files":
         return replace(screen, file_changes=files.diff(caller, name, before, after))
-    return replace(screen, changes=datasets.diffs.between(caller, name, before, after, screen.dataset.key))
+    key = screen.dataset.key
+    found = datasets.diffs.known(caller, name, before, after, key)
+    if found is None and not compare:
+        return replace(screen, comparing=True)
+    try:
+        return replace(screen, changes=found or datasets.diffs.between(caller, name, before, after, key))
+    except InvalidInput as error:
+        return replace(screen, incomparable=f"{error.message}. {error.hint}".strip())
 
 
 def _tabs(found: Dataset, current: str, quarantined: int) -> tuple[Tab, ...]:
