@@ -167,4 +167,7 @@ class Frames(_Named):
             return to.from_arrow(self.read(version=held.version))
         columns = ", ".join('"' + column.name.replace('"', '""') + '"' for column in held.columns)
         to.execute("SET TimeZone = 'UTC'")
-        return to.read_parquet(held.files, union_by_name=not held.uniform).project(columns)
+        files = ", ".join("'" + str(file).replace("'", "''") + "'" for file in held.files)
+        # A writer leaves NaN out of the bounds that it notes of a column: those say nothing of floats.
+        options = f"union_by_name = {str(not held.uniform).lower()}, can_have_nan = true"
+        return to.sql(f"SELECT {columns} FROM read_parquet([{files}], {options})")

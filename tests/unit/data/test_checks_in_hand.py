@@ -28,6 +28,7 @@ from modelyard.planes.data.checks.running import run_suite
 from modelyard.planes.data.checks.statements import Hints
 from modelyard.types.checks import (
     Check,
+    Compare,
     DistinctValues,
     Freshness,
     InSet,
@@ -41,6 +42,7 @@ from modelyard.types.checks import (
     References,
     Regex,
     RowCount,
+    Satisfies,
     Sql,
     Statistic,
     Unique,
@@ -294,6 +296,53 @@ def test_many_rows_are_asked_otherwise_and_answer_the_same(found: list[tuple[Any
             for hints in (Hints(rows=0), Hints(rows=1_000_000, distinct={"s": 7}))
         )
     for one, other in zip(few, many, strict=True):
+        assert _told(one) == _told(other)
+
+
+@pytest.mark.slow
+@settings(deadline=None, max_examples=30)
+@given(rows)
+def test_rows_in_a_file_answer_as_those_in_memory(found: list[tuple[Any, Any, Any]]) -> None:
+    schema = pa.schema([("s", pa.string()), ("f", pa.float64()), ("i", pa.int64())])
+    table = pa.Table.from_pylist([dict(zip("sfi", row, strict=True)) for row in found], schema=schema)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "rows.parquet"
+        pq.write_table(table, file)
+        checks: list[Check] = _OF_TEXTS + _OF_NUMBERS + [one for one in _OF_NAN if not isinstance(one, Compare)]
+        for one, other in zip(
+            modelyard.check(table, checks).results, modelyard.check(file, checks).results, strict=True
+        ):
+            assert _told(one) == _told(other)
+
+
+_OF_NAN: list[Check] = [
+    Range(column="f", max=5),
+    Range(column="f", max=5, semantics="pandas"),
+    Statistic(column="f", measure="max", max=5),
+    Satisfies(condition="f <= 5"),
+    Compare(column="f", operator="<", other="bound"),
+    NotNull(column="f", where="f > 5"),
+    RowCount(where="f > 5", min=1),
+    Sql(query="SELECT * FROM dataset WHERE f > 5"),
+]
+
+
+def test_what_a_file_says_of_the_bounds_of_its_floats_hides_no_nan(tmp_path: Path) -> None:
+    table = pa.table({"f": [1.0, float("nan"), 2.0], "bound": [9.0, 9.0, 9.0]})
+    pq.write_table(table, tmp_path / "rows.parquet")
+    assert pq.read_metadata(tmp_path / "rows.parquet").row_group(0).column(0).statistics.max == 2
+    in_memory, in_file = (modelyard.check(one, _OF_NAN).results for one in (table, tmp_path / "rows.parquet"))
+    assert [(one.status, one.failing, len(one.sample)) for one in in_file] == [
+        ("failed", 1, 1),
+        ("passed", 0, 0),
+        ("passed", 0, 0),
+        ("failed", 1, 1),
+        ("failed", 1, 1),
+        ("passed", 0, 0),
+        ("passed", 0, 0),
+        ("failed", 1, 1),
+    ]
+    for one, other in zip(in_memory, in_file, strict=True):
         assert _told(one) == _told(other)
 
 

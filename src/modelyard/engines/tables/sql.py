@@ -382,7 +382,8 @@ def _provide(
         marks = pa.array([], pa.string())
         return _register(connection, name, empty.append_column(FILE_COLUMN, marks) if table.marked else empty)
     files = ", ".join(literal(str(file)) for file in table.files)
-    options = f"union_by_name = {str(not table.uniform).lower()}"
+    # A writer leaves NaN out of the bounds that it notes of a column, so that those say nothing of floats.
+    options = f"union_by_name = {str(not table.uniform).lower()}, can_have_nan = true"
     outside = list(table.partitions[0]) if table.partitions else []
     if outside or table.marked:
         options += f", filename = {literal(FILE_COLUMN)}"
