@@ -224,9 +224,23 @@ def test_a_file_damaged_on_the_disk_is_named_and_older_versions_stay(server: Ser
     folder = server.yard.settings.home / "tables" / "default" / "torn"
     newest = max(folder.glob("*.parquet"), key=lambda file: file.stat().st_mtime_ns)
     newest.write_bytes(newest.read_bytes()[:-40])
+    home = str(server.yard.settings.home)
     status, said = run(server, "read", "torn")
-    assert status == 1
-    assert newest.name in said
+    assert (status, newest.name in said, home in said) == (1, True, False), "where it lies is not told"
+    assert "version 2 of dataset 'torn' has a file that cannot be read" in said
+    for damage in ("cut short", "gone"):
+        if damage == "gone":
+            newest.unlink()
+        with raw_client(server, server.token) as raw:
+            replies = [
+                raw.get("/api/datasets/torn/rows"),
+                raw.get("/api/datasets/torn/diff?before=1&after=2"),
+                raw.post("/api/datasets/torn/delete-rows", json={"where": "id = 3"}),
+            ]
+        for reply in replies:
+            assert reply.status_code >= 500, (damage, reply.json()["detail"])
+            assert newest.name in reply.text
+            assert home not in reply.text
     assert run(server, "read", "torn", "--version", 1)[0] == 0
 
 

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from modelyard.engines.tables.base import FILE_COLUMN, FileSet
-from modelyard.kernel.errors import EngineError, InvalidInput
+from modelyard.engines.tables.places import damaged
+from modelyard.kernel.errors import InvalidInput
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -239,11 +240,7 @@ def scan(table: FileSet, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
             columns=list(columns), batch_readahead=_BATCHES_AHEAD, fragment_readahead=1
         )
     except (pa.ArrowInvalid, OSError) as error:
-        raise EngineError(
-            f"a file of the table cannot be read: {_first_line(error)}",
-            code="table.file_damaged",
-            hint="restore the file from a backup; older versions that do not hold it are not affected",
-        ) from error
+        raise damaged(_first_line(error), [table]) from error
 
 
 def _dataset(table: FileSet, kind: ds.ParquetFileFormat) -> ds.Dataset:

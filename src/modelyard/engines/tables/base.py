@@ -81,7 +81,8 @@ class Staged:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One state of a table: immutable, so it may be kept. `held` says of each of `files` what the table knows."""
+    """One state of a table: immutable, so it may be kept. `held` says of each of `files` what the table knows,
+    `of` what it is a state of, in words."""
 
     version: int
     schema: pa.Schema
@@ -89,11 +90,12 @@ class Snapshot:
     size_bytes: int
     rows: int
     held: tuple[DataFile, ...] = ()
+    of: str = ""
 
     @property
     def file_set(self) -> FileSet:
         """The files, for SQL to read."""
-        return file_set(self.schema, self.files, self.held)
+        return file_set(self.schema, self.files, self.held, of=self.of)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +214,8 @@ class FileSet:
 
     `uniform`: every file holds every column, so that only the first needs to be looked at before reading. `partitions`
     gives for each file the values of columns that are not in it; empty where all are. `marked`: for SQL there is one
-    column more, `FILE_COLUMN`, with the file that a row is in.
+    column more, `FILE_COLUMN`, with the file that a row is in. `names`: what the files are called below their table,
+    empty where that is not known; `of`: what they are of, in words, both for who reads of an error.
     """
 
     schema: pa.Schema
@@ -220,14 +223,20 @@ class FileSet:
     uniform: bool = False
     partitions: tuple[Partition, ...] = ()
     marked: bool = False
+    names: tuple[str, ...] = ()
+    of: str = ""
 
 
 FILE_COLUMN = "__file"
 
 
-def file_set(schema: pa.Schema, files: tuple[Path, ...], held: Sequence[DataFile], *, marked: bool = False) -> FileSet:
-    """Files with what their table knows of them."""
+def file_set(
+    schema: pa.Schema, files: tuple[Path, ...], held: Sequence[DataFile], *, marked: bool = False, of: str = ""
+) -> FileSet:
+    """Files with what their table knows of them. `of`: what they are of, in words."""
     width = len(schema.names)
     uniform = len(held) == len(files) and all(one.columns == width for one in held)
     outside = any(not one.embedded for one in held)
-    return FileSet(schema, files, uniform, tuple(one.partition for one in held) if outside else (), marked)
+    partitions = tuple(one.partition for one in held) if outside else ()
+    names = tuple(one.name for one in held) if len(held) == len(files) else ()
+    return FileSet(schema, files, uniform, partitions, marked, names, of)

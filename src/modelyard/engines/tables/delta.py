@@ -265,7 +265,7 @@ def _rows_in(file: Path) -> int:
         return int(pq.read_metadata(file).num_rows)
     except (pa.ArrowInvalid, OSError) as error:
         raise EngineError(
-            f"file '{file.name}' of the table cannot be read: {error}",
+            f"file '{file.name}' of the table cannot be read: {str(error).replace(str(file), file.name)}",
             code="table.file_damaged",
             hint="restore the file from a backup",
         ) from error

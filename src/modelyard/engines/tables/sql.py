@@ -21,6 +21,7 @@ from modelyard.engines.tables.arrow import partition_arrays
 from modelyard.engines.tables.base import FILE_COLUMN, FileSet
 from modelyard.engines.tables.databases import lent
 from modelyard.engines.tables.foreign import ForeignRows
+from modelyard.engines.tables.places import damaged, speaks_of_files, without_places
 from modelyard.kernel.errors import EngineError, InvalidInput, LimitExceeded
 from modelyard.kernel.ids import new_id
 
@@ -57,6 +58,7 @@ class _Opened:
     connection: duckdb.DuckDBPyConnection
     in_memory: Mapping[str, pa.Table]
     as_held: Mapping[str, pa.Table]
+    file_sets: Sequence[FileSet] = ()
 
     def beside(self) -> duckdb.DuckDBPyConnection:
         """One more connection to the same tables."""
@@ -236,7 +238,7 @@ class SqlSession:
         timer.daemon = True
         timer.start()
         try:
-            with _user_errors():
+            with _user_errors(self._opened.file_sets):
                 yield
         finally:
             timer.cancel()
@@ -268,7 +270,8 @@ def sandbox(
 def _connection(
     tables: Mapping[str, FileSet | pa.Table | ForeignRows], spill: Path | None, limits: SqlLimits
 ) -> Iterator[_Opened]:
-    files = [str(file) for table in tables.values() for file in _files_of(table)]
+    file_sets = [one for table in tables.values() if (one := _file_set_of(table)) is not None]
+    files = [str(file) for one in file_sets for file in one.files]
     scratch = None if spill is None else spill / new_id()
     with ExitStack() as held:
         if files or scratch:
@@ -279,11 +282,11 @@ def _connection(
             held.callback(_drop_views, database, [name for name, table in tables.items() if _is_view(table)])
         connection = held.enter_context(closing(database.cursor()))
         in_memory: dict[str, pa.Table] = {}
-        with _user_errors():
+        with _user_errors(file_sets):
             for name, table in tables.items():
                 in_memory |= _provide(connection, name, table)
         as_held = {name: one for name, table in tables.items() if (one := _as_held(table)) is not None}
-        yield _Opened(connection, in_memory, as_held)
+        yield _Opened(connection, in_memory, as_held, file_sets)
 
 
 def _database(limits: SqlLimits, scratch: Path | None, files: Sequence[str]) -> duckdb.DuckDBPyConnection:
@@ -357,9 +360,9 @@ def _settings(limits: SqlLimits, scratch: Path | None) -> list[str]:
     return settings
 
 
-def _files_of(table: FileSet | pa.Table | ForeignRows) -> tuple[Path, ...]:
+def _file_set_of(table: FileSet | pa.Table | ForeignRows) -> FileSet | None:
     held = table.rows if isinstance(table, ForeignRows) else table
-    return held.files if isinstance(held, FileSet) else ()
+    return held if isinstance(held, FileSet) else None
 
 
 def _provide(
@@ -433,8 +436,9 @@ def _remove_spill(scratch: Path | None) -> None:
 
 
 @contextmanager
-def _user_errors() -> Iterator[None]:
-    """Say DuckDB's errors as ours: what the text got wrong is the sender's, a damaged file is the engine's."""
+def _user_errors(tables: Sequence[FileSet] = ()) -> Iterator[None]:
+    """Say DuckDB's errors as ours: what the text got wrong is the sender's, a damaged file is the engine's. `tables`:
+    those whose files may be spoken of."""
     import duckdb  # heavy: imported late
 
     try:
@@ -448,15 +452,16 @@ def _user_errors() -> Iterator[None]:
             "the query needs more memory than it may take", code="sql.memory", hint="select fewer rows or columns"
         ) from error
     except (duckdb.IOException, duckdb.FatalException, duckdb.InternalException) as error:
+        if speaks_of_files(str(error), tables):
+            raise damaged(_brief(error), tables) from error
         raise EngineError(f"the query failed: {_brief(error)}", code="sql.engine_failed") from error
     except duckdb.Error as error:
-        if _DAMAGE.search(str(error)):
-            raise EngineError(
-                f"a file of the table cannot be read: {_brief(error)}",
-                code="table.file_damaged",
-                hint="restore the file from a backup; older versions that do not hold it are not affected",
-            ) from error
-        raise InvalidInput(f"the SQL cannot be run: {_brief(error)}", code="sql.invalid") from error
+        # A file that is gone is taken for a folder, which may not be looked into.
+        gone = isinstance(error, duckdb.PermissionException) and speaks_of_files(str(error), tables)
+        if gone or _DAMAGE.search(str(error)):
+            raise damaged(_brief(error), tables) from error
+        said = without_places(_brief(error), tables)
+        raise InvalidInput(f"the SQL cannot be run: {said}", code="sql.invalid") from error
 
 
 def _brief(error: Exception) -> str:

@@ -162,6 +162,7 @@ class States:
             size_bytes=state.size_bytes,
             rows=state.rows,
             held=state.files,
+            of=f"version {version.noun.version} of dataset '{dataset.noun.name}'",
         )
 
     def _files(self, tx: Transaction, parts: Sequence[Part]) -> list[tuple[Part, Sequence[DataFile]]]:

@@ -342,7 +342,8 @@ class Writer:
         again = () if effect.rewritten is None else effect.rewritten.files
         new = [one.as_held for one in (*again, *staged.files)]
         aside = self._tables.staged_paths(dataset.location, staged.write_id, [one.name for one in new])
-        return file_set(schema, (*self._tables.paths(dataset.location, kept), *aside), (*kept, *new))
+        files = (*self._tables.paths(dataset.location, kept), *aside)
+        return file_set(schema, files, (*kept, *new), of=f"dataset '{dataset.noun.name}'")
 
     def _check(
         self,
@@ -383,7 +384,8 @@ class Writer:
             )
 
     def _before(self, dataset: store.DatasetRow, state: State, schema: pa.Schema) -> FileSet:
-        return file_set(schema, self._tables.paths(dataset.location, state.files), state.files)
+        of = f"version {state.number} of dataset '{dataset.noun.name}'"
+        return file_set(schema, self._tables.paths(dataset.location, state.files), state.files, of=of)
 
     def _profile(
         self,
