@@ -10,13 +10,13 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy import Connection, CursorResult, Executable, Row
+from sqlalchemy import ARRAY, ColumnElement, Connection, CursorResult, Executable, Row
 from sqlalchemy.exc import DataError, IntegrityError, OperationalError
 
 from modelyard.kernel import events, lineage
@@ -120,6 +120,17 @@ class Transaction:
     def scalar(self, statement: Executable) -> Any:
         """The first column of the first row, or None."""
         return self.execute(statement).scalar()
+
+    def among(self, column: ColumnElement[Any], values: Collection[Any]) -> ColumnElement[bool]:
+        """That a column of numbers or texts is one of some values, which may be many.
+
+        On PostgreSQL they are one parameter, so that the statement is one however many there are: written out one by
+        one, each length is a text of its own to be put together, read and planned.
+        """
+        if self.dialect != "postgresql":
+            return column.in_(values)
+        kind = sa.BigInteger() if isinstance(column.type, sa.Integer) else sa.Text()
+        return column == sa.any_(sa.bindparam(None, list(values), type_=ARRAY(kind)))
 
     def update_guarded(self, statement: Executable, what: str) -> None:
         """Run an update whose WHERE names the state that is assumed. Raises Conflict (`stale`) unless one row did."""

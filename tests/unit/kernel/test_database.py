@@ -65,6 +65,26 @@ def test_guarded_update_needs_the_state_it_assumes(database: Database, scope: Sc
     assert caught.value.code == "stale"
 
 
+def test_one_of_many_values_is_found_as_if_each_stood_there(database: Database, scope: Scope) -> None:
+    people = ["ann", "bob", "o'neil", "x" * 255, "ü", "{a,b}", "NULL", ""]
+    with database.transaction(scope) as tx:
+        tx.execute(principals.insert(), [{"name": one, "created_at": tx.now, "revoked": False} for one in people])
+
+    def found(*values: str) -> list[str]:
+        with database.reading(scope) as tx:
+            rows = tx.all(sa.select(principals.c.name).where(tx.among(principals.c.name, values)))
+        return sorted(row.name for row in rows)
+
+    assert found(*people, "nobody") == sorted(people)
+    for one in people:
+        assert found(one) == [one]
+    assert found() == found("x" * 256) == found("x" * 300) == found("a", "b") == []
+    with database.reading(scope) as tx:
+        number = sa.literal(7, sa.BigInteger)
+        assert tx.scalar(sa.select(tx.among(number, {2, 7, 2**40})))
+        assert not tx.scalar(sa.select(tx.among(number, {2, 2**40})))
+
+
 def test_a_second_transaction_in_the_same_thread_is_a_bug_said_at_once(database: Database, scope: Scope) -> None:
     with database.transaction(scope), pytest.raises(RuntimeError, match="open in this thread"):
         with database.transaction(scope):

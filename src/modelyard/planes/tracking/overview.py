@@ -59,7 +59,7 @@ def keys(tx: Transaction, numbers: Sequence[int], find: str) -> list[Key]:
     )  # fmt: skip
     for kind, table in tables:
         valued = kind != "metric"
-        looked = select(table.c.key, *([table.c.value] if valued else [])).where(table.c.run.in_(numbers))
+        looked = select(table.c.key, *([table.c.value] if valued else [])).where(tx.among(table.c.run, numbers))
         if find:
             looked = looked.where(func.lower(table.c.key).contains(find.lower(), autoescape=True))
         rows = looked.limit(ROWS_LOOKED_AT).subquery()
@@ -150,7 +150,7 @@ def children(tx: Transaction, run_ids: Sequence[str]) -> dict[str, int]:
     statement = (
         select(tags.c.value, func.count().label("runs"))
         .join(runs, runs.c.number == tags.c.run)
-        .where(tags.c.project == tx.project, tags.c.key == PARENT_TAG, tags.c.value.in_(run_ids))
+        .where(tags.c.project == tx.project, tags.c.key == PARENT_TAG, tx.among(tags.c.value, run_ids))
         .where(store.beginning(tags.c.value).in_([store.beginning_of(one) for one in run_ids]))
         .where(runs.c.stage == "active")
         .group_by(tags.c.value)
@@ -161,5 +161,5 @@ def children(tx: Transaction, run_ids: Sequence[str]) -> dict[str, int]:
 def names(tx: Transaction, run_ids: Sequence[str]) -> dict[str, str]:
     """The names of runs of the project by id."""
     runs = store.runs
-    statement = select(runs.c.id, runs.c.name).where(runs.c.project == tx.project, runs.c.id.in_(run_ids))
+    statement = select(runs.c.id, runs.c.name).where(runs.c.project == tx.project, tx.among(runs.c.id, run_ids))
     return {row.id: row.name for row in tx.all(statement)}

@@ -121,7 +121,7 @@ class Metrics:
         points_max, runs, found = max(4, min(asked.points, DRAWN_POINTS_MAX)), store.runs, []
         wanted = select(runs.c.id, runs.c.number, runs.c.start_ms).where(runs.c.project == scope.project)
         with self._database.reading(scope) as tx:
-            known = {row.id: row for row in tx.all(wanted.where(runs.c.id.in_(asked.runs)))}
+            known = {row.id: row for row in tx.all(wanted.where(tx.among(runs.c.id, asked.runs)))}
         for run in [known[one] for one in dict.fromkeys(asked.runs) if one in known]:
             # Run by run: the whole histories of hundreds at once would not be small.
             with self._database.reading(scope) as tx:
@@ -137,7 +137,7 @@ class Metrics:
         runs = store.runs
         with self._database.reading(scope) as tx:
             known = tx.all(
-                select(runs.c.id, runs.c.number).where(runs.c.project == tx.project, runs.c.id.in_(list(run_ids)))
+                select(runs.c.id, runs.c.number).where(runs.c.project == tx.project, tx.among(runs.c.id, list(run_ids)))
             )
             bodies = {row.id: reading.bodies_of(tx, row.number, key, thinned=thinned) for row in known}
         return {run_id: reading.assemble(found, key) for run_id, found in bodies.items()}
@@ -178,7 +178,8 @@ def append_of_models(tx: Transaction, run_id: str, found: Sequence[OfModel]) -> 
     models = store.logged_models
     wanted = {one.model_id for one in found}
     known = {
-        row.id for row in tx.all(select(models.c.id).where(models.c.project == tx.project, models.c.id.in_(wanted)))
+        row.id
+        for row in tx.all(select(models.c.id).where(models.c.project == tx.project, tx.among(models.c.id, wanted)))
     }
     for missing in sorted(wanted - known):
         raise NotFound(f"Logged model with ID '{missing[:80]}' not found.", code="logged_model.not_found")
@@ -197,9 +198,9 @@ def latest_of(tx: Transaction, numbers: Sequence[int], keys: Sequence[str] | Non
     """The latest values of some runs, all or those of the keys."""
     statement = select(
         _LATEST.c.run, _LATEST.c.key, _LATEST.c.value, _LATEST.c.is_nan, _LATEST.c.step, _LATEST.c.timestamp_ms
-    ).where(_LATEST.c.run.in_(numbers))
+    ).where(tx.among(_LATEST.c.run, numbers))
     if keys is not None:
-        statement = statement.where(_LATEST.c.key.in_(keys))
+        statement = statement.where(tx.among(_LATEST.c.key, keys))
     found: dict[int, list[Metric]] = {}
     for run, key, value, nan, step, timestamp_ms in _plain(tx.execute(statement)):
         metric = Metric(key=key, value=None if nan else value, step=step, timestamp_ms=timestamp_ms)
@@ -210,7 +211,7 @@ def latest_of(tx: Transaction, numbers: Sequence[int], keys: Sequence[str] | Non
 def of_models(tx: Transaction, model_ids: Sequence[str]) -> dict[str, list[ModelMetric]]:
     """The values of some logged models, oldest first."""
     found: dict[str, list[ModelMetric]] = {}
-    statement = select(_MODEL).where(_MODEL.c.project == tx.project, _MODEL.c.model_id.in_(model_ids))
+    statement = select(_MODEL).where(_MODEL.c.project == tx.project, tx.among(_MODEL.c.model_id, model_ids))
     for row in tx.all(statement.order_by(_MODEL.c.model_id, _MODEL.c.timestamp_ms, _MODEL.c.step, _MODEL.c.key)):
         found.setdefault(row.model_id, []).append(
             ModelMetric(

@@ -448,12 +448,12 @@ def _load(tx: Transaction, numbers: Sequence[int], metric_keys: Sequence[str] | 
 
 
 def _load_chunk(tx: Transaction, numbers: Sequence[int], metric_keys: Sequence[str] | None) -> list[Run]:
-    picked_runs = select(*COLUMNS).where(_RUNS.c.number.in_(numbers))
+    picked_runs = select(*COLUMNS).where(tx.among(_RUNS.c.number, numbers))
     rows = {row.number: row for row in map(RunRow._make, _plain(tx.execute(picked_runs)))}
     texts: list[dict[int, dict[str, str]]] = []
     for table in (store.params, store.run_tags):
         grouped: dict[int, dict[str, str]] = {}
-        picked = select(table.c.run, table.c.key, table.c.value).where(table.c.run.in_(numbers))
+        picked = select(table.c.run, table.c.key, table.c.value).where(tx.among(table.c.run, numbers))
         for run, key, value in _plain(tx.execute(picked)):
             grouped.setdefault(run, {})[key] = value
         texts.append(grouped)
@@ -479,14 +479,16 @@ def _links_of(tx: Transaction, numbers: Sequence[int]) -> dict[int, Links]:
         datasets.c.project == inputs.c.project, datasets.c.experiment == inputs.c.experiment,
         datasets.c.name == inputs.c.name, datasets.c.digest == inputs.c.digest,
     )  # fmt: skip
-    statement = select(inputs.c.run, inputs.c.tags, datasets).join(datasets, same).where(inputs.c.run.in_(numbers))
+    statement = (
+        select(inputs.c.run, inputs.c.tags, datasets).join(datasets, same).where(tx.among(inputs.c.run, numbers))
+    )
     for row in tx.all(statement.order_by(inputs.c.run, inputs.c.name, inputs.c.digest)):
         dataset = Dataset(
             name=row.name, digest=row.digest, source_type=row.source_type, source=row.source,
             schema=row.schema, profile=row.profile,
         )  # fmt: skip
         links[row.run][0].append(DatasetInput(dataset, row.tags))
-    for row in tx.all(select(models).where(models.c.run.in_(numbers)).order_by(models.c.run, models.c.step)):
+    for row in tx.all(select(models).where(tx.among(models.c.run, numbers)).order_by(models.c.run, models.c.step)):
         if row.direction == "input":
             links[row.run][1].append(row.model_id)
         else:
