@@ -299,6 +299,29 @@ def test_many_rows_are_asked_otherwise_and_answer_the_same(found: list[tuple[Any
         assert _told(one) == _told(other)
 
 
+def test_samples_are_the_first_that_fail_each_check_however_many_fail_another() -> None:
+    count = 3_000
+    table = pa.table({"n": range(count), "text": [f"{place * 7919 % count}" for place in range(count)]})
+    checks: list[Check] = [
+        Range(column="n", max=-1),
+        Range(column="n", max=2_990),
+        Satisfies(condition="n % 1000 <> 999"),
+        Unique(columns=["text"]),
+        Range(column="n", max=2_990, where="n > 2_995"),
+        NotInSet(column="n", values=[7]),
+    ]
+    report = modelyard.check(table, checks)
+    assert [one.failing for one in report.results] == [count, 9, 3, 0, 4, 1]
+    assert (report.results[3].evaluated, report.results[3].missing) == (count, 0)
+    shown = [[row["n"] for row in one.sample] for one in report.results]
+    assert shown == [[*range(20)], [*range(2_991, 3_000)], [999, 1_999, 2_999], [], [*range(2_996, 3_000)], [7]]
+    few = modelyard.check(table.slice(2_900), checks).results
+    assert [[row["n"] for row in one.sample][-1:] for one in few] == [[2_919], [2_999], [2_999], [], [2_999], []]
+    twice = pa.table({"text": ["b", "a", None, "b", None]})
+    [found] = modelyard.check(twice, [Unique(columns=["text"])]).results
+    assert (found.evaluated, found.failing, found.missing) == (3, 2, 2)
+
+
 @pytest.mark.slow
 @settings(deadline=None, max_examples=30)
 @given(rows)

@@ -140,7 +140,7 @@ class SqlSession:
 
     def rows(self, statement: str) -> list[dict[str, Any]]:
         """Run one SELECT and return its rows as dictionaries; for few rows."""
-        return _as_dictionaries(self.table(statement))
+        return as_dictionaries(self.table(statement))
 
     def answers(self, statement: str) -> list[dict[str, Any]]:
         """As `rows`, for a statement that is costly to plan beside what it returns: it is planned once, not twice.
@@ -302,7 +302,8 @@ def _database(limits: SqlLimits, scratch: Path | None, files: Sequence[str]) -> 
     return connection
 
 
-def _as_dictionaries(table: pa.Table) -> list[dict[str, Any]]:
+def as_dictionaries(table: pa.Table) -> list[dict[str, Any]]:
+    """Its rows, with texts for times that Python has none for."""
     import pyarrow as pa  # heavy: imported late
 
     found: list[dict[str, Any]]

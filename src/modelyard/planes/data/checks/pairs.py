@@ -69,7 +69,17 @@ def unique(check: Unique, context: Context) -> Question:
     alone = len(check.columns) == 1 and not check.where and not check.by and check.ignore_row_if != "never"
     kind = context.kind(check.columns[0])
     rising = check.columns[0] if alone and is_ordered(kind) and "isnan" not in has_value[0] else ""
-    return Question(check, DATASET, source, whole, {}, True, rows, Append(appended, delta), rising)
+    return Question(
+        check,
+        DATASET,
+        source,
+        whole,
+        alone=True,
+        rows=rows,
+        append=Append(appended, delta),
+        rising=rising,
+        of_texts=rising != "" and kind == "string",
+    )
 
 
 def references(check: References, context: Context) -> Question:

@@ -68,9 +68,9 @@ class Question:
 
     `of`: the table. `source`: what follows FROM. `measures`: aggregates over it, and `plain` ones over the table; both
     are judged by `verdicts`. `alone`: in a statement of its own, since it would slow the common one down. `rows`:
-    selects all failing rows. `append`, `text`, `quick`: other ways to the same measures. `rising`: a column such that
-    nothing fails if its values strictly rise from row to row, which costs a tenth to find out. `verdict`: known
-    without data.
+    selects all failing rows; `fails`, in its place: the condition on a row that is one. `append`, `text`, `quick`:
+    other ways to the same measures. `rising`: a column such that nothing fails if its values strictly rise from row to
+    row, which costs a tenth to find out; `of_texts`: it holds texts. `verdict`: known without data.
     """
 
     check: Check
@@ -80,8 +80,10 @@ class Question:
     plain: Mapping[str, Measure] = field(default_factory=dict)
     alone: bool = False
     rows: OfTable | None = None
+    fails: str = ""
     append: Append | None = None
     rising: str = ""
+    of_texts: bool = False
     text: TextTest | None = None
     quick: Quick | None = None
     facts: Values = field(default_factory=dict)

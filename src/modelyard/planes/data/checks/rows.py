@@ -63,7 +63,7 @@ def row_wise(check: RowWise, context: Context) -> Question:
                 "failing": count_of(check, bad),
             }
             failing = every(condition(check), bad)
-            return Question(check, BATCH, measures=counts, rows=lambda table: f"SELECT * FROM {table} WHERE {failing}")
+            return Question(check, BATCH, measures=counts, fails=failing)
 
 
 def counting(check: RowWise, looked_at: str, bad: str) -> Question:
@@ -72,7 +72,7 @@ def counting(check: RowWise, looked_at: str, bad: str) -> Question:
     if looked_at:
         measures["present"] = count_of(check, looked_at)
     failing = every(condition(check), looked_at, bad)
-    return Question(check, BATCH, measures=measures, rows=lambda table: f"SELECT * FROM {table} WHERE {failing}")
+    return Question(check, BATCH, measures=measures, fails=failing)
 
 
 def _nulls(check: NotNull | IsNull, context: Context) -> Question:
@@ -81,7 +81,7 @@ def _nulls(check: NotNull | IsNull, context: Context) -> Question:
     bad = has_value if isinstance(check, IsNull) else f"NOT ({has_value})"
     measures = {"elements": count_of(check, ""), "present": count_present(check.column, kind, check)}
     failing = every(condition(check), f"({bad})")
-    return Question(check, BATCH, measures=measures, rows=lambda table: f"SELECT * FROM {table} WHERE {failing}")
+    return Question(check, BATCH, measures=measures, fails=failing)
 
 
 def _violation(check: OneColumn, kind: str) -> str:

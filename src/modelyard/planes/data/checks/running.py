@@ -10,7 +10,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from modelyard.engines.tables.sql import literal
+from modelyard.engines.tables.sql import as_dictionaries, literal
 from modelyard.kernel.errors import InvalidInput, LimitExceeded
 from modelyard.planes.data.checks.asking import Session, answer
 from modelyard.planes.data.checks.compiling import compile_check
@@ -35,6 +35,7 @@ from modelyard.types.checks import Check, References, Satisfies
 from modelyard.types.data import CheckResult, Column, SliceResult
 
 SLICES_SHOWN_MAX = 50
+_ROWS_AT_ONCE = 4 * SAMPLE_ROWS_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +126,13 @@ def _wrong_condition(session: Session, table: str, text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """A result that is judged, and where its failing rows are: a SELECT of them, and one that holds for the dataset."""
+    """A result that is judged, and where its failing rows are: a SELECT of them, and one that holds for the dataset.
+    `fails`: the table and the condition on its rows, where it takes no more than that."""
 
     found: CheckResult
     failing: str = ""
     query: str = ""
+    fails: tuple[str, str] | None = None
 
 
 def _settled(session: Session, one: Asked, known: Before, now: datetime) -> Settled:
@@ -228,23 +231,66 @@ def _looking_for_rows(one: Asked, found: CheckResult, table: str) -> Settled:
     select = failing_rows(one.question, table, one.bad_values)
     if not select or (one.base is not None and one.question.text is not None and table == DATASET):
         return Settled(found)
-    return Settled(found, select, "" if one.question.facts else failing_rows(one.question, DATASET, one.bad_values))
+    query = "" if one.question.facts else failing_rows(one.question, DATASET, one.bad_values)
+    return Settled(found, select, query, (table, one.question.fails) if one.question.fails else None)
 
 
 def _shown(session: Session, settled: Sequence[Settled]) -> list[CheckResult]:
     """The results, in their order; those of rows that fail with some of these."""
-    with_rows = iter(session.each([partial(_with_rows, one=one) for one in settled if one.failing]))
-    return [next(with_rows) if one.failing else one.found for one in settled]
+    samples = _at_once(session, settled)
+    apart = [place for place, one in enumerate(settled) if one.failing and place not in samples]
+    samples |= zip(
+        apart, session.each([partial(_sample, select=settled[place].failing) for place in apart]), strict=True
+    )
+    return [
+        replace(one.found, sample=samples[place], query=one.query) if one.failing else one.found
+        for place, one in enumerate(settled)
+    ]
 
 
-def _with_rows(session: Session, one: Settled) -> CheckResult:
-    """The result with a sample of its failing rows and the query for all of them."""
+def _at_once(session: Session, settled: Sequence[Settled]) -> dict[int, list[dict[str, Any]]]:
+    """Samples by place, as far as one look at a table tells them for several checks."""
+    conditions: dict[str, dict[int, str]] = {}
+    for place, one in enumerate(settled):
+        if one.fails is not None:
+            table, condition = one.fails
+            conditions.setdefault(table, {})[place] = f"({condition}\n)"
+    found: dict[int, list[dict[str, Any]]] = {}
+    for table, by_place in conditions.items():
+        if len(by_place) > 1:
+            enough = {place: min(SAMPLE_ROWS_MAX, settled[place].found.failing) for place in by_place}
+            found |= _first_that_fail(session, table, by_place, enough)
+    return found
+
+
+def _first_that_fail(
+    session: Session, table: str, conditions: Mapping[int, str], enough: Mapping[int, int]
+) -> dict[int, list[dict[str, Any]]]:
+    """Samples from the first rows that fail any of the conditions; none of one that fails too seldom among them. Where
+    few rows of many fail, each look at them costs more than all that was counted."""
+    limit = len(conditions) * _ROWS_AT_ONCE
+    flags = ", ".join(f"{condition} IS TRUE AS __fails{place}" for place, condition in conditions.items())
+    statement = f"SELECT *, {flags} FROM {table} WHERE {' OR '.join(conditions.values())} LIMIT {limit}"
     try:
-        rows = session.rows(f"SELECT * FROM ({one.failing}\n) LIMIT {SAMPLE_ROWS_MAX}")
+        first = session.table(statement)
+    except (InvalidInput, LimitExceeded):
+        return {}
+    width = first.num_columns - len(conditions)
+    found = {}
+    for number, place in enumerate(conditions):
+        failing = first.select(range(width)).filter(first.column(width + number)).slice(0, SAMPLE_ROWS_MAX)
+        if failing.num_rows >= enough[place]:
+            found[place] = [wire_row(row) for row in as_dictionaries(failing)]
+    return found
+
+
+def _sample(session: Session, select: str) -> list[dict[str, Any]]:
+    try:
+        rows = session.rows(f"SELECT * FROM ({select}\n) LIMIT {SAMPLE_ROWS_MAX}")
     except (InvalidInput, LimitExceeded):
         # The verdict stands; a sample is more than was asked for.
         rows = []
-    return replace(one.found, sample=[wire_row(row) for row in rows], query=one.query)
+    return [wire_row(row) for row in rows]
 
 
 def failing_select(session: Session, check: Check, columns: Sequence[Column], provided: Mapping[str, Provided]) -> str:
@@ -271,4 +317,6 @@ def failing_rows(question: Question, table: str, bad_values: Sequence[str] = ())
             f"({check.where}\n)" if check.where else "", f"{test.column} IN ({', '.join(map(literal, bad_values))})"
         )
         return f"SELECT * FROM {table} WHERE {where}"
+    if question.fails:
+        return f"SELECT * FROM {table} WHERE {question.fails}"
     return "" if question.rows is None else question.rows(table)
