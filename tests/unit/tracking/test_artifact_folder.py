@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -165,8 +166,12 @@ def test_what_stands_in_the_way_goes_and_what_cannot_be_shown_is_left_out(
     # As the tree of other servers has it, '0' is where the runs of experiment 0 are.
     tracking.artifacts.put(scope, Owner("project"), "0", [b"?"])
     tracking.artifacts.put(scope, Owner("project"), ".modelyard-folder", [b"?"])
+    odd = os.fsencode(root) + b"/.\xff;..;"
+    with open(odd, "wb"):
+        pass
     settle(tracking)
     assert files(root) == {"a.txt": "0", f"0/{run_id}/artifacts/r.txt": "r"}
+    assert os.path.exists(odd), "what has no name that could be an artifact's is left alone"
 
 
 def test_a_full_disk_fails_no_upload_and_is_made_up_for(
@@ -192,6 +197,20 @@ def test_a_full_disk_fails_no_upload_and_is_made_up_for(
     monkeypatch.setattr(NamedFolder, "staged", stage)
     settle(tracking)
     assert files(root) == {"big.txt": "x" * 5_000}
+
+
+def test_what_a_killed_process_staged_goes_and_what_is_being_staged_stays(
+    tracking: Tracking, root: Path, settle: Callable[[Tracking], None], make: Callable[..., Tracking],
+    clock: FixedClock,
+) -> None:  # fmt: skip
+    staged = root / ".modelyard-incoming" / "x"
+    staged.write_text("half")
+    os.utime(staged, (0, 0))
+    settle(tracking)
+    assert staged.exists()
+    clock.advance((datetime.now(UTC) + timedelta(days=2) - clock.now()).total_seconds())
+    settle(make())
+    assert not staged.exists()
 
 
 def test_a_folder_of_others_is_refused_and_left_alone(tmp_path: Path, root: Path) -> None:

@@ -13,6 +13,7 @@ import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
@@ -129,11 +130,13 @@ class NamedFolder:
                 if relative != _MARK:
                     yield relative
 
-    def clear(self) -> None:
-        """Remove what was staged by a process that is no more; to be called while nobody stages."""
+    def clear(self, older_than: datetime) -> None:
+        """Remove what was staged before the instant, by a process that came to its end."""
         for entry in (self._root / _INCOMING).iterdir():
             with suppress(FileNotFoundError):
-                entry.unlink()
+                # Not by when it was written, which it has from the file that it is to be.
+                if entry.lstat().st_ctime < older_than.timestamp():
+                    entry.unlink()
 
 
 def is_ours(name: str) -> bool:

@@ -20,6 +20,7 @@ from modelyard.engines.blobs.named import NamedFolder, is_ours
 from modelyard.kernel.auth import system_scope
 from modelyard.kernel.database import Database
 from modelyard.kernel.errors import ModelyardError, Unavailable
+from modelyard.kernel.paths import safe_relative
 from modelyard.kernel.portions import portions
 from modelyard.kernel.reconcile import Lease
 from modelyard.planes.tracking import store
@@ -27,6 +28,8 @@ from modelyard.planes.tracking.owners import Owner, locate, tree_path
 
 _TABLE = store.artifacts
 _AT_ONCE = 500
+_STAGED = timedelta(days=1)
+"""So long copying one file may take."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _BY_NAME = frozenset({errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ENOTEMPTY, errno.EILSEQ})
 """What a name cannot be shown for however often it is tried: another file or directory stands there."""
@@ -73,20 +76,28 @@ class ShownArtifacts:
     def act(self, key: str, lease: Lease) -> None:  # noqa: ARG002
         """Bring every name in line. Raises Unavailable where that failed; it is tried again then."""
         self._behind = False
+        done = False
         try:
-            self._folder.clear()
-            # What is there first: what should not be may stand in the way of what should.
-            for some in portions(self._folder.names(), _AT_ONCE):
-                self._settle(some, always=False)
-            for some in portions(self._wanted_names(), _AT_ONCE):
-                self._settle(some, always=False)
+            self._look_at_all()
+            done = True
         except OSError as error:
-            self._behind = True
             raise Unavailable(
                 f"the folder of artifacts {self._folder.root} is behind: {error}",
                 code="artifact_folder.behind",
                 hint="it is made up for once the folder can be written to; nothing is lost",
             ) from error
+        finally:
+            # Not `= not done`: an upload may have fallen behind meanwhile.
+            if not done:
+                self._behind = True
+
+    def _look_at_all(self) -> None:
+        self._folder.clear(self._database.clock.now() - _STAGED)
+        # What is there first: what should not be may stand in the way of what should.
+        for some in portions(self._folder.names(), _AT_ONCE):
+            self._settle(some, always=False)
+        for some in portions(self._wanted_names(), _AT_ONCE):
+            self._settle(some, always=False)
 
     def _settle(self, names: Iterable[str], *, always: bool) -> None:
         """Bring some names in line; those that are there as they should be are left unless `always`."""
@@ -102,6 +113,7 @@ class ShownArtifacts:
                 _log.warning("artifact '%s' cannot be shown in %s: %s", name, self._folder.root, error)
 
     def _settle_one(self, name: str, always: bool) -> None:
+        safe_relative(name)
         wanted = self._find(name)
         if wanted is not None and not always and self._folder.holds(name, wanted.size_bytes, wanted.written_ns):
             return
