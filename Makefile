@@ -5,6 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Without bytecode each of the hundreds of processes that tests and demo start compiles the whole package again.
 unexport PYTHONDONTWRITEBYTECODE
+# One more than there are cores: a third of the time tests wait, for a disk, a process or a clock.
+WORKERS ?= $(shell expr `nproc` + 1)
+# By files, which share what is dear; the longest come first (tests/conftest.py), not those with the most tests.
+SIDE_BY_SIDE := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 help:  ## show this menu
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -32,10 +36,10 @@ demo: $(VENV)/.made-demo  ## run the flights project end to end
 	@$(BIN)/modelyard demo
 
 test: $(VENV)/.made-dev  ## the fast suite, in parallel
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow"
+	@$(BIN)/python -m pytest -q $(SIDE_BY_SIDE) -m "not slow"
 
 test-all: $(VENV)/.made-dev $(FOREIGN)  ## the fast suite and the slow one
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -q $(SIDE_BY_SIDE)
 
 check: $(VENV)/.made-dev  ## ruff, types in strict mode, import contracts, tests of the code itself
 	@$(BIN)/ruff check src tests benchmarks examples

@@ -27,6 +27,18 @@ settings.load_profile("ci" if os.environ.get("CI") else "desk")
 # What hundreds of tests compose is ready at once; `test_migrations` runs the migrations themselves.
 app.migrate = catalogs.prepare
 
+# By what they took in CI: what takes minutes must not be what is started last.
+LONGEST = (
+    "test_mlflow_input", "test_flights_demo", "test_clients", "test_dataset_changes", "test_import", "test_streams",
+    "test_ui_runs", "test_pipelines", "test_check_states", "test_jobs_crash", "test_dataset_commit", "test_endpoints",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, the others as they come."""
+    ranks = {name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
+
 
 @pytest.fixture(autouse=True)
 def _no_flags_of_other_tests() -> None:
