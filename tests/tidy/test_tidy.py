@@ -38,6 +38,7 @@ LAZY_HEAVY = {
 LAZY_OWN_ALLOWED = {
     ("sdk/client.py", "modelyard.sdk.embedded"),
     ("cli/up.py", "modelyard.sdk.embedded"),
+    ("cli/dataset_check.py", "modelyard.sdk"),
     ("sdk/embedded.py", "modelyard.sdk.asgi"),
     ("kernel/http.py", "modelyard.kernel.vetting"),
     ("cli/context.py", "modelyard.sdk.client"),

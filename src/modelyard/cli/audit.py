@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from modelyard.cli.context import JsonFlag, client, show_fields, show_items, show_json
-from modelyard.kernel.events import Event, Verdict
+from modelyard.kernel.event import Event, Verdict
 from modelyard.types.page import Page
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)

@@ -10,7 +10,7 @@ import typer
 
 import modelyard
 from modelyard.cli.context import JsonFlag, client, show_fields, show_items, show_json
-from modelyard.sdk import checks_here, data_checks
+from modelyard.sdk import data_checks
 from modelyard.types.data import Check, CheckReport, CheckResult, CheckRun, Unsupported
 
 Name = Annotated[str, typer.Argument(help="The dataset's name.")]
@@ -74,6 +74,8 @@ def check_file(
     modelyard dataset check-file flights.parquet --suite checks.yaml
     modelyard dataset check-file export.csv --suite gx.json --failing out/
     """
+    from modelyard.sdk import checks_here  # the data plane, in this process: only this command needs it
+
     data = checks_here.opened(files[0] if len(files) == 1 else files)
     checks = modelyard.read_suite(suite, model).checks
     report = modelyard.check(data, checks, dataset=dataset)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -28,6 +27,7 @@ from sqlalchemy import (
 
 from modelyard.kernel.clock import to_us
 from modelyard.kernel.errors import TooLarge
+from modelyard.kernel.event import Event, Verdict
 from modelyard.kernel.ids import new_id
 from modelyard.kernel.limits import EVENT_DATA_BYTES_MAX
 from modelyard.kernel.prepared import Prepared
@@ -93,20 +93,6 @@ class NewEvent(msgspec.Struct, frozen=True):
     project: str
 
 
-class Event(msgspec.Struct, frozen=True):
-    """A state change. `seq` and `hash` are None until it is sealed."""
-
-    id: str
-    at: datetime
-    project: str
-    kind: str
-    subject: str
-    actor: str
-    data: dict[str, Any]
-    seq: int | None = None
-    hash: str | None = None
-
-
 class EventReader(Protocol):
     """Who acts on events. Called at least once per event of its kinds, in sealed order, with a durable cursor."""
 
@@ -123,16 +109,6 @@ class EventReader(Protocol):
     def handle(self, event: Event) -> None:
         """Act on one event; idempotent. Raising keeps the cursor before the event, so that it is tried again."""
         ...
-
-
-class Verdict(msgspec.Struct, frozen=True):
-    """What `verify` found. `reason` is empty when the chain is whole."""
-
-    ok: bool
-    events: int
-    head: str
-    broken_at: int | None = None
-    reason: str = ""
 
 
 def insert(tx: Transaction, said: Sequence[NewEvent]) -> None:

@@ -12,6 +12,7 @@ from modelyard.kernel import auth, events, lineage
 from modelyard.kernel.auth import Action, Role, Scope
 from modelyard.kernel.database import Database
 from modelyard.kernel.errors import InvalidInput
+from modelyard.kernel.event import Event, Verdict
 from modelyard.kernel.limits import PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX
 from modelyard.kernel.routing import delete, get, post
 from modelyard.server.gate import COOKIE
@@ -87,7 +88,7 @@ def list_events(
     kind: str | None = None,
     after: str | None = None,
     limit: Annotated[int, Parameter(ge=1, le=PAGE_ITEMS_MAX)] = PAGE_ITEMS_DEFAULT,
-) -> Page[events.Event]:
+) -> Page[Event]:
     """What happened in the project, newest first."""
     kinds = frozenset(kind.split(",")) if kind else None
     with database.reading(caller) as tx:
@@ -96,7 +97,7 @@ def list_events(
 
 
 @get("/api/audit", requires=Action.READ)
-def verify_audit(database: Database) -> events.Verdict:
+def verify_audit(database: Database) -> Verdict:
     """Seal what is not sealed yet, and recompute the hash chain over the whole log."""
     system = auth.system_scope("*")
     with database.transaction(system) as tx:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from modelyard.kernel.events import Event
+from modelyard.kernel.event import Event
 from modelyard.ui.format import number, short_id, truncated, words
 from modelyard.ui.urns import address_of, kind_of, label_of
 

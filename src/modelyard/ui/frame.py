@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from modelyard.kernel import events, lineage
 from modelyard.kernel.auth import Scope
 from modelyard.kernel.database import Database
-from modelyard.kernel.events import Event
+from modelyard.kernel.event import Event
 from modelyard.ui.names import NameThem
 from modelyard.ui.urns import address_of, kind_of, label_of, whole_of
 

@@ -18,6 +18,7 @@ from modelyard.kernel import events
 from modelyard.kernel.auth import Principal, Role, Scope, system_scope
 from modelyard.kernel.clock import FixedClock
 from modelyard.kernel.database import Database
+from modelyard.kernel.event import Event
 from modelyard.kernel.ids import new_id
 from modelyard.kernel.reconcile import ReconcileLoop
 from modelyard.planes.automation import Automation
@@ -76,7 +77,7 @@ class House:
             tx.event(kind, subject, data)
         return subject
 
-    def said(self, kind: str) -> list[events.Event]:
+    def said(self, kind: str) -> list[Event]:
         with self.database.reading(self.scope) as tx:
             return events.recent(tx, kinds=frozenset({kind}))
 

@@ -9,6 +9,7 @@ from modelyard.kernel import events
 from modelyard.kernel.auth import Scope
 from modelyard.kernel.database import Database
 from modelyard.kernel.errors import TooLarge
+from modelyard.kernel.event import Verdict
 from modelyard.kernel.limits import EVENT_DATA_BYTES_MAX
 
 
@@ -23,7 +24,7 @@ def seal(database: Database, scope: Scope) -> int:
         return events.seal(tx)
 
 
-def verify(database: Database) -> events.Verdict:
+def verify(database: Database) -> Verdict:
     with database.reading() as tx:
         return events.verify(tx)
 

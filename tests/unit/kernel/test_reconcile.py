@@ -14,7 +14,7 @@ from modelyard.kernel.auth import Scope, principals, system_scope
 from modelyard.kernel.clock import FixedClock
 from modelyard.kernel.database import Database
 from modelyard.kernel.errors import EngineError
-from modelyard.kernel.events import Event
+from modelyard.kernel.event import Event
 from modelyard.kernel.leases import Lease, take_lease
 from modelyard.kernel.reconcile import ReconcileLoop
 

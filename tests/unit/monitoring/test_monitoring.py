@@ -18,6 +18,7 @@ from modelyard.kernel.auth import Principal, Role, Scope, system_scope
 from modelyard.kernel.clock import FixedClock
 from modelyard.kernel.database import Database
 from modelyard.kernel.errors import Conflict, InvalidInput, NotFound
+from modelyard.kernel.event import Event
 from modelyard.kernel.reconcile import ReconcileLoop
 from modelyard.planes.data import Data
 from modelyard.planes.monitoring import Monitoring
@@ -128,7 +129,7 @@ def open_alerts(monitoring: Monitoring, scope: Scope) -> list[Alert]:
     return [alert for alert in monitoring.alerts(scope).items if alert.status != "resolved"]
 
 
-def said(database: Database, kind: str) -> list[events.Event]:
+def said(database: Database, kind: str) -> list[Event]:
     with database.reading(system_scope("default")) as tx:
         return events.recent(tx, kinds=frozenset({kind}))
 

@@ -14,7 +14,7 @@ import pytest
 
 from modelyard.kernel import settings
 from modelyard.kernel.errors import Forbidden, InvalidInput, NotFound, Unavailable
-from modelyard.kernel.events import Event
+from modelyard.kernel.event import Event
 from modelyard.sdk.client import Client, connect
 from modelyard.types.kernel import IssuedToken, IssueToken, Me
 from modelyard.types.page import Page

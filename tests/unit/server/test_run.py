@@ -9,7 +9,7 @@ import pytest
 
 from modelyard.kernel import home, settings
 from modelyard.kernel.errors import Conflict, Forbidden, InvalidInput, Unavailable
-from modelyard.kernel.events import Verdict
+from modelyard.kernel.event import Verdict
 from modelyard.server.run import Server, is_loopback
 from running import client_of, raw_client, running_server
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from modelyard.kernel.auth import Action
-from modelyard.kernel.events import Event
+from modelyard.kernel.event import Event
 from modelyard.kernel.lineage import TimedEdge
 from modelyard.types import contracts, data, files, jobs, monitoring, registry, serving, tracking
 from modelyard.ui.frame import Crumb, Frame, Rail, Screen, tabs, ties_of

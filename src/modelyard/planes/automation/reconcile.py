@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from modelyard.kernel.events import Event
+from modelyard.kernel.event import Event
 from modelyard.kernel.reconcile import Lease
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from msgspec.structs import replace
 from modelyard.kernel.auth import Action, Scope, check, system_scope
 from modelyard.kernel.database import Database, Transaction
 from modelyard.kernel.errors import Conflict, InvalidInput, NotFound
-from modelyard.kernel.events import Event, EventReader
+from modelyard.kernel.event import Event
+from modelyard.kernel.events import EventReader
 from modelyard.kernel.ids import is_id, new_id
 from modelyard.kernel.limits import PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX
 from modelyard.kernel.reconcile import Lease, Reconciler

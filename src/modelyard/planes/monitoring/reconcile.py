@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from modelyard.kernel.auth import system_scope
 from modelyard.kernel.errors import NotFound
-from modelyard.kernel.events import Event
+from modelyard.kernel.event import Event
 from modelyard.kernel.reconcile import Lease
 
 if TYPE_CHECKING:

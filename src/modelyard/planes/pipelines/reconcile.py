@@ -11,7 +11,7 @@ from modelyard.engines.blobs.base import BlobStore
 from modelyard.kernel.auth import Scope, system_scope
 from modelyard.kernel.database import Database, Transaction
 from modelyard.kernel.errors import InvalidInput
-from modelyard.kernel.events import Event
+from modelyard.kernel.event import Event
 from modelyard.kernel.reconcile import Lease
 from modelyard.planes.jobs import Jobs
 from modelyard.planes.pipelines import store

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from modelyard.kernel.errors import Unavailable
-from modelyard.kernel.events import Event
+from modelyard.kernel.event import Event
 from modelyard.kernel.leases import Lease
 from modelyard.planes.registry.services.evaluation_jobs import EvaluationJobs
 from modelyard.planes.registry.services.retention import Retentions

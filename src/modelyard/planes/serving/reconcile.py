@@ -16,7 +16,7 @@ from modelyard.engines.compute.base import CommandSpec, ComputeEngine, Finished,
 from modelyard.kernel.auth import ALL_PROJECTS, Scope, system_scope
 from modelyard.kernel.database import Database, Transaction
 from modelyard.kernel.errors import Conflict, EngineError, InvalidInput, ModelyardError, NotFound
-from modelyard.kernel.events import Event
+from modelyard.kernel.event import Event
 from modelyard.kernel.ids import new_id
 from modelyard.kernel.leases import Lease
 from modelyard.kernel.paths import make_private

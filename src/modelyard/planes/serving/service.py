@@ -15,6 +15,7 @@ from modelyard.kernel import events
 from modelyard.kernel.auth import Scope
 from modelyard.kernel.database import Database, Transaction
 from modelyard.kernel.errors import Conflict, InvalidInput, ModelyardError, NotFound, Unavailable
+from modelyard.kernel.event import Event
 from modelyard.kernel.events import EventReader
 from modelyard.kernel.limits import PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX
 from modelyard.kernel.reconcile import Reconciler
@@ -278,7 +279,7 @@ def _about(revision: int, variants: Sequence[Variant], reason: str) -> dict[str,
     return {"revision": revision, "variants": msgspec.to_builtins(list(variants)), "reason": reason}
 
 
-def _switch(name: str, event: events.Event) -> Switch:
+def _switch(name: str, event: Event) -> Switch:
     data = event.data
     return Switch(
         endpoint=name,

@@ -7,7 +7,7 @@ from typing import Any
 from modelyard.kernel import events as log
 from modelyard.kernel.auth import Scope
 from modelyard.kernel.database import Database
-from modelyard.kernel.events import Event
+from modelyard.kernel.event import Event
 from modelyard.ui.frame import Frame, Screen
 from modelyard.ui.page import page as ui_page
 

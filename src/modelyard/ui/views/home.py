@@ -11,7 +11,7 @@ from msgspec import Struct
 from modelyard.kernel import events as log
 from modelyard.kernel.auth import Scope
 from modelyard.kernel.database import Database
-from modelyard.kernel.events import Event
+from modelyard.kernel.event import Event
 from modelyard.planes.automation import Automation
 from modelyard.planes.data import Data
 from modelyard.planes.jobs import Jobs

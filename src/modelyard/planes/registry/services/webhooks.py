@@ -18,7 +18,7 @@ from modelyard.kernel.auth import ALL_PROJECTS, Action, Scope, check, system_sco
 from modelyard.kernel.clock import to_us
 from modelyard.kernel.database import Database, Transaction, insert_missing
 from modelyard.kernel.errors import Forbidden, InvalidInput, ModelyardError, NotFound, Unavailable
-from modelyard.kernel.events import Event
+from modelyard.kernel.event import Event
 from modelyard.kernel.http import OutboundClient
 from modelyard.kernel.ids import new_id
 from modelyard.kernel.leases import Lease
