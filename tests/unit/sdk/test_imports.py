@@ -175,6 +175,20 @@ def test_a_run_of_many_points_and_a_large_file_go_alone(
     assert (report.counts["runs"].new, report.counts["files"].here, report.counts["points"].here) == (4, 5, 4 * 103)
 
 
+def test_what_was_imported_goes_on_to_another_server_of_ours(client: Client, mlruns: Path, tmp_path: Path) -> None:
+    write(run_of(mlruns) / "artifacts/a;..;b.txt", "left out")
+    import_mlflow(str(mlruns), client=client)
+    with running_server(tmp_path / "second") as second:
+        there = f"{client.base_url}/p/{client.project}"
+        for new in (1, 0):
+            report = import_mlflow(there, token=client.token, client=client_of(second))
+            assert report.verified, report.problems
+            assert report.counts["runs"].new == new
+        run = client_of(second).get(f"/api/runs/{run_of(mlruns).name}")
+    assert run["tags"]["modelyard.import.source"] == f"mlflow:{there}"
+    assert "modelyard.import.left_out" not in run["tags"]
+
+
 def test_of_filled_runs_all_come_or_none(client: Client) -> None:
     runs = [
         ImportFilledRun(

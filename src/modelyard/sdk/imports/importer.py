@@ -58,6 +58,7 @@ RUNS_AT_ONCE, BYTES_AT_ONCE = 20, 4 * 1024 * 1024
 POINT_BYTES = 50
 """About as much a point is on the wire."""
 _NO_POINTS = PointsOf(0, hashlib.sha256().hexdigest())
+_MINE = frozenset({SOURCE_TAG, STATE_TAG, LEFT_OUT_TAG})
 _REFUSED = (InvalidInput, TooLarge, Conflict)
 Progress = Callable[[str, ImportReport], None]
 
@@ -212,7 +213,7 @@ class Importer:
         return ImportRun(
             source=self._source.uri, id=there.id, experiment_id=experiment_id, name=there.name, user=there.user,
             started_at=there.started_at, params=_cut(there.params, PARAM_CHARACTERS_MAX),
-            tags=_cut(there.tags, TAG_CHARACTERS_MAX), inputs=there.inputs,
+            tags=_tags(there.tags), inputs=there.inputs,
             model_inputs=there.model_inputs, model_outputs=there.model_outputs,
         )  # fmt: skip
 
@@ -245,11 +246,9 @@ class Importer:
         before = len(self.report.problems)
         what = _named(there)
         params = _cut(there.params, PARAM_CHARACTERS_MAX)
-        tags = {**_cut(there.tags, TAG_CHARACTERS_MAX), "mlflow.runName": there.name}
-        mine = {SOURCE_TAG, STATE_TAG, LEFT_OUT_TAG}
-        kept = {key: value for key, value in here.tags.items() if key not in mine}
+        tags = {**_tags(there.tags), "mlflow.runName": there.name}
         self._compare(what, "params", params, here.params)
-        self._compare(what, "tags", tags, kept)
+        self._compare(what, "tags", tags, _tags(here.tags))
         inputs = {f"{one.dataset.name}@{one.dataset.digest}": one.dataset.source for one in there.inputs}
         self._compare(
             what,
@@ -311,7 +310,7 @@ class Importer:
             source=self._source.uri, id=there.id, experiment_id=experiment_id, name=there.name, status=there.status,
             created_at=there.created_at, updated_at=there.updated_at, model_type=there.model_type,
             source_run_id=there.source_run_id, params=_cut(there.params, PARAM_CHARACTERS_MAX),
-            tags=_cut(there.tags, TAG_CHARACTERS_MAX), metrics=there.metrics,
+            tags=_tags(there.tags), metrics=there.metrics,
         )  # fmt: skip
         try:
             made = self._target.model(asked)
@@ -322,7 +321,7 @@ class Importer:
         self._settle_files(owner, self._sender.begin(owner, empty=not made.existed))
         here = self._target.read_model(there.id)
         self._compare(what, "params", asked.params, here.params)
-        self._compare(what, "tags", asked.tags, {key: text for key, text in here.tags.items() if key != SOURCE_TAG})
+        self._compare(what, "tags", asked.tags, _tags(here.tags))
         if len(here.metrics) != len(there.metrics):
             self._say(what, f"it has {len(there.metrics)} metrics there and {len(here.metrics)} here")
         count.here += 1
@@ -455,6 +454,11 @@ def _named(run: SourceRun) -> str:
 
 def _cut(texts: Mapping[str, str], characters_max: int) -> dict[str, str]:
     return {key: text[:characters_max] for key, text in texts.items()}
+
+
+def _tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """Tags as they are brought: without those that an import, maybe an earlier one into the source, says itself by."""
+    return _cut({key: text for key, text in tags.items() if key not in _MINE}, TAG_CHARACTERS_MAX)
 
 
 def _columns(histories: Mapping[str, Sequence[Value]]) -> dict[str, ImportPoints]:

@@ -121,11 +121,13 @@ class Imports:
         row = known or self._insert_run(tx, asked, rules.experiment_number(asked.experiment_id), start_ms)
         complete = known is not None and _tag(tx, row.number, STATE_TAG) == COMPLETE
         if not complete:
+            # Last, since a run that was imported there says so by the same tags.
+            mine = {SOURCE_TAG: asked.source, STATE_TAG: INCOMPLETE}
             runs.fill(
                 tx,
                 row,
                 params=asked.params,
-                tags={**asked.tags, runs.NAME_TAG: asked.name},
+                tags={**asked.tags, runs.NAME_TAG: asked.name, **mine},
                 inputs=asked.inputs,
                 models=(asked.model_inputs, asked.model_outputs),
             )
@@ -203,9 +205,7 @@ class Imports:
                 has_links=False,
             )
         )
-        row = run_row(tx, asked.id)
-        runs.fill(tx, row, tags={SOURCE_TAG: asked.source, STATE_TAG: INCOMPLETE})
-        return row
+        return run_row(tx, asked.id)
 
 
 def _check(asked: ImportRun) -> None:
