@@ -18,6 +18,7 @@ from sqlalchemy import Column, Connection, Index, String, Table, literal, or_, s
 from modelyard.kernel.auth import Scope
 from modelyard.kernel.errors import InvalidInput, NotFound
 from modelyard.kernel.limits import LINEAGE_DEPTH_MAX, LINEAGE_NODES_MAX
+from modelyard.kernel.portions import portions
 from modelyard.kernel.schema import Instant, metadata, on_conflict_do_nothing
 
 if TYPE_CHECKING:
@@ -162,8 +163,7 @@ def ends_like(tx: Transaction, end: Literal["cause", "effect"], prefix: str, suf
 def causes_of(tx: Transaction, urns: Sequence[str]) -> dict[str, list[str]]:
     """The direct causes of each of several URNs, oldest first."""
     found: dict[str, list[str]] = {}
-    for start in range(0, len(urns), _CHUNK):
-        some = urns[start : start + _CHUNK]
+    for some in portions(urns, _CHUNK):
         statement = select(edges.c.effect, edges.c.cause).where(edges.c.project == tx.project, edges.c.effect.in_(some))
         for row in tx.all(statement.order_by(edges.c.at, edges.c.cause)):
             found.setdefault(row.effect, []).append(row.cause)

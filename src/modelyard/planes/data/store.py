@@ -14,6 +14,7 @@ from modelyard.engines.tables.base import ELSEWHERE
 from modelyard.kernel.database import Instant, Json, Transaction, metadata
 from modelyard.kernel.errors import Conflict
 from modelyard.kernel.ids import new_id
+from modelyard.kernel.portions import portions
 from modelyard.kernel.prepared import Prepared
 from modelyard.planes.data.manifests import Part
 from modelyard.types import data as nouns
@@ -438,8 +439,8 @@ def write_by_key(tx: Transaction, dataset_id: str, idempotency_key: str) -> Writ
 def keys_known(tx: Transaction, dataset_id: str, keys: Sequence[str]) -> set[str]:
     """Those of some idempotency keys that writes have had which ended."""
     known: set[str] = set()
-    for at in range(0, len(keys), _KEYS_AT_ONCE):
-        asked = writes.c.idempotency_key.in_(keys[at : at + _KEYS_AT_ONCE])
+    for some in portions(keys, _KEYS_AT_ONCE):
+        asked = writes.c.idempotency_key.in_(some)
         ended = writes.c.status != PUBLISHING
         rows = tx.all(select(writes.c.idempotency_key).where(writes.c.dataset_id == dataset_id, ended, asked))
         known |= {row.idempotency_key for row in rows}

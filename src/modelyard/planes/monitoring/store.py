@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy import Boolean, Column, Index, Integer, String, Table, Text, UniqueConstraint, select
 
 from modelyard.kernel.database import Instant, Json, Transaction, metadata
+from modelyard.kernel.portions import portions
 from modelyard.planes.monitoring.state import Memory, StoredWindow, WindowKey, WindowMark, WindowState
 from modelyard.types.monitoring import Alert, Monitor, MonitorSpec, MonitorWindow
 
@@ -185,11 +186,11 @@ def window_states(tx: Transaction, monitor_id: str, keys: Sequence[WindowKey]) -
     """The states of those of the windows that are there."""
     starts = sorted({key.start for key in keys})
     found: dict[WindowKey, WindowState] = {}
-    for place in range(0, len(starts), STARTS_AT_ONCE):
+    for some in portions(starts, STARTS_AT_ONCE):
         statement = select(windows.c.start, windows.c.model_version, windows.c.state).where(
             windows.c.project == tx.project,
             windows.c.monitor_id == monitor_id,
-            windows.c.start.in_(starts[place : place + STARTS_AT_ONCE]),
+            windows.c.start.in_(some),
         )
         for row in tx.all(statement):
             found[WindowKey(row.start, row.model_version)] = msgspec.convert(row.state, WindowState)

@@ -13,6 +13,7 @@ from modelyard.kernel.auth import Scope
 from modelyard.kernel.database import Database, Transaction
 from modelyard.kernel.errors import InvalidInput, NotFound
 from modelyard.kernel.ids import new_id
+from modelyard.kernel.portions import portions
 from modelyard.planes.tracking import evaluation_filters, evaluation_store, filters, rules, store
 from modelyard.planes.tracking.search import compare
 from modelyard.planes.tracking.services import experiments
@@ -245,8 +246,7 @@ def _put_records(tx: Transaction, dataset_id: str, asked: Sequence[PutRecord]) -
 
 def _known(tx: Transaction, dataset_id: str, digests: Sequence[str]) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
-    for start in range(0, len(digests), 1_000):
-        some = digests[start : start + 1_000]
+    for some in portions(digests, 1_000):
         rows = tx.all(select(_RECORDS).where(_of(tx, _RECORDS, dataset_id), _RECORDS.c.inputs_digest.in_(some)))
         found.update({row.inputs_digest: dict(row._mapping) for row in rows})
     return found

@@ -26,6 +26,7 @@ from modelyard.kernel.clock import from_us, to_us
 from modelyard.kernel.database import Database, Transaction
 from modelyard.kernel.errors import InvalidInput, NotFound
 from modelyard.kernel.ids import new_id
+from modelyard.kernel.portions import portions
 from modelyard.kernel.prepared import Prepared
 from modelyard.planes.tracking import filters, rules, search, store
 from modelyard.planes.tracking.inputs import urns_of
@@ -442,8 +443,8 @@ def _mark_linked(tx: Transaction, row: RunRow) -> None:
 
 def _load(tx: Transaction, numbers: Sequence[int], metric_keys: Sequence[str] | None) -> list[Run]:
     found: list[Run] = []
-    for start in range(0, len(numbers), _CHUNK):
-        found += _load_chunk(tx, numbers[start : start + _CHUNK], metric_keys)
+    for some in portions(numbers, _CHUNK):
+        found += _load_chunk(tx, some, metric_keys)
     return found
 
 

@@ -16,6 +16,7 @@ from modelyard.kernel.auth import Scope
 from modelyard.kernel.database import Database, Transaction
 from modelyard.kernel.errors import InvalidInput, NotFound
 from modelyard.kernel.ids import new_id
+from modelyard.kernel.portions import portions
 from modelyard.planes.tracking import filters, rules, store, trace_filters, trace_search, trace_store
 from modelyard.planes.tracking.rows import run_row
 from modelyard.planes.tracking.services import assessments, experiments
@@ -201,8 +202,7 @@ class Traces:
 
 def forget(tx: Transaction, trace_ids: Sequence[str]) -> None:
     """Delete traces with all that belongs to them."""
-    for start in range(0, len(trace_ids), _CHUNK):
-        some = trace_ids[start : start + _CHUNK]
+    for some in portions(trace_ids, _CHUNK):
         for table in _OWNED:
             tx.execute(table.delete().where(table.c.project == tx.project, table.c.trace.in_(some)))
         tx.execute(_TABLE.delete().where(_TABLE.c.project == tx.project, _TABLE.c.id.in_(some)))
@@ -274,8 +274,7 @@ def location(root: str, trace_id: str) -> str:
 def nouns(tx: Transaction, trace_ids: Sequence[str]) -> list[Trace]:
     """Traces by their ids, in this order; unknown ones are left out."""
     found: dict[str, Trace] = {}
-    for start in range(0, len(trace_ids), _CHUNK):
-        some = trace_ids[start : start + _CHUNK]
+    for some in portions(trace_ids, _CHUNK):
         tags, metadata = _texts(tx, _TAGS, some), _texts(tx, _METADATA, some)
         assessed = assessments.of(tx, some)
         for row in tx.all(select(_TABLE).where(_TABLE.c.project == tx.project, _TABLE.c.id.in_(some))):

@@ -16,6 +16,7 @@ from litestar import Response
 
 from modelyard.kernel.auth import Action, Scope
 from modelyard.kernel.errors import InvalidInput, ModelyardError
+from modelyard.kernel.portions import portions
 from modelyard.kernel.routing import post
 from modelyard.planes.registry import Registry
 from modelyard.planes.tracking import Tracking
@@ -219,8 +220,8 @@ def _extend(asking: Asking, found: list[dict[str, Any]], selected: Iterable[str]
 
 def _versions_of(asking: Asking, run_ids: list[str]) -> dict[str, list[dict[str, Any]]]:
     by_run: dict[str, list[dict[str, Any]]] = {}
-    for start in range(0, len(run_ids), _RUNS_AT_ONCE):
-        ids = ", ".join(f"'{one}'" for one in run_ids[start : start + _RUNS_AT_ONCE])
+    for some in portions(run_ids, _RUNS_AT_ONCE):
+        ids = ", ".join(f"'{one}'" for one in some)
         wanted = registry_versions.Search(filter=f"run_id IN ({ids})", max_results=VERSIONS_OF_RUNS_MAX)
         found = registry_versions.search(asking.caller, asking.registry, wanted)
         for version in found.get("model_versions", ()):
