@@ -69,9 +69,9 @@ def test_bad_appends_go_to_quarantine_by_themselves(data: Data, scope: Scope) ->
         ("quarantined", 1),
     ]
     assert sorted(data.read(scope, "flights")["id"].to_pylist()) == [n for n in range(20) if n not in (3, 11)]
-    held = data.quarantine(scope, "flights").items
+    held = data.quarantine.list(scope, "flights").items
     assert sorted(one.source for one in held) == ["f11", "f3"]
-    assert data.quarantined_rows(scope, "flights", held[0].id).rows[0]["x"] == -1.0
+    assert data.quarantine.rows(scope, "flights", held[0].id).rows[0]["x"] == -1.0
 
 
 @pytest.mark.slow
@@ -82,7 +82,7 @@ def test_of_appends_that_contradict_each_other_one_is_taken(data: Data, scope: S
         data.buffers.append(scope, "flights", rows(number))
     data.buffers.flush(scope, "flights")
     assert sorted(data.read(scope, "flights")["id"].to_pylist()) == [1, 2, 3, 4]
-    assert len(data.quarantine(scope, "flights").items) == 2
+    assert len(data.quarantine.list(scope, "flights").items) == 2
 
 
 def test_where_all_are_bad_none_is_published(data: Data, scope: Scope) -> None:
@@ -90,7 +90,7 @@ def test_where_all_are_bad_none_is_published(data: Data, scope: Scope) -> None:
     for number in range(3):
         data.buffers.append(scope, "flights", rows(number))
     assert {one.status for one in data.buffers.flush(scope, "flights")} == {"quarantined"}
-    assert len(data.quarantine(scope, "flights").items) == 3
+    assert len(data.quarantine.list(scope, "flights").items) == 3
     assert data.get(scope, "flights").latest == 0
 
 
@@ -263,7 +263,7 @@ def test_a_segment_taken_in_twice_is_there_once(data: Data, scope: Scope, tmp_pa
     assert data.buffers.due(time.time()) == ["default/flights"]
     assert data.buffers.flush(scope, "flights") == []
     assert sorted(data.read(scope, "flights")["id"].to_pylist()) == [0, 1, 3, 4, 5]
-    assert len(data.quarantine(scope, "flights").items) == 1
+    assert len(data.quarantine.list(scope, "flights").items) == 1
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -158,9 +158,9 @@ def test_a_delete_that_its_checks_turn_down_moves_nothing(data: Data, scope: Sco
     done = data.delete_rows(scope, "flights", "id = 1")
     assert done.status == "quarantined"
     assert held(data, scope) == {1: 1, 2: 1}
-    assert data.quarantined(scope, "flights", done.quarantine_id or "").mode == "delete"
+    assert data.quarantine.get(scope, "flights", done.quarantine_id or "").mode == "delete"
     with pytest.raises(NotFound):
-        data.quarantined_rows(scope, "flights", done.quarantine_id or "")
+        data.quarantine.rows(scope, "flights", done.quarantine_id or "")
 
 
 def test_an_overwrite_of_a_part_replaces_that_part(data: Data, scope: Scope, tmp_path: Path) -> None:

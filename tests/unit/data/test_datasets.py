@@ -133,7 +133,7 @@ def test_names_are_unique_without_case_and_per_project(data: Data, scope: Scope)
     data.create(OTHER, "flights")
     data.write(OTHER, "flights", flights(1, 2, 3))
     assert data.get(scope, "Flights").rows == 0
-    for act in (data.get, data.read, data.versions, data.quarantine):
+    for act in (data.get, data.read, data.versions, data.quarantine.list):
         with pytest.raises(NotFound):
             act(scope, "flights")  # type: ignore[operator]
 
@@ -179,15 +179,15 @@ def test_a_bad_batch_stays_in_quarantine_and_main_does_not_move(data: Data, scop
     assert data.read(scope, "flights").num_rows == 2
 
     assert written.quarantine_id is not None
-    held = data.quarantined(scope, "flights", written.quarantine_id)
+    held = data.quarantine.get(scope, "flights", written.quarantine_id)
     assert (held.rows, held.source, held.report) == (2, "broken feed", written.report)
-    assert [one.id for one in data.quarantine(scope, "flights").items] == [held.id]
-    shown = data.quarantined_rows(scope, "flights", held.id, filter="distance < 0")
+    assert [one.id for one in data.quarantine.list(scope, "flights").items] == [held.id]
+    shown = data.quarantine.rows(scope, "flights", held.id, filter="distance < 0")
     assert shown.rows == [{"id": 4, "distance": -1.0, "carrier": "AA"}]
 
-    data.discard(scope, "flights", held.id)
-    assert data.quarantine(scope, "flights").items == []
-    for act in (data.quarantined, data.quarantined_rows, data.discard):
+    data.quarantine.discard(scope, "flights", held.id)
+    assert data.quarantine.list(scope, "flights").items == []
+    for act in (data.quarantine.get, data.quarantine.rows, data.quarantine.discard):
         with pytest.raises(NotFound):
             act(scope, "flights", held.id)  # type: ignore[operator]
     assert "dataset.batch_quarantined" in kinds(data, scope)
@@ -201,7 +201,7 @@ def test_a_missing_column_is_a_verdict_and_not_a_crash(data: Data, scope: Scope)
     assert written.status == "quarantined"
     statuses = {one.name: one.status for one in written.report.results}
     assert statuses == {"schema": "failed", "distance is positive": "passed", "known carrier": "error"}
-    assert data.quarantined_rows(scope, "flights", written.quarantine_id or "").rows == [{"id": 2, "distance": 100.0}]
+    assert data.quarantine.rows(scope, "flights", written.quarantine_id or "").rows == [{"id": 2, "distance": 100.0}]
 
 
 def test_a_warning_does_not_hold_a_batch_back(data: Data, scope: Scope) -> None:
@@ -225,7 +225,7 @@ def test_append_raises_where_the_batch_was_turned_down(data: Data, scope: Scope)
     with pytest.raises(Conflict) as caught:
         data.append(scope, "flights", flights(2, distance=-5))
     assert caught.value.code == "dataset.quarantined"
-    assert caught.value.details["quarantine_id"] == data.quarantine(scope, "flights").items[0].id
+    assert caught.value.details["quarantine_id"] == data.quarantine.list(scope, "flights").items[0].id
 
 
 @pytest.mark.parametrize("bad", [None, float("nan"), float("inf"), float("-inf")])
@@ -359,7 +359,7 @@ def test_a_key_makes_a_repeated_write_have_the_first_result(data: Data, scope: S
     bad = data.write(scope, "flights", flights(2, distance=-1), idempotency_key="b")
     assert data.write(scope, "flights", flights(2, distance=-1), idempotency_key="b") == bad
     assert data.get(scope, "flights").rows == 1
-    assert len(data.quarantine(scope, "flights").items) == 1
+    assert len(data.quarantine.list(scope, "flights").items) == 1
 
 
 def test_sixteen_writers_at_once_each_make_one_version(data: Data, scope: Scope) -> None:
@@ -543,7 +543,7 @@ def test_what_a_crash_left_is_swept_and_quarantine_is_not(
     [key] = sweep.due(now)
     sweep.act(key, None)  # type: ignore[arg-type]
     assert (orphan.exists(), fresh.exists(), body.exists()) == (False, True, False)
-    assert data.quarantined_rows(scope, "flights", held or "").rows
+    assert data.quarantine.rows(scope, "flights", held or "").rows
     assert sweep.due(now + dt.timedelta(minutes=59)) == []
     assert sweep.due(now + dt.timedelta(minutes=61)) != []
 

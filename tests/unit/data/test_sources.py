@@ -88,7 +88,7 @@ def test_checks_guard_what_others_write(data: Data, scope: Scope, folder: Path) 
     deltalake.write_deltalake(folder, pa.table({"id": [-1], "carrier": ["AA"], "x": [0.0]}), mode="append")
     assert data.sources.sync(scope, "flights").status == "quarantined"
     assert data.read(scope, "flights").num_rows == 3
-    [held] = data.quarantine(scope, "flights").items
+    [held] = data.quarantine.list(scope, "flights").items
     assert (held.mode, held.rows) == ("adopt", 4)
 
 

@@ -189,13 +189,13 @@ def untag_version(caller: Scope, datasets: Data, name: str, tag: str) -> dict[st
 @get("/api/datasets/{name:str}/quarantine", requires=Action.READ)
 def list_quarantine(caller: Scope, datasets: Data, name: str, limit: int = PAGE_ITEMS_DEFAULT) -> Page[Quarantined]:
     """Batches that were turned down, newest first."""
-    return datasets.quarantine(caller, name, limit=limit)
+    return datasets.quarantine.list(caller, name, limit=limit)
 
 
 @get("/api/datasets/{name:str}/quarantine/{quarantine_id:str}", requires=Action.READ)
 def get_quarantined(caller: Scope, datasets: Data, name: str, quarantine_id: str) -> Quarantined:
     """One such batch with its report."""
-    return datasets.quarantined(caller, name, quarantine_id)
+    return datasets.quarantine.get(caller, name, quarantine_id)
 
 
 @get("/api/datasets/{name:str}/quarantine/{quarantine_id:str}/rows", requires=Action.READ)
@@ -203,13 +203,13 @@ def list_quarantined_rows(
     caller: Scope, datasets: Data, name: str, quarantine_id: str, filter: str | None = None, limit: int = 100
 ) -> Rows:
     """Rows of such a batch."""
-    return datasets.quarantined_rows(caller, name, quarantine_id, filter=filter, limit=limit)
+    return datasets.quarantine.rows(caller, name, quarantine_id, filter=filter, limit=limit)
 
 
 @delete("/api/datasets/{name:str}/quarantine/{quarantine_id:str}", requires=Action.WRITE)
 def discard_quarantined(caller: Scope, datasets: Data, name: str, quarantine_id: str) -> dict[str, str]:
     """Remove such a batch with its files."""
-    datasets.discard(caller, name, quarantine_id)
+    datasets.quarantine.discard(caller, name, quarantine_id)
     return {"status": "discarded"}
 
 

@@ -18,7 +18,7 @@ from modelyard.kernel.auth import Scope
 from modelyard.kernel.database import Database
 from modelyard.kernel.errors import Conflict, InvalidInput, NotFound
 from modelyard.kernel.ids import new_id
-from modelyard.kernel.limits import PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX
+from modelyard.kernel.limits import PAGE_ITEMS_DEFAULT
 from modelyard.kernel.reconcile import Reconciler
 from modelyard.planes.data import store
 from modelyard.planes.data.anomalies import Anomalies, FreshnessWatch
@@ -36,7 +36,9 @@ from modelyard.planes.data.file_branches import FileBranches
 from modelyard.planes.data.file_vacuum import FileVacuum
 from modelyard.planes.data.guards import Guards
 from modelyard.planes.data.layout import Layout
+from modelyard.planes.data.paging import page_size, page_token
 from modelyard.planes.data.profile import wire_row
+from modelyard.planes.data.quarantine import Quarantine
 from modelyard.planes.data.reading import Reader
 from modelyard.planes.data.reconcile import BufferFlush, PublicationRecovery, RetentionVacuum, StagedSweep
 from modelyard.planes.data.refs import Ref, check_ref_name, resolve_number
@@ -51,7 +53,6 @@ from modelyard.types.data import (
     DatasetKind,
     DatasetVersion,
     Profile,
-    Quarantined,
     Retention,
     Rows,
     WriteMode,
@@ -99,6 +100,7 @@ class Data:
         self.anomalies = Anomalies(database)
         self.derivations = Derivations(database, self.snapshot, self._session, self._write_derived)
         self.diffs = Diffs(database, self.snapshot, self._session)
+        self.quarantine = Quarantine(database, tables, self._rows)
         self.upkeep = Upkeep(database, tables, self._writer.publisher, spill)
         of_files = None if blobs is None else FileBranches(database, blobs)
         self.branches = Branches(database, tables, self._states, self._writer.publisher, self._session, of_files)
@@ -154,7 +156,7 @@ class Data:
 
     def list(self, scope: Scope, *, after: str | None = None, limit: int = PAGE_ITEMS_DEFAULT) -> Page[Dataset]:
         """Datasets by name."""
-        limit = _page_size(limit)
+        limit = page_size(limit)
         with self._database.reading(scope) as tx:
             found = store.list_datasets(tx, after or "", limit + 1)
         return Page(found[:limit], found[limit - 1].name if len(found) > limit else None)
@@ -293,10 +295,10 @@ class Data:
         self, scope: Scope, name: str, *, after: str | None = None, limit: int = PAGE_ITEMS_DEFAULT
     ) -> Page[DatasetVersion]:
         """Versions, newest first, without their reports and profiles."""
-        limit = _page_size(limit)
+        limit = page_size(limit)
         row = self._row(scope, name)
         with self._database.reading(scope) as tx:
-            found = store.list_versions(tx, row, _page_token(after), limit + 1)
+            found = store.list_versions(tx, row, page_token(after), limit + 1)
         return Page(found[:limit], str(found[limit - 1].version) if len(found) > limit else None)
 
     def read(
@@ -390,34 +392,6 @@ class Data:
                 raise NotFound(f"dataset '{name}' has no tag '{tag}'", code="dataset.tag_not_found")
             tx.event("dataset.untagged", f"dataset:{name}", {"tag": tag})
 
-    # --- quarantine -------------------------------------------------------------------------------------------
-
-    def quarantine(self, scope: Scope, name: str | None, *, limit: int = PAGE_ITEMS_DEFAULT) -> Page[Quarantined]:
-        """Batches of a dataset, or of all, that were turned down and not discarded, newest first."""
-        dataset = None if name is None else self._row(scope, name).id
-        with self._database.reading(scope) as tx:
-            found = store.writes_of(tx, dataset, store.QUARANTINED, _page_size(limit))
-        return Page([_quarantined(write) for write in found])
-
-    def quarantined(self, scope: Scope, name: str, quarantine_id: str) -> Quarantined:
-        """One such batch with its report. Raises NotFound."""
-        return _quarantined(self._quarantined_write(scope, name, quarantine_id))
-
-    def quarantined_rows(
-        self, scope: Scope, name: str, quarantine_id: str, *, filter: str | None = None, limit: int = 100
-    ) -> Rows:
-        """Rows of such a batch, those that meet an SQL condition where one is given."""
-        write = self._quarantined_write(scope, name, quarantine_id)
-        return self._rows(self._staged_table(write.location, write.id), filter, limit)
-
-    def discard(self, scope: Scope, name: str, quarantine_id: str) -> None:
-        """Remove a batch from quarantine, with its files."""
-        write = self._quarantined_write(scope, name, quarantine_id)
-        with self._database.transaction(scope) as tx:
-            store.finish_write(tx, write.id, store.DISCARDED)
-            tx.event("dataset.batch_discarded", f"dataset:{name}", {"quarantine_id": write.id})
-        self._tables.discard(write.location, write.id)
-
     # --- within -----------------------------------------------------------------------------------------------
 
     def reconcilers(self) -> Sequence[Reconciler]:
@@ -478,42 +452,6 @@ class Data:
         with sandbox(tables, spill=self._spill, limits=self._limits) as session:
             yield session
 
-    def _quarantined_write(self, scope: Scope, name: str, quarantine_id: str) -> store.WriteRow:
-        row = self._row(scope, name)
-        with self._database.reading(scope) as tx:
-            write = store.write_row(tx, quarantine_id)
-        if write is None or write.dataset_id != row.id or write.status != store.QUARANTINED:
-            raise NotFound(
-                f"dataset '{name}' has no batch {quarantine_id[:64]!a} in quarantine",
-                code="dataset.quarantine_not_found",
-                hint=f"list them with `modelyard dataset quarantine list {name}`",
-            )
-        return write
-
-    def _staged_table(self, location: str, write_id: str) -> FileSet:
-        import pyarrow.parquet as pq  # heavy: imported late
-
-        files = self._tables.staged(location, write_id)
-        if not files:
-            raise NotFound(
-                "this write brought no rows, it only took some away: look at its report", code="dataset.no_rows"
-            )
-        return FileSet(pq.read_schema(files[0]), files, uniform=True)
-
-
-def _quarantined(write: store.WriteRow) -> Quarantined:
-    return Quarantined(
-        id=write.id,
-        dataset=write.dataset,
-        mode=write.mode,
-        rows=write.rows,
-        columns=write.columns,
-        created_at=write.created_at,
-        created_by=write.created_by,
-        source=write.source,
-        report=report_sent(write.report),
-    )
-
 
 def _result_sent(written: WriteResult) -> WriteResult:
     return replace(written, report=report_sent(written.report))
@@ -527,19 +465,3 @@ def _as_sent(version: DatasetVersion) -> DatasetVersion:
         return version
     columns = [replace(column, sketch="") for column in version.profile.columns]
     return replace(version, profile=replace(version.profile, columns=columns))
-
-
-def _page_size(limit: int) -> int:
-    if not 1 <= limit <= PAGE_ITEMS_MAX:
-        raise InvalidInput(f"a page has 1 to {PAGE_ITEMS_MAX} items, not {limit}", code="page.limit_invalid")
-    return limit
-
-
-def _page_token(after: str | None) -> int | None:
-    if after is None:
-        return None
-    if not (after.isascii() and after.isdecimal()) or len(after) > 9:
-        raise InvalidInput(
-            f"{after[:40]!a} is no token of a page", code="page.token_invalid", hint="pass `next` on as it came"
-        )
-    return int(after)

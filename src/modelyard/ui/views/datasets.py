@@ -99,7 +99,7 @@ def growth(versions: Sequence[DatasetVersion], kind: DatasetKind = "table") -> C
 def datasets(caller: Scope, datasets: Data, page: str = "") -> Datasets:
     """All datasets, by name."""
     found = datasets.list(caller, after=page or None)
-    turned_down = Counter(one.dataset for one in datasets.quarantine(caller, None, limit=PAGE_ITEMS_MAX).items)
+    turned_down = Counter(one.dataset for one in datasets.quarantine.list(caller, None, limit=PAGE_ITEMS_MAX).items)
     return Datasets(
         frame=Frame(title="Datasets", section="datasets"),
         rows=tuple(DatasetRow(dataset=one, quarantined=turned_down[one.name]) for one in found.items),
@@ -128,7 +128,7 @@ def dataset(
     """One dataset in one of its parts; with a version, its checks, profile or files."""
     found = datasets.get(caller, name)
     chosen = datasets.resolve(caller, name, version or None) if found.latest else None
-    turned_down = datasets.quarantine(caller, name).items
+    turned_down = datasets.quarantine.list(caller, name).items
     default = "" if not version else "checks" if found.kind == "table" else "files"
     parts = _tabs(found, tab or default, len(turned_down))
     screen = DatasetPage(
@@ -247,7 +247,7 @@ def check_run(caller: Scope, datasets: Data, name: str, run_id: str) -> CheckRun
 @ui_page("/datasets/{name:str}/quarantine/{batch_id:str}", template="quarantine.html")
 def quarantine(caller: Scope, datasets: Data, name: str, batch_id: str) -> QuarantinePage:
     """A batch that was turned down, with its report and failing rows."""
-    batch = datasets.quarantined(caller, name, batch_id)
+    batch = datasets.quarantine.get(caller, name, batch_id)
     return QuarantinePage(
         frame=Frame(
             title=f"Batch {batch_id[-8:]}",

@@ -290,7 +290,7 @@ def home(
         *of_alerts(monitoring.alerts(caller).items),
         *of_endpoints(known_endpoints.items),
         *of_monitors(monitoring.list(caller).items),
-        *of_quarantine(datasets.quarantine(caller, None).items),
+        *of_quarantine(datasets.quarantine.list(caller, None).items),
         *of_anomalies(datasets.anomalies.list(caller, standing=True).items),
         *of_approvals(d for one in known_models.items for d in models.waiting_for_approval(caller, registry, one)),
         *of_responses(automation.responses(caller).items, since),
