@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 
 import msgspec
 import pytest
+from msgspec import structs
 
 from modelyard.kernel.errors import Problem
 from modelyard.types import tracking
@@ -243,3 +244,16 @@ def test_ids_in_messages_are_shortened_but_not_in_commands() -> None:
     ).decode()
     assert "run:e5f60ab1 is gone" in text
     assert f"<code>get {samples.JOB_ID}</code>" in text
+
+
+def test_rows_are_compared_after_the_page_is_there() -> None:
+    screen = structs.replace(samples.dataset_screen("changes"), changes=None, comparing=True, after="a&b")
+    text = render("dataset.html", screen, samples.visit("/datasets/flights"))
+    page = Page(text)
+    assert page.problems == []
+    [wanted] = [one for one in page.all("div") if one.get("id") == "differences"]
+    address = "/datasets/flights?tab=changes&compare=true&before=5&after=a%26b"
+    assert str(wanted["hx-get"]).endswith(address)
+    assert any(str(link["href"]).endswith(address) for link in page.all("a")), "without a script too"
+    said = structs.replace(screen, comparing=False, incomparable="the key names <several> rows")
+    assert "names &lt;several&gt; rows" in render("dataset.html", said, samples.visit("/datasets/flights"))
