@@ -197,7 +197,12 @@ class SqlSession:
         if held is None or column not in held.column_names or not _is_text(held.schema.field(column).type):
             yield None
             return
-        counted = pc.value_counts(held.column(column))
+        try:
+            counted = pc.value_counts(held.column(column))
+        except pa.ArrowException:
+            # More bytes of different texts than one array holds: they repeat themselves less than was thought.
+            yield None
+            return
         name = f"values of {column} of {table}"
         self._connection.register(name, pa.table([counted.field(0), counted.field(1)], ["__v", "__n"]))
         try:
