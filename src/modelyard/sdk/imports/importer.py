@@ -10,11 +10,12 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 import msgspec
 
-from modelyard.kernel.errors import Conflict, Forbidden, InvalidInput, NotFound, TooLarge
+from modelyard.kernel.errors import Conflict, Forbidden, InvalidInput, ModelyardError, NotFound, TooLarge
 from modelyard.sdk.imports import digests
 from modelyard.sdk.imports.mlflow_files import owner_of
 from modelyard.sdk.imports.sending import Sender, Sending
@@ -49,6 +50,7 @@ from modelyard.types.imports import (
     PointsOf,
     ProblemKind,
 )
+from modelyard.types.tracking import Experiment
 
 PARAM_CHARACTERS_MAX, TAG_CHARACTERS_MAX = 6_000, 8_000
 LEFT_OUT_CHARACTERS_MAX = 4_000
@@ -72,6 +74,13 @@ class _Read(NamedTuple):
     weight: int
 
 
+class _Filling(NamedTuple):
+    """Runs that are being taken in with their points, and what they are here then."""
+
+    runs: Sequence[_Read]
+    filled: Future[list[ImportedContents]]
+
+
 class Importer:
     """One import of a source into a project. `recheck`: what earlier passes brought whole is compared again too."""
 
@@ -85,12 +94,14 @@ class Importer:
         self.report = ImportReport(source=source.uri)
         self._whole: set[str] = set()
         self._sender = Sender(source, target, recheck=recheck)
+        self._ahead = ThreadPoolExecutor(1, "import-ahead")
 
     def run(self) -> ImportReport:
         """Bring what is not here yet. Raises Unavailable where either side is away: run it again to go on."""
         try:
             return self._bring_all()
         finally:
+            self._ahead.shutdown()
             self._sender.close()
 
     def _bring_all(self) -> ImportReport:
@@ -127,13 +138,22 @@ class Importer:
             self._say(what, f"its name is taken here; it is '{here.name}'", "changed")
         for model in self._source.models(there.id):
             self._model(model, here.id)
-        for some in self._portions(there.id):
-            self._bring_runs(some, here.id)
-            self._progress(f"runs of {here.name}", self.report)
+        self._all_runs(there, here)
         if isinstance(self._source, TraceSource):
             for traces in _batches(self._source.traces(there.id)):
                 self._traces(traces, here.id)
                 self._progress(f"traces of {here.name}", self.report)
+
+    def _all_runs(self, there: SourceExperiment, here: Experiment) -> None:
+        """Bring the runs, some at a time; while they are taken in, the next are read."""
+        before: _Filling | None = None
+        for some in self._portions(there.id):
+            filling = _Filling(some, self._begin_runs(some, here.id))
+            if before is not None:
+                self._end_runs(before, here)
+            before = filling
+        if before is not None:
+            self._end_runs(before, here)
 
     def _portions(self, experiment_id: str) -> Iterator[list[_Read]]:
         """The runs that are not here whole yet, some at a time; one with many points comes alone and without them."""
@@ -170,25 +190,38 @@ class Importer:
                 return _Read(there, None, {}, weight)
         return _Read(there, histories, expected, weight)
 
-    def _bring_runs(self, some: Sequence[_Read], experiment_id: str) -> None:
-        """Bring runs; one that is refused is brought alone, so that it keeps no other back."""
+    def _begin_runs(self, some: Sequence[_Read], experiment_id: str) -> Future[list[ImportedContents]]:
+        if some[0].histories is not None:
+            asked = [
+                ImportFilledRun(run=self._asked(one.there, experiment_id), metrics=_columns(one.histories or {}))
+                for one in some
+            ]
+            return self._ahead.submit(self._target.fill_runs, asked)
+        # Its points are read while they are sent, and a source is read by one thread.
+        [alone] = some
+        filled: Future[list[ImportedContents]] = Future()
         try:
-            if some[0].histories is None:
-                [alone] = some
-                found = [self._fill_run(alone, experiment_id)]
-            else:
-                asked = [
-                    ImportFilledRun(run=self._asked(one.there, experiment_id), metrics=_columns(one.histories or {}))
-                    for one in some
-                ]
-                found = self._target.fill_runs(asked)
+            filled.set_result([self._fill_run(alone, experiment_id)])
+        except ModelyardError as error:
+            filled.set_exception(error)
+        return filled
+
+    def _end_runs(self, filling: _Filling, experiment: Experiment) -> None:
+        """Bring what else there is of runs; of some of which one is refused each alone, so that it keeps none back."""
+        some = filling.runs
+        try:
+            found = filling.filled.result()
         except _REFUSED as error:
             if len(some) > 1:
                 for one in some:
-                    self._bring_runs([one], experiment_id)
+                    self._end_runs(_Filling([one], self._begin_runs([one], experiment.id)), experiment)
             else:
                 self._say(_named(some[0].there), str(error))
-            return
+        else:
+            self._finish_runs(some, found)
+        self._progress(f"runs of {experiment.name}", self.report)
+
+    def _finish_runs(self, some: Sequence[_Read], found: Sequence[ImportedContents]) -> None:
         owners = [Owner("run", one.there.id) for one in some]
         sent = [self._sender.begin(one, empty=not here.existed) for one, here in zip(owners, found, strict=True)]
         finished = {}
