@@ -1,7 +1,6 @@
 """Processes that change a dataset and die at a named step of it: loaded once, and forked for every case.
 
-`python killing.py serve` reads cases from its input, `once HOME OPERATION` runs one operation and says how it ended,
-`append HOME FIRST` appends batch after batch until it is killed.
+`python killing.py serve` reads cases from its input, `append HOME FIRST` appends batch after batch until it is killed.
 """
 
 from __future__ import annotations
@@ -106,14 +105,16 @@ OPERATIONS: dict[str, Callable[[Data], object]] = {
 
 
 @contextmanager
-def killing() -> Iterator[Kill]:
+def killing(*under: str) -> Iterator[Kill]:
     """A function that runs an operation over a home directory in a process that dies at a step, such as `after
-    planned`, and returns the status that it ended with."""
-    command = [sys.executable, __file__, "serve"]
+    planned` (or, without one, at none), and returns the status that it ended with. `under`: the command, such as
+    strace, under which these processes run. Raises ChildProcessError where they do not come up."""
+    command = [*under, sys.executable, __file__, "serve"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as program:
         assert program.stdin is not None
         assert program.stdout is not None
-        assert program.stdout.readline() == "ready\n"
+        if program.stdout.readline() != "ready\n":
+            raise ChildProcessError(f"{command[0]} did not come up")
         sink, source = program.stdin, program.stdout
 
         def kill(home: Path, operation: str, step: str) -> int:
@@ -167,21 +168,17 @@ def _serve() -> None:
         child = os.fork()
         if child == 0:
             try:
-                _die_at(step)
+                if step:
+                    _die_at(step)
                 OPERATIONS[operation](open_data(Path(home)))
                 os._exit(0)
+            except Exception:  # noqa: BLE001  which error it is matters to nobody: it says that it failed
+                traceback.print_exc()
+                os._exit(FAILED)
             except BaseException:  # noqa: BLE001  whatever it was, the child ends here
                 traceback.print_exc()
                 os._exit(1)
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-
-
-def _once(home: Path, operation: str) -> None:
-    try:
-        OPERATIONS[operation](open_data(home))
-    except Exception as error:  # noqa: BLE001  which error it is matters to nobody: it says that it failed
-        print(type(error).__name__, error)
-        sys.exit(FAILED)
 
 
 def _append(home: Path, number: int) -> None:
@@ -196,7 +193,5 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["serve"]:
             _serve()
-        case ["once", home, operation]:
-            _once(Path(home), operation)
         case ["append", home, first]:
             _append(Path(home), int(first))

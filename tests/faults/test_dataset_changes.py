@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -216,21 +214,29 @@ CALLS = [
 ]
 
 
+@pytest.fixture(scope="module", params=CALLS, ids=lambda one: f"{one[0]}-{one[1]}")
+def failing(request: pytest.FixtureRequest) -> Iterator[Kill]:
+    """Runs an operation in a process for which the kernel refuses one call, the n-th of its kind."""
+    if shutil.which("strace") is None:
+        pytest.skip("strace makes single calls of the kernel fail")
+    call, number = request.param
+    inject = f"inject={call}:error=EIO:when={number}"
+    try:
+        # Each process that is forked counts its calls anew.
+        with killing.killing(
+            "strace", "-f", "--seccomp-bpf", "-o", os.devnull, "-e", f"trace={call}", "-e", inject
+        ) as run:
+            yield run
+    except ChildProcessError as error:
+        pytest.skip(f"processes may not be traced here: {error}")
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("strace") is None, reason="strace makes single calls of the kernel fail")
 @pytest.mark.parametrize("operation", ["merge", "delete", "branch merge", "compact"])
-@pytest.mark.parametrize(("call", "number"), CALLS)
 def test_a_call_of_the_kernel_that_fails_leaves_the_old_state_or_the_new_one(
-    home: Path, operation: str, call: str, number: int
+    home: Path, failing: Kill, operation: str
 ) -> None:
-    failing = f"inject={call}:error=EIO:when={number}"
-    words = ["strace", "-f", "-o", os.devnull, "-e", f"trace={call}", "-e", failing]
-    done = subprocess.run(
-        [*words, sys.executable, killing.__file__, "once", home, operation], capture_output=True, text=True
-    )
-    if "PTRACE" in done.stderr:
-        pytest.skip("processes may not be traced here")
-    assert done.returncode in (0, FAILED), done.stderr
+    assert failing(home, operation, "") in (0, FAILED)
     data = open_data(home)
     data.upkeep.recover(SCOPE, "flights")
     check_whole(data)

@@ -202,7 +202,7 @@ def test_what_is_merged_over_appends_is_what_all_rows_say(parts: list[list[dict[
 
 
 @pytest.mark.slow
-@settings(FEW, max_examples=60)
+@settings(FEW, max_examples=25)
 @given(st.lists(rows_of, min_size=1, max_size=5))
 def test_many_appends_too(parts: list[list[dict[str, Any]]]) -> None:
     same_over_parts(parts)
