@@ -108,7 +108,7 @@ def _statement(
     chosen = [f"l.{quoted(INPUT + asked.inputs.get(one, one))} AS {quoted(one)}" for one in told]
     chosen += [f"e.{quoted(one)} AS {quoted(one)}" for one in looked_up]
     chosen += [f'l."{asked.timestamp}" AS "{INSTANT}"', f'l."id" AS "{_ID}"']
-    chosen.append(f"""l."request_id" || ':' || l."row" AS "{_PLACE}\"""")
+    chosen.append(f'l."{_PLACE}"')
     joined = ""
     if looked_up:
         names = ", ".join(quoted(one) for one in looked_up)
@@ -116,7 +116,9 @@ def _statement(
             f' LEFT JOIN (SELECT DISTINCT CAST({quoted(asked.key)} AS VARCHAR) AS "{_ID}", {names}'
             f' FROM {quoted(asked.entities)}) e ON e."{_ID}" = l."id"'
         )
-    newest = f'SELECT * FROM {quoted(dataset)}{_where(asked)} ORDER BY "at" DESC, "row" LIMIT {asked.rows}'
+    # Numbered here: a caller may give two requests one id.
+    numbered = f'SELECT *, row_number() OVER () AS "{_PLACE}" FROM {quoted(dataset)}{_where(asked)}'
+    newest = f'{numbered} ORDER BY "at" DESC, "row" LIMIT {asked.rows}'
     return f'SELECT {", ".join(chosen)} FROM ({newest}) l{joined} ORDER BY l."at", l."row"'
 
 
