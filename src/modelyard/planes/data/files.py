@@ -86,7 +86,8 @@ class Files:
         or moved meanwhile; InvalidInput for a file whose bytes the dataset does not hold, naming it."""
         row = self._row(scope, name)
         head = self._head(scope, row, asked)
-        before = [] if head is None else list(trees.read_tree(self._blobs, head.tree or ""))
+        index = [] if head is None else trees.read_index(self._blobs, head.tree or "")
+        before = [one for chunk in index for one in trees.read_chunk(self._blobs, chunk)]
         after = trees.changed_tree(before, asked.put, asked.remove, asked.replace_below)
         if len(after) > DATASET_FILES_MAX:
             raise TooLarge(
@@ -95,7 +96,8 @@ class Files:
                 hint="pack small files into larger ones, or divide the dataset",
             )
         self._check_held(scope, row, before, after)
-        tree = trees.write_tree(self._blobs, after)
+        # What the head of a branch names stays, so long as it is the head; a commit that finds another fails.
+        tree = trees.write_tree(self._blobs, after, {chunk.digest for chunk in index})
         if head is not None and head.tree == tree:
             return FilesResult(version=head, changed=False, added=0, replaced=0, removed=0)
         self._blobs.settle()

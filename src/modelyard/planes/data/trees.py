@@ -6,8 +6,9 @@ versions share all others: what is kept and compared grows with what changed. A 
 
 from __future__ import annotations
 
+import hashlib
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 
 import msgspec
@@ -39,13 +40,16 @@ class Change(msgspec.Struct, frozen=True):
     after: FileEntry | None
 
 
-def write_tree(blobs: BlobStore, entries: Sequence[FileEntry]) -> str:
-    """Store a tree, whose entries are sorted by path. Returns its name. Durable once the store has settled."""
+def write_tree(blobs: BlobStore, entries: Sequence[FileEntry], there: Collection[str] = ()) -> str:
+    """Store a tree, whose entries are sorted by path. Returns its name. Durable once the store has settled. `there`:
+    blobs that need not be stored, since a version names them that stays."""
     index = [
-        Chunk(part[0].path, len(part), sum(one.size_bytes for one in part), _put(blobs, msgspec.json.encode(part)))
+        Chunk(
+            part[0].path, len(part), sum(one.size_bytes for one in part), _put(blobs, msgspec.json.encode(part), there)
+        )
         for part in cut(entries)
     ]
-    return _put(blobs, msgspec.json.encode(index))
+    return _put(blobs, msgspec.json.encode(index), there)
 
 
 def read_index(blobs: BlobStore, tree: str) -> list[Chunk]:
@@ -174,5 +178,6 @@ def _directories(paths: Iterable[str]) -> set[str]:
     return found
 
 
-def _put(blobs: BlobStore, content: bytes) -> str:
-    return blobs.put([content], durable=False).digest
+def _put(blobs: BlobStore, content: bytes, there: Collection[str]) -> str:
+    digest = hashlib.sha256(content).hexdigest()
+    return digest if digest in there else blobs.put([content], durable=False).digest
