@@ -8,7 +8,7 @@ were of; and Great Expectations, BASIC where all pass and COMPLETE where four fa
 that fail (`unexpected_index_column_names`), by how many of the rows fail. Against the ids we take the check and all
 failing rows' ids and values, fetched by `failing_rows`.
 
-Seconds are of the clock, quickest run of several; in brackets those of the processor, which say more on a busy machine.
+Pandera and we run by turns, so that both bear the same load. Seconds are of the clock, quickest run of several; in brackets those of the processor, which say more on a busy machine.
 We are given the very frame that the peer is given (Polars, pandas), and an Arrow table. The peers have their
 environments (`make foreign`: `gx`, `data_peers`); `--alone` leaves them out. An append is checked too: 10,000 rows
 after the million.
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -105,22 +106,25 @@ before = pa.DataFrameSchema({
     "at": C(nullable=False), "temp": C(float, [K.in_range(-60, 60)], nullable=True),
 })
 frame = pl.read_parquet(sys.argv[1])
-for schema in (alike(False), alike(True), before):
-    def run(read):
-        held = pl.read_parquet(sys.argv[1], columns=list(schema.columns)) if read else frame
+schemas = {"15": alike(False), "20": alike(True), "before": before}
+for line in sys.stdin:
+    which, start = line.split()
+    schema = schemas[which]
+    def run():
+        held = pl.read_parquet(sys.argv[1], columns=list(schema.columns)) if start == "file" else frame
         try: schema.validate(held, lazy=True)
         except pa.errors.SchemaErrors as error: return len(error.schema_errors)
         return 0
-    run(False)
-    memory, failed = timed(lambda: run(False), 7)
-    print(json.dumps({"memory": memory, "file": timed(lambda: run(True), 7)[0], "failed": failed}))
+    seconds, failed = timed(run, 1)
+    print(json.dumps([*seconds, failed]), flush=True)
 """,
 }
 OF_PANDERA = {
-    "the 15 that it has built in": 15,
-    "all 20, five of one's own": 20,
-    "its schema of before, ours 20": 20,
+    "15": "the 15 that it has built in",
+    "20": "all 20, five of one's own",
+    "before": "its schema of before, ours 20",
 }
+ALTERNATIONS = 12
 
 
 def e(kind: str, **kwargs: Any) -> dict[str, Any]:
@@ -304,23 +308,38 @@ def passing(file: Path, frame: Any) -> None:
 
 
 def against_pandera(file: Path, frame: Any) -> None:
-    """The same checks on both sides."""
-    suites = {15: {"name": "s", "expectations": built_in()}, 20: {"name": "s", "expectations": expectations()}}
-    assert all(len(suite["expectations"]) == count for count, suite in suites.items())
-    found = peer("data_peers", str(file))
-    mine = {
-        (count, start): best(ours(data, suite, 0), 7)
-        for count, suite in suites.items()
-        for start, data in (("memory", frame), ("file", file))
-        if found
-    }
-    for (what, count), one in zip(OF_PANDERA.items(), found, strict=False):
-        assert not one["failed"], what
-        for start in ("memory", "file"):
-            us = mine[count, start]
-            print(
-                f"  {start:6} Pandera on Polars, {what}: {one[start]}, we {us}: {one[start].over(us)} of ours (at least 1)"
-            )
+    """The same checks on both sides, who run by turns: the load of the machine is the same for both."""
+    if frame is None:
+        return
+    python = ROOT / ".venvs" / "data_peers" / "bin" / "python"
+    command = [str(python), "-c", TIMED + PEERS["data_peers"], str(file)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as running:
+        for which, what in OF_PANDERA.items():
+            suite = {"name": "s", "expectations": built_in() if which == "15" else expectations()}
+            assert len(suite["expectations"]) == (15 if which == "15" else 20)
+            for start, data in (("memory", frame), ("file", file)):
+                turns = [_turn(running, f"{which} {start}", ours(data, suite, 0)) for _ in range(ALTERNATIONS)][1:]
+                theirs, us = (
+                    Taken(min(one.clock for one in side), min(one.processor for one in side))
+                    for side in zip(*turns, strict=True)
+                )
+                ratio = statistics.median(one.clock / other.clock for one, other in turns)
+                print(
+                    f"  {start:6} Pandera on Polars, {what}: {theirs}, we {us}: {ratio:.2f} x of ours, the median of "
+                    f"turns ({theirs.processor / us.processor:.2f}) (at least 1)"
+                )
+
+
+def _turn(running: subprocess.Popen[str], asked: str, act: Callable[[], None]) -> tuple[Taken, Taken]:
+    """What Pandera takes once, and what we take right after it."""
+    assert running.stdin is not None
+    assert running.stdout is not None
+    print(asked, file=running.stdin, flush=True)
+    clock, processor, failed = json.loads(running.stdout.readline())
+    assert not failed
+    at, used = time.perf_counter(), time.process_time()
+    act()
+    return Taken(clock, processor), Taken(time.perf_counter() - at, time.process_time() - used)
 
 
 def failing(file: Path) -> None:
