@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import shutil
 import tempfile
 import uuid
@@ -20,7 +21,9 @@ _WAITS_FOR_THE_DISK = ("fsync", "synchronous_commit", "full_page_writes")
 
 @cache
 def _migrated() -> Path:
-    file = Path(tempfile.mkdtemp(prefix="modelyard-catalog-")) / "catalog.db"
+    directory = tempfile.mkdtemp(prefix="modelyard-catalog-")
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    file = Path(directory) / "catalog.db"
     database = Database(f"sqlite:///{file}")
     migrate(database)
     # The last connection that closes takes the write-ahead log into the file.
