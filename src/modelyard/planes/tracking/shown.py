@@ -107,10 +107,10 @@ class ShownArtifacts:
             except OSError as error:
                 if error.errno not in _BY_NAME:
                     raise
-                _log.warning("artifact '%s' cannot be shown in %s: %s", name, self._folder.root, error)
+                _log.warning("artifact %r cannot be shown in %s: %s", name, self._folder.root, error)
             except ModelyardError as error:
                 # An unsafe name that somebody put there, a link in the way, or a blob that is no more.
-                _log.warning("artifact '%s' cannot be shown in %s: %s", name, self._folder.root, error)
+                _log.warning("artifact %r cannot be shown in %s: %s", name, self._folder.root, error)
 
     def _settle_one(self, name: str, always: bool) -> None:
         safe_relative(name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
@@ -145,18 +146,19 @@ class Importer:
                 self._progress(f"traces of {here.name}", self.report)
 
     def _all_runs(self, there: SourceExperiment, here: Experiment) -> None:
-        """Bring the runs, some at a time; while they are taken in, the next are read."""
-        before: _Filling | None = None
+        """Bring the runs, some at a time; while they are taken in, the next are read where the source can do that."""
+        begun: deque[_Filling] = deque()
+        ahead = 0 if self._source.one_at_a_time else 1
         for some in self._portions(there.id):
-            filling = _Filling(some, self._begin_runs(some, here.id))
-            if before is not None:
-                self._end_runs(before, here)
-            before = filling
-        if before is not None:
-            self._end_runs(before, here)
+            begun.append(_Filling(some, self._begin_runs(some, here.id)))
+            while len(begun) > ahead:
+                self._end_runs(begun.popleft(), here)
+        for last in begun:
+            self._end_runs(last, here)
 
     def _portions(self, experiment_id: str) -> Iterator[list[_Read]]:
-        """The runs that are not here whole yet, some at a time; one with many points comes alone and without them."""
+        """The runs that are not here whole yet, some at a time; one with many points comes alone and without them.
+        A source that holds one at a time is asked for the next when what was yielded is brought."""
         some: list[_Read] = []
         weight = 0
         for run in self._source.runs(experiment_id):
@@ -173,7 +175,7 @@ class Importer:
                 some, weight = [], 0
             some.append(read)
             weight += read.weight
-            if read.histories is None:
+            if read.histories is None or self._source.one_at_a_time:
                 yield some
                 some, weight = [], 0
         if some:

@@ -38,6 +38,7 @@ class MlflowFolder:
             raise InvalidInput(f"there is no folder {str(folder)!r}", code="import.source_missing")
         self.uri = f"mlflow:{self._root.as_uri()}"
         self.unreadable: Sequence[str] = ()
+        self.one_at_a_time = False
         self._places = Places(artifacts, self._root.parent)
         self._run_folders: dict[str, Path] = {}
         self._model_folders: dict[str, Path] = {}

@@ -48,6 +48,7 @@ class MlflowServer:
         place = parts.netloc.rpartition("@")[2]
         self.uri = f"mlflow:{urlunsplit((parts.scheme, place, parts.path.rstrip('/'), '', ''))}"
         self.unreadable: Sequence[str] = ()
+        self.one_at_a_time = False
         auth = httpx.BasicAuth(parts.username, parts.password or "") if parts.username else None
         self._http = httpx.Client(
             base_url=self.uri.removeprefix("mlflow:"),

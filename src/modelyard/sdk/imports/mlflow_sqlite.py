@@ -38,6 +38,7 @@ class MlflowSqlite:
             raise InvalidInput(f"there is no file {str(file)!r}", code="import.source_missing")
         self.uri = f"mlflow:sqlite:///{file.resolve()}"
         self.unreadable: Sequence[str] = ()
+        self.one_at_a_time = False
         self._places = Places(artifacts, file.resolve().parent)
         self._db = sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)
         self._db.row_factory = sqlite3.Row

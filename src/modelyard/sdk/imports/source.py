@@ -125,10 +125,12 @@ class CutOff(Exception):
 
 class Source(Protocol):
     """Another system, open for reading. `uri` is its name: the same one again continues the same import. `unreadable`
-    says what could not be read at all."""
+    says what could not be read at all. `one_at_a_time`: the history and files of
+    a run are there until the next one is asked for."""
 
     uri: str
     unreadable: Sequence[str]
+    one_at_a_time: bool
 
     def experiments(self) -> Iterable[SourceExperiment]:
         """All experiments, deleted ones too."""

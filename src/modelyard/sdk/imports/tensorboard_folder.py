@@ -134,6 +134,7 @@ class TensorboardFolder:
         root = folder.resolve()
         self.uri = f"tensorboard:{root.name}"
         self.unreadable: Sequence[str] = ()
+        self.one_at_a_time = True
         self._name = root.name
         self._runs: dict[str, list[Path]] = {}
         for log in sorted(one for one in root.rglob(LOG) if one.is_file()):

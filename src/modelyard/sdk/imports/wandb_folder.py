@@ -176,6 +176,8 @@ class WandbFolder:
         self._projects: dict[str, str] = {}
         unreadable: list[str] = []
         self.unreadable: Sequence[str] = unreadable
+        # A long run's history fills some of the memory.
+        self.one_at_a_time = True
         for log in found:
             try:
                 entity, project, run = _head(log)
@@ -194,7 +196,6 @@ class WandbFolder:
     def runs(self, experiment_id: str) -> Iterable[SourceRun]:
         for identity, logs in sorted(self._runs[experiment_id].items()):
             run_id = run_id_of(identity)
-            # One at a time: a long run's history fills some of the memory.
             self._open = {run_id: (log := _Log(logs))}
             yield _noun(run_id, identity, log)
 
