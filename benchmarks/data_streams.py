@@ -163,7 +163,7 @@ def _child(work: str, home: Path, **given: str) -> tuple[float, float]:
         cwd=ROOT,
         env=environment(**given, GB=str(GB)),
         check=True,
-        capture_output=True,
+        stdout=subprocess.PIPE,
         text=True,
     )
     seconds, mib = done.stdout.split()

@@ -457,10 +457,11 @@ def test_a_query_that_wants_the_whole_machine_is_stopped() -> None:
 
 def test_what_does_not_fit_spills_and_the_spill_is_removed(tmp_path: Path) -> None:
     small = SqlLimits(memory_bytes=96 * 1024 * 1024, timeout_s=120)
-    with sandbox({}, spill=tmp_path, limits=small) as session:
+    spill = tmp_path / "of a new home" / "spill"
+    with sandbox({}, spill=spill, limits=small) as session:
         counted = session.one("SELECT count(DISTINCT hash(range)::VARCHAR) AS n FROM range(3000000)")
         assert counted == {"n": 3_000_000}
-    assert list(tmp_path.iterdir()) == []
+    assert list(spill.iterdir()) == []
 
 
 @pytest.mark.parametrize("condition", ["a > 1) OR (1 = 1", "true; DROP VIEW t", "nope = 1", "a >", ""])

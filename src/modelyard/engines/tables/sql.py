@@ -277,7 +277,11 @@ def _connection(
 ) -> Iterator[_Opened]:
     file_sets = [one for table in tables.values() if (one := _file_set_of(table)) is not None]
     files = [str(file) for one in file_sets for file in one.files]
-    scratch = None if spill is None else spill / new_id()
+    scratch = None
+    if spill is not None:
+        # DuckDB makes the last folder of a path only, and not before it needs it.
+        spill.mkdir(parents=True, exist_ok=True)
+        scratch = spill / new_id()
     with ExitStack() as held:
         if files or scratch:
             held.callback(_remove_spill, scratch)
