@@ -101,14 +101,14 @@ class Branches:
 
         Where both moved, Conflict (`dataset.merge_conflict`) says from which version on, and which keys both changed.
         """
-        row = self._row(scope, name)
+        row = dataset_row(self._database, scope, name)
         if branch == into:
             raise InvalidInput(f"'{branch}' cannot be merged into itself", code="dataset.merge_itself")
         if row.noun.kind == "files":
             return self._file_branches(row).merge(scope, row, branch, into)
         with self._tables.exclusive(row.location):
             self._publisher.recover(scope, row)
-            row = self._row(scope, name)
+            row = dataset_row(self._database, scope, name)
             for one in (branch, into):
                 require_writable(row, one)
             source, target = (self._states.head(scope, name, one) for one in (branch, into))
@@ -176,12 +176,12 @@ class Branches:
 
     def revert(self, scope: Scope, name: str, to: Ref, branch: str = store.MAIN) -> WriteResult:
         """Make a version with the rows of an older one, in its files. What came between stays readable."""
-        row = self._row(scope, name)
+        row = dataset_row(self._database, scope, name)
         if row.noun.kind == "files":
             return self._file_branches(row).revert(scope, row, to, branch)
         with self._tables.exclusive(row.location):
             self._publisher.recover(scope, row)
-            row = self._row(scope, name)
+            row = dataset_row(self._database, scope, name)
             require_writable(row, branch)
             head = self._states.head(scope, name, branch)
             with self._database.reading(scope) as tx:
@@ -238,9 +238,11 @@ class Branches:
             raise AssertionError("a dataset of files is no table")
         return self._of_files
 
-    def _row(self, scope: Scope, name: str) -> store.DatasetRow:
-        with self._database.reading(scope) as tx:
-            return require_dataset(store.dataset_named(tx, name), scope, name)
+
+def dataset_row(database: Database, scope: Scope, name: str) -> store.DatasetRow:
+    """A dataset, read by itself. Raises NotFound."""
+    with database.reading(scope) as tx:
+        return require_dataset(store.dataset_named(tx, name), scope, name)
 
 
 def require_dataset(row: store.DatasetRow | None, scope: Scope, name: str) -> store.DatasetRow:

@@ -30,7 +30,7 @@ from modelyard.kernel.ids import new_id
 from modelyard.kernel.limits import BUFFERED_APPEND_BYTES_MAX
 from modelyard.kernel.paths import make_private, safe_join, sync_directory
 from modelyard.planes.data import segments, store
-from modelyard.planes.data.branches import require_dataset
+from modelyard.planes.data.branches import dataset_row
 from modelyard.planes.data.schemas import Allowed, schema_result
 from modelyard.planes.data.segments import Record
 from modelyard.planes.data.states import States
@@ -89,7 +89,7 @@ class Buffers:
         """
         found = self._states.append_target(scope, name)
         if found is None or found[0].kind != "table" or found[0].location.startswith(ELSEWHERE):
-            require_writable(self._row(scope, name), store.MAIN)
+            require_writable(dataset_row(self._database, scope, name), store.MAIN)
         assert found is not None
         target, schema = found
         table = _fitted(name, schema, batches)
@@ -108,7 +108,7 @@ class Buffers:
 
     def state(self, scope: Scope, name: str) -> BufferState:
         """What waits for the next flush."""
-        place = self._place(self._row(scope, name).location)
+        place = self._place(dataset_row(self._database, scope, name).location)
         files = [place.directory / _CURRENT, *_sealed(place.directory)]
         marks = [mark for file in files if file.exists() for mark in segments.marks(file)]
         return BufferState(
@@ -121,7 +121,7 @@ class Buffers:
 
     def flush(self, scope: Scope, name: str) -> list[WriteResult]:
         """Make what waits a version. Returns what became of it: what was published, and each append in quarantine."""
-        row = self._row(scope, name)
+        row = dataset_row(self._database, scope, name)
         place = self._place(row.location)
         if not place.directory.is_dir():
             return []
@@ -129,7 +129,7 @@ class Buffers:
         with _locked(place.directory / "flush"):
             self._seal(place)
             # Read again: what was appended after checks were set is judged by them.
-            row = self._row(scope, name)
+            row = dataset_row(self._database, scope, name)
             for file in _sealed(place.directory):
                 results += self._take_in(scope, row, file)
         return results
@@ -203,10 +203,6 @@ class Buffers:
             if location not in self._places:
                 self._places[location] = _Place(safe_join(self._root, location))
             return self._places[location]
-
-    def _row(self, scope: Scope, name: str) -> store.DatasetRow:
-        with self._database.reading(scope) as tx:
-            return require_dataset(store.dataset_named(tx, name), scope, name)
 
 
 class _Taking:

@@ -15,7 +15,7 @@ from modelyard.kernel.errors import Conflict, InvalidInput, NotFound, TooLarge
 from modelyard.kernel.ids import new_id
 from modelyard.kernel.limits import ARTIFACT_BYTES_MAX, DATASET_FILES_MAX
 from modelyard.planes.data import ledger, retention_store, store, trees
-from modelyard.planes.data.branches import require_dataset
+from modelyard.planes.data.branches import dataset_row
 from modelyard.planes.data.file_branches import tell_published
 from modelyard.planes.data.publish import JOB_PREFIX, NO_REPORT
 from modelyard.planes.data.refs import Ref, require_rows, resolve_number
@@ -229,8 +229,7 @@ class Files:
     # --- within -----------------------------------------------------------------------------------------------
 
     def _row(self, scope: Scope, name: str) -> store.DatasetRow:
-        with self._database.reading(scope) as tx:
-            row = require_dataset(store.dataset_named(tx, name), scope, name)
+        row = dataset_row(self._database, scope, name)
         row.require("files")
         return row
 

@@ -15,7 +15,7 @@ from modelyard.kernel.database import Database
 from modelyard.kernel.errors import Conflict
 from modelyard.kernel.ids import new_id
 from modelyard.planes.data import file_profiles, kept_diffs, manifests, retention_store, store
-from modelyard.planes.data.branches import require_dataset
+from modelyard.planes.data.branches import dataset_row
 from modelyard.planes.data.file_vacuum import FileVacuum
 from modelyard.planes.data.publish import Publisher, make_plan
 from modelyard.planes.data.retention import decide
@@ -55,7 +55,7 @@ class Layout:
 
         It stays the same version, with the same rows in the same order; older versions keep the files that they have.
         """
-        row = self._row(scope, name)
+        row = dataset_row(self._database, scope, name)
         require_writable(row, branch)
         state = self._states.head(scope, name, branch)
         runs = _runs(state.files, bool(row.noun.partition_by))
@@ -90,7 +90,7 @@ class Layout:
         written: dict[str, tuple[StagedFile, ...]],
     ) -> Compaction:
         self._publisher.recover(scope, row)
-        row = self._row(scope, row.noun.name)
+        row = dataset_row(self._database, scope, row.noun.name)
         newest = self._states.head(scope, row.noun.name, branch)
         if row.noun.latest == newest.number:
             require_own_head(self._tables, row, newest)
@@ -129,13 +129,13 @@ class Layout:
         no version is given up: see `FileVacuum`.
         """
         wanted = asked or Vacuum()
-        row = self._row(scope, name)
+        row = dataset_row(self._database, scope, name)
         if row.noun.kind == "files" and self._of_files is not None:
             return self._of_files.vacuum(scope, row, wanted)
         require_writable(row, store.MAIN)
         with self._tables.exclusive(row.location):
             self._publisher.recover(scope, row)
-            row = self._row(scope, name)
+            row = dataset_row(self._database, scope, name)
             require_own_head(self._tables, row, self._states.head(scope, name, store.MAIN))
             retention = wanted.retention or row.noun.retention or Retention()
             now = self._database.clock.now()
@@ -174,10 +174,6 @@ class Layout:
             manifests.delete_unneeded(tx, row.id, before)
             file_profiles.forget(tx, row.id, live)
         return removed
-
-    def _row(self, scope: Scope, name: str) -> store.DatasetRow:
-        with self._database.reading(scope) as tx:
-            return require_dataset(store.dataset_named(tx, name), scope, name)
 
 
 def _runs(files: Sequence[DataFile], partitioned: bool) -> list[list[DataFile]]:

@@ -10,7 +10,7 @@ from modelyard.kernel.database import Database
 from modelyard.kernel.errors import NotFound
 from modelyard.kernel.limits import PAGE_ITEMS_DEFAULT
 from modelyard.planes.data import store
-from modelyard.planes.data.branches import require_dataset
+from modelyard.planes.data.branches import dataset_row
 from modelyard.planes.data.checks import report_sent
 from modelyard.planes.data.paging import page_size
 from modelyard.types.data import Quarantined, Rows
@@ -29,7 +29,7 @@ class Quarantine:
 
     def list(self, scope: Scope, name: str | None, *, limit: int = PAGE_ITEMS_DEFAULT) -> Page[Quarantined]:
         """Batches of a dataset, or of all, that were turned down and not discarded, newest first."""
-        dataset = None if name is None else self._row(scope, name).id
+        dataset = None if name is None else dataset_row(self._database, scope, name).id
         with self._database.reading(scope) as tx:
             found = store.writes_of(tx, dataset, store.QUARANTINED, page_size(limit))
         return Page([_quarantined(write) for write in found])
@@ -52,7 +52,7 @@ class Quarantine:
         self._tables.discard(write.location, write.id)
 
     def _write(self, scope: Scope, name: str, quarantine_id: str) -> store.WriteRow:
-        row = self._row(scope, name)
+        row = dataset_row(self._database, scope, name)
         with self._database.reading(scope) as tx:
             write = store.write_row(tx, quarantine_id)
         if write is None or write.dataset_id != row.id or write.status != store.QUARANTINED:
@@ -72,10 +72,6 @@ class Quarantine:
                 "this write brought no rows, it only took some away: look at its report", code="dataset.no_rows"
             )
         return FileSet(pq.read_schema(files[0]), files, uniform=True)
-
-    def _row(self, scope: Scope, name: str) -> store.DatasetRow:
-        with self._database.reading(scope) as tx:
-            return require_dataset(store.dataset_named(tx, name), scope, name)
 
 
 def _quarantined(write: store.WriteRow) -> Quarantined:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from tempfile import gettempdir
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ from modelyard.kernel.reconcile import Reconciler
 from modelyard.planes.data import store
 from modelyard.planes.data.anomalies import Anomalies, FreshnessWatch
 from modelyard.planes.data.audit import columns_of
-from modelyard.planes.data.branches import Branches, require_dataset
+from modelyard.planes.data.branches import Branches, dataset_row
 from modelyard.planes.data.buffers import Buffers
 from modelyard.planes.data.checking import Checking
 from modelyard.planes.data.checks import DATASET, report_sent
@@ -96,7 +97,7 @@ class Data:
         self.checking = Checking(database, tables, self._states, self._find, self.snapshot, self._session)
         users = Consumers()
         self._guards = Guards(database, users)
-        self.contracts = Contracts(database, self._row, users)
+        self.contracts = Contracts(database, partial(dataset_row, database), users)
         self.anomalies = Anomalies(database)
         self.derivations = Derivations(database, self.snapshot, self._session, self._write_derived)
         self.diffs = Diffs(database, self.snapshot, self._session)
@@ -152,7 +153,7 @@ class Data:
 
     def get(self, scope: Scope, name: str) -> Dataset:
         """A dataset. Raises NotFound."""
-        return self._row(scope, name).noun
+        return dataset_row(self._database, scope, name).noun
 
     def list(self, scope: Scope, *, after: str | None = None, limit: int = PAGE_ITEMS_DEFAULT) -> Page[Dataset]:
         """Datasets by name."""
@@ -174,7 +175,7 @@ class Data:
         """Change what is not None. Checks hold for writes from now on."""
         wanted = {"description": description, "key": key, "checks": checks, "retention": retention}
         changed = {field: value for field, value in wanted.items() if value is not None}
-        row = self._row(scope, name)
+        row = dataset_row(self._database, scope, name)
         if changed:
             with self._database.transaction(scope) as tx:
                 store.update_dataset(tx, row.id, changed)
@@ -231,7 +232,7 @@ class Data:
                 code="dataset.mode_invalid",
                 hint="overwrite without a condition, or add columns with `evolve`",
             )
-        row = self._row_or_new(scope, name) if create else self._row(scope, name)
+        row = self._row_or_new(scope, name) if create else dataset_row(self._database, scope, name)
         row.require("table")
         guard = self._guards.of(scope, row, mode, breaking=breaking)
         request = WriteRequest(
@@ -263,7 +264,7 @@ class Data:
 
         `unchanged` where no row meets it. Raises InvalidInput for what is no condition on the rows.
         """
-        row = self._row(scope, name)
+        row = dataset_row(self._database, scope, name)
         guard = self._guards.of(scope, row, "delete")
         request = WriteRequest(
             mode="delete", checks=(*row.noun.checks, *guard.checks), source=source, where=where, branch=branch,
@@ -289,14 +290,14 @@ class Data:
     def resolve(self, scope: Scope, name: str, ref: Ref = None) -> DatasetVersion:
         """The version that a reference names: a number, a tag, a branch, an instant (`2013-04-01T00:00Z`: what `main`
         was then), or None, `main` or `latest` for the newest."""
-        return _as_sent(self._resolve(scope, self._row(scope, name), ref).noun)
+        return _as_sent(self._resolve(scope, dataset_row(self._database, scope, name), ref).noun)
 
     def versions(
         self, scope: Scope, name: str, *, after: str | None = None, limit: int = PAGE_ITEMS_DEFAULT
     ) -> Page[DatasetVersion]:
         """Versions, newest first, without their reports and profiles."""
         limit = page_size(limit)
-        row = self._row(scope, name)
+        row = dataset_row(self._database, scope, name)
         with self._database.reading(scope) as tx:
             found = store.list_versions(tx, row, page_token(after), limit + 1)
         return Page(found[:limit], str(found[limit - 1].version) if len(found) > limit else None)
@@ -359,7 +360,7 @@ class Data:
         return compare_profiles(*old, *new)
 
     def _profiled(self, scope: Scope, name: str, ref: Ref) -> tuple[str, Profile]:
-        found = self._resolve(scope, self._row(scope, name), ref).noun
+        found = self._resolve(scope, dataset_row(self._database, scope, name), ref).noun
         if found.profile is None:
             raise NotFound(f"version {found.version} of dataset '{name}' has no profile", code="dataset.no_profile")
         return found.urn, found.profile
@@ -376,7 +377,7 @@ class Data:
 
     def tag(self, scope: Scope, name: str, tag: str, version: int) -> DatasetVersion:
         """Let a tag name a version; a tag that exists moves."""
-        row = self._row(scope, name)
+        row = dataset_row(self._database, scope, name)
         check_ref_name(row.noun, tag, "tag")
         found = self._resolve(scope, row, version).noun
         with self._database.transaction(scope) as tx:
@@ -386,7 +387,7 @@ class Data:
 
     def untag(self, scope: Scope, name: str, tag: str) -> None:
         """Remove a tag. Raises NotFound."""
-        row = self._row(scope, name)
+        row = dataset_row(self._database, scope, name)
         with self._database.transaction(scope) as tx:
             if not store.delete_tag(tx, row.id, tag):
                 raise NotFound(f"dataset '{name}' has no tag '{tag}'", code="dataset.tag_not_found")
@@ -404,21 +405,17 @@ class Data:
             FreshnessWatch(self._database),
         ]
 
-    def _row(self, scope: Scope, name: str) -> store.DatasetRow:
-        with self._database.reading(scope) as tx:
-            return require_dataset(store.dataset_named(tx, name), scope, name)
-
     def _row_or_new(self, scope: Scope, name: str) -> store.DatasetRow:
         try:
-            return self._row(scope, name)
+            return dataset_row(self._database, scope, name)
         except NotFound:
             # Another writer may be making it at this moment; then it is there, which is what is wanted.
             with suppress(Conflict):
                 self.create(scope, name)
-            return self._row(scope, name)
+            return dataset_row(self._database, scope, name)
 
     def _find(self, scope: Scope, name: str, ref: Ref) -> tuple[store.DatasetRow, store.VersionRow]:
-        row = self._row(scope, name)
+        row = dataset_row(self._database, scope, name)
         row.require("table")
         return row, self._resolve(scope, row, ref)
 

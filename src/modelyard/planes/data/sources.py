@@ -17,7 +17,7 @@ from modelyard.kernel.errors import Conflict, InvalidInput
 from modelyard.kernel.ids import new_id
 from modelyard.planes.data import store
 from modelyard.planes.data.audit import columns_of
-from modelyard.planes.data.branches import require_dataset
+from modelyard.planes.data.branches import dataset_row
 from modelyard.planes.data.publish import NO_REPORT, make_plan
 from modelyard.planes.data.states import State, States
 from modelyard.planes.data.writing import Writer
@@ -52,7 +52,7 @@ class Sources:
 
     def sync(self, scope: Scope, name: str) -> WriteResult:
         """Check what others wrote since the newest version, and make it one. `unchanged` where there is nothing new."""
-        row = self._row(scope, name)
+        row = dataset_row(self._database, scope, name)
         state = self._states.head(scope, name, store.MAIN)
         if row.noun.origin:
             found = self._look(Path(row.noun.origin), state)
@@ -76,10 +76,10 @@ class Sources:
         return found if found.held != state.files else None
 
     def _take_over(self, scope: Scope, name: str, found: Snapshot) -> WriteResult:
-        row = self._row(scope, name)
+        row = dataset_row(self._database, scope, name)
         with self._tables.exclusive(row.location):
             self._writer.publisher.recover(scope, row)
-            row = self._row(scope, name)
+            row = dataset_row(self._database, scope, name)
             head = self._states.head(scope, name, store.MAIN)
             table = file_set(found.schema, found.files, found.held)
             report, profile = self._writer.audit_whole(scope, row, table, found.rows)
@@ -110,10 +110,6 @@ class Sources:
             plan = make_plan(version, head, found.schema, dataset=row.noun, removed=gone, added=added, logged=False)
             number = self._writer.publisher.publish(scope, row, new_id(), plan, None)
         return WriteResult(dataset=name, status="published", rows=found.rows, report=report, version=number)
-
-    def _row(self, scope: Scope, name: str) -> store.DatasetRow:
-        with self._database.reading(scope) as tx:
-            return require_dataset(store.dataset_named(tx, name), scope, name)
 
 
 def _difference(before: Sequence[DataFile], after: Sequence[DataFile]) -> tuple[Sequence[DataFile], Sequence[DataFile]]:
