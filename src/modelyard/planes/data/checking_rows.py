@@ -4,7 +4,7 @@ needed, unless a check refers to a dataset."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -77,15 +77,11 @@ def failing_rows(
 def _session(rows: ForeignRows, others: Referenced) -> Iterator[SqlSession]:
     """Rows in files may be more than fits in memory."""
     tables = {BATCH: rows, DATASET: rows, **others.tables}
-    if not isinstance(rows.rows, FileSet):
-        with sandbox(tables) as session:
-            yield session
-        return
-    with (
-        TemporaryDirectory(prefix="modelyard-spill-", ignore_cleanup_errors=True) as spill,
-        sandbox(tables, spill=Path(spill)) as session,
-    ):
-        yield session
+    with ExitStack() as held:
+        spill = None
+        if isinstance(rows.rows, FileSet):
+            spill = Path(held.enter_context(TemporaryDirectory(prefix="modelyard-spill-", ignore_cleanup_errors=True)))
+        yield held.enter_context(sandbox(tables, spill=spill))
 
 
 def _hints(rows: ForeignRows) -> Hints:

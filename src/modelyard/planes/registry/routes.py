@@ -174,13 +174,12 @@ async def evaluate_version(
     """Measure scored rows. The body is an Arrow IPC stream of row_id, label, score and slice columns."""
     with tempfile.SpooledTemporaryFile(max_size=SPOOL_MEMORY_BYTES) as spool:
         received = 0
-        async for chunk in request.stream():
-            received += len(chunk)
-            if received > BODY_BYTES_MAX:
-                raise TooLarge(f"at most {BODY_BYTES_MAX:,} bytes of rows are taken", code="evaluation.too_large")
-            with spool_full():
-                spool.write(chunk)
         with spool_full():
+            async for chunk in request.stream():
+                received += len(chunk)
+                if received > BODY_BYTES_MAX:
+                    raise TooLarge(f"at most {BODY_BYTES_MAX:,} bytes of rows are taken", code="evaluation.too_large")
+                spool.write(chunk)
             spool.seek(0)
         return await anyio.to_thread.run_sync(
             lambda: registry.evidence.evaluate(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from sqlalchemy import literal, select, true, tuple_
@@ -18,6 +18,7 @@ from sqlalchemy import literal, select, true, tuple_
 from modelyard.engines.blobs.base import BlobStore
 from modelyard.engines.blobs.named import NamedFolder, is_ours
 from modelyard.kernel.auth import system_scope
+from modelyard.kernel.clock import to_us
 from modelyard.kernel.database import Database
 from modelyard.kernel.errors import ModelyardError, Unavailable
 from modelyard.kernel.paths import safe_relative
@@ -30,7 +31,6 @@ _TABLE = store.artifacts
 _AT_ONCE = 500
 _STAGED = timedelta(days=1)
 """So long copying one file may take."""
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _BY_NAME = frozenset({errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ENOTEMPTY, errno.EILSEQ})
 """What a name cannot be shown for however often it is tried: another file or directory stands there."""
 _log = logging.getLogger("modelyard.tracking")
@@ -104,12 +104,10 @@ class ShownArtifacts:
         for name in dict.fromkeys(one for one in names if not is_ours(one)):
             try:
                 self._settle_one(name, always)
-            except OSError as error:
-                if error.errno not in _BY_NAME:
+            except (OSError, ModelyardError) as error:
+                # Of ours: an unsafe name that somebody put there, a link in the way, or a blob that is no more.
+                if isinstance(error, OSError) and error.errno not in _BY_NAME:
                     raise
-                _log.warning("artifact %r cannot be shown in %s: %s", name, self._folder.root, error)
-            except ModelyardError as error:
-                # An unsafe name that somebody put there, a link in the way, or a blob that is no more.
                 _log.warning("artifact %r cannot be shown in %s: %s", name, self._folder.root, error)
 
     def _settle_one(self, name: str, always: bool) -> None:
@@ -148,7 +146,7 @@ class ShownArtifacts:
             row = tx.one(found)
             if row is None or tree_path(tx, owner, below) != path:
                 return None
-        return _File(row.digest, row.size_bytes, (row.updated_at - _EPOCH) // timedelta(microseconds=1) * 1_000)
+        return _File(row.digest, row.size_bytes, to_us(row.updated_at) * 1_000)
 
     def _wanted_names(self) -> Iterator[str]:
         key = (_TABLE.c.project, _TABLE.c.owner_kind, _TABLE.c.owner_id, _TABLE.c.path)

@@ -210,11 +210,10 @@ HANDLERS: dict[Any, Callable[[Request[Any, Any, Any], Any], Response[Any]]] = {
 
 def telling(handlers: Iterable[HTTPRouteHandler]) -> list[HTTPRouteHandler]:
     """The handlers, with their errors in MLflow's form."""
-    told_so = []
-    for handler in handlers:
+    told = list(handlers)
+    for handler in told:
         handler.exception_handlers = HANDLERS
-        told_so.append(handler)
-    return told_so
+    return told
 
 
 def _check_required(message: Message) -> None:
