@@ -118,7 +118,7 @@ def errors_page() -> str:
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
             for code in _codes(node):
                 kind = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
-                codes.setdefault(code, set()).add(kind)
+                codes.setdefault(code, set()).add("Unavailable" if kind == "full_disk" else kind)
     rows = [f"| `{code}` | {', '.join(sorted(kinds - {''})) or '-'} |" for code, kinds in sorted(codes.items())]
     intro = "`code` is stable; the message is for people. Statuses are listed at the head of `kernel/errors.py`.\n"
     return "\n".join([f"{HEAD}# Error codes\n\n{intro}", "| code | kind |\n|---|---|", *rows, ""])

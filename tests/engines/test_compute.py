@@ -14,9 +14,10 @@ from threading import Event
 import psutil
 import pytest
 
+from killing import files_limited
 from modelyard.engines.compute.base import CommandSpec, ComputeEngine, Finished, Handle, Lost, Outcome, Running
 from modelyard.engines.compute.process import MARK, ProcessEngine
-from modelyard.kernel.errors import EngineError, InvalidInput
+from modelyard.kernel.errors import EngineError, InvalidInput, Unavailable
 
 WAIT_S = 30.0
 
@@ -412,3 +413,23 @@ def test_the_overhead_over_a_bare_process_is_small(bench: Bench) -> None:
     floor = min(bare() for _ in range(5))
     ours = min(supervised(f"n{number}") for number in range(5))
     assert ours < floor * 15, f"{ours * 1000:.0f} ms against {floor * 1000:.0f} ms"
+
+
+def test_a_full_disk_is_said_and_the_command_is_started_when_there_is_room(bench: Bench) -> None:
+    with files_limited(16), pytest.raises(Unavailable, match="was not started") as caught:
+        bench.python("print('ran')")
+    assert caught.value.code == "compute.disk_full"
+    handle = bench.python("print('ran')")
+    assert bench.finished(handle).ok
+    assert bench.output(handle) == "ran\n"
+
+
+def test_a_stop_on_a_full_disk_is_said_and_works_when_there_is_room(bench: Bench) -> None:
+    handle = bench.python("import time; print('up', flush=True); time.sleep(600)")
+    bench.until_output(handle, "up")
+    with files_limited(4), pytest.raises(Unavailable, match="was not stopped") as caught:
+        bench.engine.stop(handle, 0)
+    assert caught.value.code == "compute.disk_full"
+    assert isinstance(bench.engine.poll(handle), Running)
+    bench.engine.stop(handle, 0)
+    assert bench.finished(handle).outcome is Outcome.STOPPED

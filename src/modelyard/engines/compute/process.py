@@ -7,7 +7,6 @@ are used again, a lock dies with its holder.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import signal
@@ -15,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -23,6 +22,7 @@ import psutil
 
 from modelyard.engines.compute import supervise
 from modelyard.engines.compute.base import CommandSpec, Finished, Handle, LogPiece, Lost, Running
+from modelyard.kernel.disk import full_disk
 from modelyard.kernel.errors import EngineError, InvalidInput, Unavailable
 from modelyard.kernel.paths import make_private
 from modelyard.types.jobs import Resources, Usage
@@ -63,7 +63,7 @@ class ProcessEngine:
         _check(spec)
         directory = Path(spec.directory)
         self._reap()
-        with self._lock, _disk_errors():
+        with self._lock, _starting():
             found = self.find(spec.directory)
             if found is not None:
                 return found
@@ -129,7 +129,7 @@ class ProcessEngine:
         directory = Path(handle.directory)
         if (directory / "result.json").exists():
             return
-        with _disk_errors():
+        with _stopping():
             _write(directory / "stop.json", msgspec.json.encode({"grace_s": grace_s}))
         if (directory / "result.partial").exists():
             _signal_supervisor(directory, handle.pid)
@@ -274,17 +274,29 @@ def _write(file: Path, content: bytes) -> None:
 
 
 @contextmanager
-def _disk_errors() -> Iterator[None]:
+def _starting() -> Iterator[None]:
     try:
-        yield
+        with _full_disk("started"):
+            yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise Unavailable(
-                "the disk is full: the command was not started",
-                code="compute.disk_full",
-                hint="free some space; it is tried again",
-            ) from error
         raise EngineError(f"the command could not be started: {error}", code="compute.start_failed") from error
+
+
+@contextmanager
+def _stopping() -> Iterator[None]:
+    try:
+        with _full_disk("stopped"):
+            yield
+    except OSError as error:
+        raise EngineError(f"the command could not be stopped: {error}", code="compute.stop_failed") from error
+
+
+def _full_disk(done: str) -> AbstractContextManager[None]:
+    return full_disk(
+        f"the disk is full: the command was not {done}",
+        code="compute.disk_full",
+        hint="free some space; it is tried again",
+    )
 
 
 def _machine_cpus() -> int:
