@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from typing import Annotated
 
 import typer
 
 from modelyard.cli.context import JsonFlag, client, show_fields, show_items, show_json
+from modelyard.cli.options import instant, pair
 from modelyard.kernel.errors import InvalidInput
 from modelyard.types.cost import RESOURCES, Allocation, CostItem, PriceBook, Resource, SetPrices
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None)
-Instant = Annotated[datetime | None, typer.Option(help="In UTC, such as 2013-06-01.")]
+Instant = Annotated[datetime | None, typer.Option(parser=instant, help="In UTC, such as 2013-06-01.")]
 
 
 @app.callback()
@@ -52,7 +53,7 @@ def list_costs(
     as_json: JsonFlag = False,
 ) -> None:
     """The project's cost of a period (default: the last 30 days) and what it went to."""
-    params = {"by": by, "since": _utc(since), "until": _utc(until)}
+    params = {"by": by, "since": since and since.isoformat(), "until": until and until.isoformat()}
     found = client().get("/api/cost", Allocation, params)
     if as_json:
         show_json(found)
@@ -79,10 +80,9 @@ def prices(
 ) -> None:
     """The prices in force, or with --set new ones from now or an instant on."""
     if set_:
-        since = _utc(effective_from)
         body = SetPrices(
             prices=dict(_price(text) for text in set_),
-            effective_from=datetime.fromisoformat(since) if since else None,
+            effective_from=effective_from,
             currency=currency,
         )
         book: PriceBook = client().put("/api/cost/prices", body, PriceBook)
@@ -101,7 +101,7 @@ def prices(
 
 
 def _price(text: str) -> tuple[Resource, Decimal]:
-    name, _, number = text.partition("=")
+    name, number = pair(text, "RESOURCE=PRICE")
     for resource in RESOURCES:
         if resource == name:
             try:
@@ -113,9 +113,3 @@ def _price(text: str) -> tuple[Resource, Decimal]:
         code="cost.price_invalid",
         hint=f"resources are {' and '.join(RESOURCES)}; write for example cpu_h=0.04",
     )
-
-
-def _utc(at: datetime | None) -> str | None:
-    if at is None:
-        return None
-    return (at if at.tzinfo is not None else at.replace(tzinfo=UTC)).isoformat()

@@ -9,6 +9,7 @@ import msgspec
 import typer
 
 from modelyard.cli.context import JsonFlag, client, show_fields, show_items, show_json
+from modelyard.cli.options import pairs
 from modelyard.kernel.errors import InvalidInput
 from modelyard.sdk import data
 from modelyard.sdk.quality import list_anomalies
@@ -126,9 +127,9 @@ def create_from_sql(
 ) -> None:
     """Make a dataset, or its next version, by SQL over others; exits with 1 where its checks turn it down."""
     text = _read(Path(statement[1:])) if statement.startswith("@") else statement
+    inputs = pairs(at, "DATASET=VERSION", may_be_empty=False)
     written = _handle(name).from_sql(
-        text, mode="append" if append else "overwrite", inputs=dict(map(_pinned, at or [])), evolve=evolve,
-        replace_schema=replace_schema,
+        text, mode="append" if append else "overwrite", inputs=inputs, evolve=evolve, replace_schema=replace_schema,
     )  # fmt: skip
     _show_written(name, written, as_json=as_json)
 
@@ -306,13 +307,6 @@ def _handle(name: str) -> data.DatasetHandle:
 def _split(text: str) -> tuple[str, str | None]:
     name, _, ref = text.partition("@")
     return name, ref or None
-
-
-def _pinned(text: str) -> tuple[str, str]:
-    name, found, ref = text.partition("=")
-    if not (name and found and ref):
-        raise InvalidInput(f"{text!a} is not DATASET=VERSION", code="dataset.input_invalid")
-    return name, ref
 
 
 def _schema(file: Path) -> dict[str, str]:

@@ -12,6 +12,7 @@ import msgspec
 import typer
 
 from modelyard.cli.context import JsonFlag, client, show_fields, show_items, show_json
+from modelyard.cli.options import pair
 from modelyard.kernel.errors import InvalidInput
 from modelyard.sdk import serving
 from modelyard.types.serving import Endpoint, EndpointOptions, Variant, VariantSpec
@@ -197,13 +198,13 @@ def _variants(given: list[str] | None) -> list[VariantSpec]:
 
 
 def _variant(text: str) -> VariantSpec:
-    name, _, rest = text.partition("=")
+    name, rest = pair(text, "NAME=ALIAS_OR_VERSION:WEIGHT")
     target, _, weight = rest.partition(":")
     try:
         share = float(weight or "1")
     except ValueError:
         share = -1.0
-    if not name or not target or share < 0:
+    if not target or share < 0:
         raise InvalidInput(
             f"'{text}' is no variant",
             code="endpoint.variant_invalid",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import runpy
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +11,7 @@ import msgspec
 import typer
 
 from modelyard.cli.context import JsonFlag, client, show_fields, show_items, show_json
+from modelyard.cli.options import instant, pairs
 from modelyard.kernel.errors import InvalidInput, UserCodeError
 from modelyard.sdk import features
 from modelyard.types.features import DefineFeatureView, FeatureVerification, FeatureView, VerifyLogged, duration_text
@@ -120,8 +121,12 @@ def verify(
     entities: Annotated[
         str, typer.Option(help="DATASET:COLUMN with the entities of the log's rows by their own ids.")
     ] = "",
-    since: Annotated[datetime | None, typer.Option(help="Of a log, rows from this instant on (UTC).")] = None,
-    until: Annotated[datetime | None, typer.Option(help="Of a log, rows before this instant (UTC).")] = None,
+    since: Annotated[
+        datetime | None, typer.Option(parser=instant, help="Of a log, rows from this instant on (UTC).")
+    ] = None,
+    until: Annotated[
+        datetime | None, typer.Option(parser=instant, help="Of a log, rows before this instant (UTC).")
+    ] = None,
     rows: Annotated[int, typer.Option(help="Of a log, at most so many rows, the newest.", min=1)] = 100_000,
     pin: Annotated[list[str] | None, typer.Option(help="DATASET@VERSION to read; repeat for more.")] = None,
     tolerance: Annotated[float, typer.Option(help="How far numbers may be apart; relative above one.")] = 1e-6,
@@ -146,9 +151,10 @@ def verify(
         )  # fmt: skip
     else:
         dataset, _, key = entities.rpartition(":")
+        inputs = pairs(given_as, "COLUMN=INPUT", may_be_empty=False)
         asked = {
-            "features": feature or [], "inputs": _pairs(given_as or []), "entities": dataset, "key": key,
-            "timestamp": timestamp or "event_time", "since": _utc(since), "until": _utc(until), "rows": rows,
+            "features": feature or [], "inputs": inputs, "entities": dataset, "key": key,
+            "timestamp": timestamp or "event_time", "since": since, "until": until, "rows": rows,
             "pins": versions, "tolerance": tolerance, "model": model,
         }  # fmt: skip
         found = features.verify_logged(endpoint, _asked(asked), client())
@@ -162,20 +168,6 @@ def _asked(fields: dict[str, Any]) -> VerifyLogged:
         return msgspec.convert(fields, VerifyLogged)
     except msgspec.ValidationError as error:
         raise InvalidInput(f"this cannot be verified: {error}", code="features.verify_invalid") from error
-
-
-def _pairs(texts: list[str]) -> dict[str, str]:
-    pairs = {}
-    for text in texts:
-        column, _, name = text.partition("=")
-        if not column or not name:
-            raise InvalidInput(f"{text[:160]!a} names no input", code="features.input", hint="write COLUMN=INPUT")
-        pairs[column] = name
-    return pairs
-
-
-def _utc(instant: datetime | None) -> datetime | None:
-    return instant.replace(tzinfo=UTC) if instant is not None and instant.tzinfo is None else instant
 
 
 def _show_verification(found: FeatureVerification, model: str, as_json: bool) -> None:

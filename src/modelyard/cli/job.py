@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -11,14 +10,13 @@ from typing import Annotated
 import typer
 
 from modelyard.cli.context import JsonFlag, client, current_settings, show_fields, show_items, show_json, show_table
-from modelyard.kernel.errors import InvalidInput
+from modelyard.cli.options import pairs, size_bytes
 from modelyard.sdk import jobs as sdk
 from modelyard.types.jobs import DAY_S, Job, JobState
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
 JobId = Annotated[str, typer.Argument(help="The job's id.")]
-_SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[KMGT]?)(?P<binary>i?)B?", re.I)
 EXIT_JOB_FAILED = 1
 
 
@@ -84,15 +82,16 @@ def submit(
 
     With --wait this command's exit code says how the job ended, and where no server runs, it is one meanwhile.
     """
+    environment, labels, memory_bytes = pairs(env), pairs(label), size_bytes(memory)
     with sdk.serving_client(current_settings()) if wait else nullcontext(client()) as chosen:
         made = sdk.submit_job(
             command,
             name=name,
             cpus=cpus,
-            memory_bytes=parse_size(memory),
+            memory_bytes=memory_bytes,
             cwd=None if cwd is None else str(cwd.absolute()),
-            env=parse_pairs(env),
-            labels=parse_pairs(label),
+            env=environment,
+            labels=labels,
             priority=priority,
             timeout_s=timeout_s,
             max_attempts=attempts,
@@ -151,27 +150,6 @@ def logs(
         if piece.complete or not piece.text:
             return
         offset = piece.next
-
-
-def parse_pairs(pairs: list[str] | None) -> dict[str, str]:
-    """NAME=VALUE options as a dict. Raises InvalidInput."""
-    found = {}
-    for pair in pairs or []:
-        name, equals, value = pair.partition("=")
-        if not equals or not name:
-            raise InvalidInput(f"'{pair}' is not of the form NAME=VALUE", code="cli.pair_invalid")
-        found[name] = value
-    return found
-
-
-def parse_size(text: str) -> int:
-    """`512MiB`, `4GB`, `1000000` in bytes. Raises InvalidInput."""
-    match = _SIZE.fullmatch(text.strip())
-    if match is None:
-        raise InvalidInput(f"'{text}' is not a size", code="cli.size_invalid", hint="write 512MiB, 4GiB or bytes")
-    base = 1024 if match["binary"] or not match["unit"] else 1000
-    power = " KMGT".index(match["unit"].upper() or " ")
-    return int(float(match["number"]) * base**power)
 
 
 def _show(found: Job) -> None:

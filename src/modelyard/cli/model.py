@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +10,7 @@ import typer
 
 from modelyard.cli import model_trust
 from modelyard.cli.context import JsonFlag, client, show_fields, show_items, show_json, show_table
+from modelyard.cli.options import instant
 from modelyard.kernel.errors import InvalidInput
 from modelyard.sdk.registry import ModelHandle, list_models
 from modelyard.types.registry import Comparison, Decision, Evaluation, ModelVersion, StartEvaluation
@@ -238,13 +239,15 @@ def rollback(name: Name, alias: Alias = "champion", reason: Reason = "", as_json
 def history(
     name: Name,
     alias: Annotated[str | None, typer.Option(help="Only this alias.")] = None,
-    at: Annotated[str | None, typer.Option(help="Who was it at this time (UTC), such as 2013-06-01T12:00?")] = None,
+    at: Annotated[
+        datetime | None, typer.Option(parser=instant, help="Who was it at this time (UTC), such as 2013-06-01T12:00?")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """All moves of the aliases; with --at, which version an alias pointed to at a time."""
     handle = _handle(name)
     if at is not None:
-        found = handle.at(alias or "champion", _instant(at))
+        found = handle.at(alias or "champion", at)
         if as_json:
             show_json(found)
         else:
@@ -401,14 +404,6 @@ def _comparison(found: Comparison) -> str:
         f"{found.metric} on the same {found.rows} rows: {found.difference:+.4f} in favour of the latter, "
         f"{found.confidence:.0%} sure between {found.lower:+.4f} and {found.upper:+.4f} ({found.method})"
     )
-
-
-def _instant(text: str) -> datetime:
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise InvalidInput(f"'{text}' is no time", code="time.invalid", hint="such as 2013-06-01T12:00") from error
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def _read(file: Path) -> str:

@@ -9,6 +9,7 @@ from urllib.parse import quote
 import typer
 
 from modelyard.cli.context import JsonFlag, client, show_fields, show_items, show_json
+from modelyard.cli.options import instant
 from modelyard.types.monitoring import (
     Alert,
     Baseline,
@@ -150,14 +151,13 @@ def alerts(
 def evaluate(
     name: Name,
     complete_through: Annotated[
-        datetime | None, typer.Option(help="Take windows that end by then (UTC) as complete.")
+        datetime | None, typer.Option(parser=instant, help="Take windows that end by then (UTC) as complete.")
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Look at what is new now, instead of when the platform gets to it."""
-    if complete_through is not None and complete_through.tzinfo is None:
-        complete_through = datetime.fromisoformat(f"{complete_through.isoformat()}+00:00")
-    done = client().post(f"{_path(name)}/evaluate", Evaluate(complete_through=complete_through), Evaluation)
+    asked = Evaluate(complete_through=complete_through)
+    done = client().post(f"{_path(name)}/evaluate", asked, Evaluation)
     if as_json:
         show_json(done)
         return

@@ -11,7 +11,7 @@ import msgspec
 import typer
 
 from modelyard.cli.context import JsonFlag, client, current_settings, show_fields, show_items, show_json, show_table
-from modelyard.cli.job import parse_pairs
+from modelyard.cli.options import pairs
 from modelyard.kernel.errors import InvalidInput
 from modelyard.sdk import pipelines as sdk
 from modelyard.sdk.client import Client
@@ -110,8 +110,9 @@ def run(
 
     Where no server runs, this command is one meanwhile. The exit code says whether the run succeeded.
     """
+    given = pairs(param)
     with serving_client(current_settings()) if wait else nullcontext(client()) as chosen:
-        name, version, params = _prepared(target, parse_pairs(param), chosen)
+        name, version, params = _prepared(target, given, chosen)
         started = sdk.start_run(name, params, version=version, client=chosen)
         _follow(started, wait, as_json, chosen)
 

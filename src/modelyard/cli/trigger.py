@@ -9,6 +9,7 @@ import msgspec
 import typer
 
 from modelyard.cli.context import JsonFlag, client, show_fields, show_items, show_json
+from modelyard.cli.options import pairs
 from modelyard.kernel.errors import InvalidInput
 from modelyard.types.automation import (
     On,
@@ -84,7 +85,7 @@ def create(
     spec = TriggerSpec(
         name=name,
         on=_chosen(on_event, match or [], on_dataset, cron, every_s),
-        start=StartPipeline(pipeline=pipeline, params={key: _value(text) for key, text in _pairs(param or [])}),
+        start=StartPipeline(pipeline=pipeline, params={key: _value(text) for key, text in pairs(param).items()}),
         then=None if promote is None else Promotion(model=promote, alias=alias),
         cooldown_s=cooldown_s,
     )
@@ -141,23 +142,13 @@ def _chosen(on_event: str | None, match: list[str], on_dataset: str | None, cron
         )
     if on_event is not None:
         fields: dict[str, Any] = {}
-        for key, text in _pairs(match):
+        for key, text in pairs(match, "FIELD=VALUE").items():
             values = [_value(one) for one in text.split(",")]
             fields[key] = values if len(values) > 1 else values[0]
         return OnEvent(kind=on_event, match=fields)
     if on_dataset is not None:
         return OnDataset(dataset=on_dataset)
     return OnSchedule(cron=cron, every_s=every_s)
-
-
-def _pairs(given: list[str]) -> list[tuple[str, str]]:
-    pairs = []
-    for text in given:
-        key, sign, value = text.partition("=")
-        if not key or not sign:
-            raise InvalidInput(f"'{text[:80]}' is no NAME=VALUE", code="trigger.param_invalid", hint="write name=value")
-        pairs.append((key, value))
-    return pairs
 
 
 def _value(text: str) -> Any:

@@ -63,6 +63,11 @@ def to_us(at: datetime) -> int:
     return (at - EPOCH) // _MICROSECOND
 
 
+def as_utc(at: datetime) -> datetime:
+    """The instant that somebody wrote: without a time zone it is UTC, whatever zone the machine stands in."""
+    return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
+
+
 def from_us(us: int) -> datetime:
     """The instant of so many microseconds since the epoch."""
     return EPOCH + timedelta(microseconds=us)

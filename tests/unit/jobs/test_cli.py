@@ -11,9 +11,8 @@ import msgspec
 import pytest
 from typer.testing import CliRunner, Result
 
-from modelyard.cli.job import parse_pairs, parse_size
 from modelyard.cli.main import app
-from modelyard.kernel.errors import InvalidInput, ModelyardError
+from modelyard.kernel.errors import ModelyardError
 from modelyard.types.jobs import Job
 from modelyard.types.page import Page
 from modelyard.types.pipelines import Pipeline, PipelineRun
@@ -118,20 +117,3 @@ def test_pipeline_commands(shell: Shell, tmp_path: Path, monkeypatch: pytest.Mon
     ]:
         with pytest.raises(ModelyardError, match=why):
             shell("pipeline", *wrong)
-
-
-@pytest.mark.parametrize(
-    ("text", "size_bytes"),
-    [("0", 0), ("512MiB", 2**29), ("1.5 GiB", 3 * 2**29), ("2GB", 2 * 10**9), ("1k", 1000)],
-)
-def test_sizes(text: str, size_bytes: int) -> None:
-    assert parse_size(text) == size_bytes
-
-
-def test_what_is_no_size_or_pair_is_refused() -> None:
-    for text in ("", "x", "-1", "1 furlong", "1e9"):
-        with pytest.raises(InvalidInput):
-            parse_size(text)
-    assert parse_pairs(["A=b=c", "D="]) == {"A": "b=c", "D": ""}
-    with pytest.raises(InvalidInput):
-        parse_pairs(["nothing"])

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelyard.kernel.clock import from_us, to_us
+from modelyard.kernel.clock import as_utc, from_us, to_us
 from modelyard.kernel.ids import is_id, new_id
 
 
@@ -42,3 +42,10 @@ def test_a_naive_datetime_is_no_instant() -> None:
     with pytest.raises(ValueError, match="time zone"):
         to_us(datetime(2013, 1, 1))
     assert to_us(datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=1)) == 1
+
+
+@given(st.datetimes(), st.integers(-14, 14).map(lambda hours: timezone(timedelta(hours=hours))))
+def test_what_was_written_without_a_zone_is_utc_and_what_has_one_keeps_it(naive: datetime, zone: timezone) -> None:
+    assert as_utc(naive) == naive.replace(tzinfo=UTC)
+    assert as_utc(naive.replace(tzinfo=zone)).tzinfo is zone
+    assert to_us(as_utc(naive)) - to_us(naive.replace(tzinfo=zone)) == zone.utcoffset(None) // timedelta(microseconds=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 
+from modelyard.kernel.clock import as_utc
 from modelyard.kernel.database import Transaction
 from modelyard.kernel.errors import Conflict, InvalidInput, NotFound
 from modelyard.planes.data import store
@@ -34,12 +35,11 @@ def resolve_number(tx: Transaction, row: store.DatasetRow, ref: Ref) -> int | No
 def instant_from(text: str) -> datetime:
     """The instant of a text in ISO 8601; without a zone it is UTC. Raises InvalidInput."""
     try:
-        found = datetime.fromisoformat(text)
-    except ValueError as error:
+        return as_utc(datetime.fromisoformat(text)).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
         raise InvalidInput(
             f"{text[:60]!a} is no instant", code="dataset.instant_invalid", hint="write it as 2013-04-01T00:00Z"
         ) from error
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
 
 
 def check_ref_name(dataset: Dataset, name: str, what: str) -> None:

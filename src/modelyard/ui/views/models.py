@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any
 
 import msgspec
@@ -13,6 +13,7 @@ from litestar.params import Body
 from msgspec import Struct
 
 from modelyard.kernel.auth import Action, Scope
+from modelyard.kernel.clock import as_utc
 from modelyard.kernel.database import Database
 from modelyard.kernel.routing import post
 from modelyard.planes.jobs import Jobs
@@ -344,10 +345,9 @@ def _answer(moves: Sequence[AliasMove], alias: str, at: str) -> str:
     if not at:
         return ""
     try:
-        asked = datetime.fromisoformat(at)
+        instant = as_utc(datetime.fromisoformat(at))
     except ValueError:
         return f"'{at[:40]}' is no time"
-    instant = asked if asked.tzinfo else asked.replace(tzinfo=UTC)
     past = [move for move in moves if move.alias == alias and move.at <= instant]
     if not past or past[-1].version is None:
         return f"no version was {alias} then"

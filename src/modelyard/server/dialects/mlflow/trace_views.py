@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import msgspec
 
-from modelyard.kernel.clock import from_us
+from modelyard.kernel.clock import as_utc, from_us, to_us
 from modelyard.server.dialects.mlflow import wire
 from modelyard.types.tracing import Assessment, Span, Trace
 
@@ -19,7 +19,6 @@ _DURATION = re.compile(r"-?\d{1,12}(?:\.\d{1,9})?s")
 _STATUS_CODES = {"UNSET": "STATUS_CODE_UNSET", "OK": "STATUS_CODE_OK", "ERROR": "STATUS_CODE_ERROR"}
 _V2_STATUS = {"STATE_UNSPECIFIED": "TRACE_STATUS_UNSPECIFIED"}
 _JSON_FORMAT = "JSON_FORMAT"
-_MILLISECOND = timedelta(milliseconds=1)
 
 
 def info(trace: Trace) -> dict[str, Any]:
@@ -169,8 +168,7 @@ def instant_ms(text: str, path: str) -> int:
     try:
         # Nanoseconds are more than Python's reader takes.
         at = datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", text))
-        aware = at if at.tzinfo else at.replace(tzinfo=UTC)
-        return (aware - datetime(1970, 1, 1, tzinfo=UTC)) // _MILLISECOND
+        return to_us(as_utc(at)) // 1_000
     except (ValueError, OverflowError) as error:
         raise wire.invalid(path, text) from error
 
