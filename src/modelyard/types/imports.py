@@ -239,3 +239,7 @@ class ImportReport(Struct, kw_only=True):
     def count(self, noun: str) -> ImportCount:
         """The counts of a noun, made where it is new."""
         return self.counts.setdefault(noun, ImportCount())
+
+    def say(self, what: str, why: str, kind: ProblemKind = "failed") -> None:
+        """Note what did not come as it is there."""
+        self.problems.append(ImportProblem(what=what, why=why, kind=kind))

@@ -16,44 +16,45 @@ from typing import NamedTuple
 
 import msgspec
 
-from modelyard.kernel.errors import Conflict, Forbidden, InvalidInput, ModelyardError, NotFound, TooLarge
+from modelyard.kernel.errors import ModelyardError
 from modelyard.sdk.imports import digests
-from modelyard.sdk.imports.mlflow_files import owner_of
+from modelyard.sdk.imports.registry import RegistryImporter
 from modelyard.sdk.imports.sending import Sender, Sending
 from modelyard.sdk.imports.source import (
     Owner,
     Source,
     SourceExperiment,
     SourceModel,
-    SourceRegistered,
     SourceRun,
     SourceTrace,
-    SourceVersion,
     TraceSource,
-    Unreachable,
     Value,
 )
-from modelyard.sdk.imports.target import LEFT_OUT_TAG, SOURCE_TAG, STATE_TAG, Target
+from modelyard.sdk.imports.target import (
+    LEFT_OUT_TAG,
+    PARAM_CHARACTERS_MAX,
+    REFUSED,
+    SOURCE_TAG,
+    STATE_TAG,
+    TAG_CHARACTERS_MAX,
+    Target,
+    cut,
+)
 from modelyard.types.imports import (
     FinishImportedRun,
     ImportedContents,
     ImportExperiment,
     ImportFilledRun,
     ImportLoggedModel,
-    ImportModel,
     ImportPoints,
-    ImportProblem,
     ImportReport,
     ImportRun,
     ImportTrace,
     ImportTraces,
-    ImportVersion,
     PointsOf,
-    ProblemKind,
 )
 from modelyard.types.tracking import Experiment
 
-PARAM_CHARACTERS_MAX, TAG_CHARACTERS_MAX = 6_000, 8_000
 LEFT_OUT_CHARACTERS_MAX = 4_000
 TRACES_AT_ONCE, SPANS_AT_ONCE = 100, 2_000
 RUNS_AT_ONCE, BYTES_AT_ONCE = 20, 4 * 1024 * 1024
@@ -62,7 +63,6 @@ POINT_BYTES = 50
 """About as much a point is on the wire."""
 _NO_POINTS = PointsOf(0, hashlib.sha256().hexdigest())
 _MINE = frozenset({SOURCE_TAG, STATE_TAG, LEFT_OUT_TAG})
-_REFUSED = (InvalidInput, TooLarge, Conflict)
 Progress = Callable[[str, ImportReport], None]
 
 
@@ -109,17 +109,17 @@ class Importer:
         began = time.monotonic()
         self._whole = self._target.complete_runs(self._source.uri)
         for what in self._source.unreadable:
-            self._say(self._source.uri, what)
+            self.report.say(self._source.uri, what)
         for experiment in self._source.experiments():
             self._experiment(experiment)
+        registry = RegistryImporter(self._source, self._target, self.report)
         for model in self._source.registered():
-            self._registered(model)
+            registry.bring(model)
+            self._progress("models", self.report)
         self.report.seconds = round(time.monotonic() - began, 3)
         differing = any(count.there != count.here for count in self.report.counts.values())
         self.report.verified = not differing and all(one.kind != "failed" for one in self.report.problems)
         return self.report
-
-    # --- tracking -----------------------------------------------------------------------------------------------------
 
     def _experiment(self, there: SourceExperiment) -> None:
         count = self.report.count("experiments")
@@ -134,9 +134,9 @@ class Importer:
         count.new += not made.existed
         what = f"experiment {there.id} ({there.name})"
         if here.id != there.id and there.id.isdecimal():
-            self._say(what, f"its id is taken here; it is {here.id}", "changed")
+            self.report.say(what, f"its id is taken here; it is {here.id}", "changed")
         if here.name != there.name:
-            self._say(what, f"its name is taken here; it is '{here.name}'", "changed")
+            self.report.say(what, f"its name is taken here; it is '{here.name}'", "changed")
         for model in self._source.models(there.id):
             self._model(model, here.id)
         self._all_runs(there, here)
@@ -213,12 +213,12 @@ class Importer:
         some = filling.runs
         try:
             found = filling.filled.result()
-        except _REFUSED as error:
+        except REFUSED as error:
             if len(some) > 1:
                 for one in some:
                     self._end_runs(_Filling([one], self._begin_runs([one], experiment.id)), experiment)
             else:
-                self._say(_named(some[0].there), str(error))
+                self.report.say(_named(some[0].there), str(error))
         else:
             self._finish_runs(some, found)
         self._progress(f"runs of {experiment.name}", self.report)
@@ -229,7 +229,7 @@ class Importer:
         finished = {}
         for one, here, owner, sending in zip(some, found, owners, sent, strict=True):
             for note in one.there.notes:
-                self._say(_named(one.there), note, "changed")
+                self.report.say(_named(one.there), note, "changed")
             for characters_max, texts in (
                 (PARAM_CHARACTERS_MAX, one.there.params),
                 (TAG_CHARACTERS_MAX, one.there.tags),
@@ -247,7 +247,7 @@ class Importer:
     def _asked(self, there: SourceRun, experiment_id: str) -> ImportRun:
         return ImportRun(
             source=self._source.uri, id=there.id, experiment_id=experiment_id, name=there.name, user=there.user,
-            started_at=there.started_at, params=_cut(there.params, PARAM_CHARACTERS_MAX),
+            started_at=there.started_at, params=cut(there.params, PARAM_CHARACTERS_MAX),
             tags=_tags(there.tags), inputs=there.inputs,
             model_inputs=there.model_inputs, model_outputs=there.model_outputs,
         )  # fmt: skip
@@ -280,7 +280,7 @@ class Importer:
         here = contents.run
         before = len(self.report.problems)
         what = _named(there)
-        params = _cut(there.params, PARAM_CHARACTERS_MAX)
+        params = cut(there.params, PARAM_CHARACTERS_MAX)
         tags = {**_tags(there.tags), "mlflow.runName": there.name}
         self._compare(what, "params", params, here.params)
         self._compare(what, "tags", tags, _tags(here.tags))
@@ -306,9 +306,9 @@ class Importer:
         count.there += there.count
         count.here += here.count
         if here.count != there.count:
-            self._say(what, f"metric '{key}' has {there.count:,} points there and {here.count:,} here")
+            self.report.say(what, f"metric '{key}' has {there.count:,} points there and {here.count:,} here")
         elif here.digest != there.digest:
-            self._say(what, f"the points of metric '{key}' differ")
+            self.report.say(what, f"the points of metric '{key}' differ")
 
     def _traces(self, there: Sequence[SourceTrace], experiment_id: str) -> None:
         """Bring traces; one that is refused is brought alone, so that it keeps no other back."""
@@ -319,13 +319,13 @@ class Importer:
         count, spans = self.report.count("traces"), self.report.count("spans")
         try:
             made = {one.id: one for one in self._target.traces(asked)}
-        except _REFUSED as error:
+        except REFUSED as error:
             if len(there) > 1:
                 for alone in there:
                     self._traces([alone], experiment_id)
                 return
             count.there += 1
-            self._say(f"trace {there[0].trace.id}", str(error))
+            self.report.say(f"trace {there[0].trace.id}", str(error))
             return
         for one in there:
             here = made[one.trace.id]
@@ -333,9 +333,9 @@ class Importer:
             spans.there, spans.here = spans.there + len(one.spans), spans.here + here.spans
             spans.new += 0 if here.existed else here.spans
             if here.digest != digests.of_spans(one.spans):
-                self._say(f"trace {one.trace.id}", "its spans differ")
+                self.report.say(f"trace {one.trace.id}", "its spans differ")
             for note in one.notes:
-                self._say(f"trace {one.trace.id}", note, "left out")
+                self.report.say(f"trace {one.trace.id}", note, "left out")
 
     def _model(self, there: SourceModel, experiment_id: str) -> None:
         count = self.report.count("logged models")
@@ -344,13 +344,13 @@ class Importer:
         asked = ImportLoggedModel(
             source=self._source.uri, id=there.id, experiment_id=experiment_id, name=there.name, status=there.status,
             created_at=there.created_at, updated_at=there.updated_at, model_type=there.model_type,
-            source_run_id=there.source_run_id, params=_cut(there.params, PARAM_CHARACTERS_MAX),
+            source_run_id=there.source_run_id, params=cut(there.params, PARAM_CHARACTERS_MAX),
             tags=_tags(there.tags), metrics=there.metrics,
         )  # fmt: skip
         try:
             made = self._target.model(asked)
-        except _REFUSED as error:
-            self._say(what, str(error))
+        except REFUSED as error:
+            self.report.say(what, str(error))
             return
         owner = Owner("model", there.id)
         self._settle_files(owner, self._sender.begin(owner, empty=not made.existed))
@@ -358,7 +358,7 @@ class Importer:
         self._compare(what, "params", asked.params, here.params)
         self._compare(what, "tags", asked.tags, _tags(here.tags))
         if len(here.metrics) != len(there.metrics):
-            self._say(what, f"it has {len(there.metrics)} metrics there and {len(here.metrics)} here")
+            self.report.say(what, f"it has {len(there.metrics)} metrics there and {len(here.metrics)} here")
         count.here += 1
         count.new += not made.existed
 
@@ -372,128 +372,30 @@ class Importer:
         self.report.bytes += sent.bytes
         what = f"{owner.kind} {owner.id}"
         for path in sent.differing:
-            self._say(what, f"'{path}' differs")
+            self.report.say(what, f"'{path}' differs")
         for why in sent.left_out:
-            self._say(what, why, "left out")
+            self.report.say(what, why, "left out")
         return sent.left_out
-
-    # --- registry -----------------------------------------------------------------------------------------------------
-
-    def _registered(self, there: SourceRegistered) -> None:
-        count = self.report.count("registered models")
-        count.there += 1
-        what = f"registered model '{there.name}'"
-        asked = ImportModel(
-            source=self._source.uri, name=there.name, description=there.description, tags=there.tags,
-            created_at=there.created_at, updated_at=there.updated_at,
-        )  # fmt: skip
-        try:
-            here = self._target.registered(asked)
-        except _REFUSED as error:
-            self._say(what, str(error))
-            return
-        count.here += 1
-        for version in self._source.versions(there.name):
-            self._version(there.name, version)
-        for alias, number in sorted(there.aliases.items()):
-            self.report.count("aliases").there += 1
-            self._alias(there.name, alias, number, here.aliases)
-        self._progress("models", self.report)
-
-    def _version(self, name: str, there: SourceVersion) -> None:
-        count = self.report.count("versions")
-        count.there += 1
-        what = f"version {name}@{there.version}"
-        try:
-            files, expected = self._place(name, there)
-            made = self._target.version(
-                ImportVersion(
-                    source=self._source.uri, model=name, version=there.version, files=files, run=there.run,
-                    logged_model=there.logged_model, description=there.description, stage=there.stage,
-                    created_at=there.created_at, updated_at=there.updated_at,
-                    tags=_cut(there.tags, TAG_CHARACTERS_MAX),
-                )
-            )  # fmt: skip
-        except (Unreachable, *_REFUSED) as error:
-            self._say(what, str(error))
-            return
-        found = {one.path: one.digest for one in self._target.version_files(name, there.version)}
-        if expected is not None and found != expected:
-            self._say(what, "its files here are not those that it has there")
-            return
-        count.here += 1
-        count.new += not made.existed
-
-    def _place(self, name: str, there: SourceVersion) -> tuple[str, dict[str, str] | None]:
-        """Where the files of a version are here, and their digests where that is known. Raises Unreachable."""
-        for uri in (there.source, there.location):
-            found = owner_of(uri)
-            if found is None:
-                continue
-            owner, below = found
-            prefix = f"{below}/" if below else ""
-            try:
-                here = self._target.files(owner)
-            except NotFound:
-                continue
-            expected = {path[len(prefix) :]: one.digest or "" for path, one in here.items() if path.startswith(prefix)}
-            root = f"models:/{owner.id}" if owner.kind == "model" else f"runs:/{owner.id}"
-            return f"{root}/{below}".rstrip("/"), expected
-        if any(one == "mlflow.prompt.is_prompt" for one in there.tags):
-            return there.source, None
-        return self._bring(name, there)
-
-    def _bring(self, name: str, there: SourceVersion) -> tuple[str, dict[str, str] | None]:
-        """Bring files that lie in no run and no logged model."""
-        owner = Owner("version", f"{name}/{there.version}")
-        folder = f"imported/{name}/{there.version}"
-        expected: dict[str, str] = {}
-        for file in self._source.files(owner):
-            with self._source.open(owner, file.path) as pieces:
-                size_bytes, digest = self._target.put_loose(f"{folder}/{file.path}", pieces)
-            expected[file.path] = digest
-            self.report.bytes += size_bytes
-        if not expected:
-            raise Unreachable(f"there are no files at {there.location or there.source}")
-        return f"mlflow-artifacts:/{folder}", expected
-
-    def _alias(self, name: str, alias: str, number: int, here: Mapping[str, int]) -> None:
-        count = self.report.count("aliases")
-        if here.get(alias) != number:
-            try:
-                self._target.promote(name, alias, number, f"it was so in {self._source.uri}")
-            except (NotFound, Forbidden, *_REFUSED) as error:
-                self._say(f"alias '{alias}' of {name}", str(error))
-                return
-            count.new += 1
-        count.here += 1
 
     # --- what is said -------------------------------------------------------------------------------------------------
 
     def _say_cuts(self, run_id: str, texts: Mapping[str, str], characters_max: int) -> None:
         for key in (key for key, text in texts.items() if len(text) > characters_max):
-            self._say(f"run {run_id}", f"'{key}' is cut at {characters_max:,} characters", "changed")
+            self.report.say(f"run {run_id}", f"'{key}' is cut at {characters_max:,} characters", "changed")
 
     def _compare(self, what: str, noun: str, there: Mapping[str, str], here: Mapping[str, str]) -> None:
         if digests.of_texts(there) != digests.of_texts(here):
             differing = sorted({*there.items()} ^ {*here.items()})
-            self._say(what, f"its {noun} differ: {', '.join(sorted({key for key, _ in differing}))[:200]}")
-
-    def _say(self, what: str, why: str, kind: ProblemKind = "failed") -> None:
-        self.report.problems.append(ImportProblem(what=what, why=why, kind=kind))
+            self.report.say(what, f"its {noun} differ: {', '.join(sorted({key for key, _ in differing}))[:200]}")
 
 
 def _named(run: SourceRun) -> str:
     return f"run {run.id} ({run.name})"
 
 
-def _cut(texts: Mapping[str, str], characters_max: int) -> dict[str, str]:
-    return {key: text[:characters_max] for key, text in texts.items()}
-
-
 def _tags(tags: Mapping[str, str]) -> dict[str, str]:
     """Tags as they are brought: without those that an import, maybe an earlier one into the source, says itself by."""
-    return _cut({key: text for key, text in tags.items() if key not in _MINE}, TAG_CHARACTERS_MAX)
+    return cut({key: text for key, text in tags.items() if key not in _MINE}, TAG_CHARACTERS_MAX)
 
 
 def _columns(histories: Mapping[str, Sequence[Value]]) -> dict[str, ImportPoints]:

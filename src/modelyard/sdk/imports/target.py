@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from urllib.parse import quote
 
-from modelyard.kernel.errors import Conflict, EngineError
+from modelyard.kernel.errors import Conflict, EngineError, InvalidInput, TooLarge
 from modelyard.sdk.client import Client
 from modelyard.sdk.imports.source import Owner, Value
 from modelyard.types.imports import (
@@ -35,6 +35,14 @@ from modelyard.types.tracking import Artifact, LogBatch, LoggedModel, Point, Run
 BATCH_POINTS = 20_000
 SOURCE_TAG, STATE_TAG, COMPLETE = "modelyard.import.source", "modelyard.import.state", "complete"
 LEFT_OUT_TAG = "modelyard.import.left_out"
+PARAM_CHARACTERS_MAX, TAG_CHARACTERS_MAX = 6_000, 8_000
+REFUSED = (InvalidInput, TooLarge, Conflict)
+"""What is said of one thing that cannot come; all else ends the import."""
+
+
+def cut(texts: Mapping[str, str], characters_max: int) -> dict[str, str]:
+    """Texts as long as they may be here."""
+    return {key: text[:characters_max] for key, text in texts.items()}
 
 
 class Target:
