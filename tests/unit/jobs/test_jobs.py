@@ -15,7 +15,7 @@ import pytest
 from modelyard.engines.compute.base import Running
 from modelyard.engines.compute.process import ProcessEngine
 from modelyard.kernel import auth, events
-from modelyard.kernel.auth import Role, Scope, system_scope
+from modelyard.kernel.auth import Principal, Role, Scope, system_scope
 from modelyard.kernel.clock import FixedClock
 from modelyard.kernel.database import Database
 from modelyard.kernel.errors import Conflict, InvalidInput, NotFound, Unauthenticated
@@ -99,6 +99,20 @@ def test_a_job_runs_and_is_metered(works: Works) -> None:
         (job.id, 1, {"team": "pricing"}, done.usage)
     ]
     assert works.jobs.usage(works.scope, since=at + timedelta(hours=1), until=at + timedelta(hours=2)) == []
+
+
+def test_what_a_job_submits_is_counted_for_whoever_submitted_that_job(works: Works) -> None:
+    first = works.python("pass")
+    ids, scope = [first.id], works.scope
+    for _ in range(2):
+        scope = Scope("default", Principal(f"job:{ids[-1]}", {"default": Role.CONTRIBUTOR}))
+        ids.append(works.jobs.submit_job(scope, SubmitJob(command=["true"])).id)
+    assert {works.jobs.get_job(works.scope, one).submitted_by for one in ids} == {works.scope.actor}
+    with works.database.reading(works.scope) as tx:
+        (said,) = events.recent(tx, subject=f"job:{ids[-1]}")
+    assert (said.actor, said.data["submitted_by"]) == (f"job:{ids[-2]}", works.scope.actor)
+    stranger = Scope("default", Principal("job:" + "0" * 32, {"default": Role.CONTRIBUTOR}))
+    assert works.jobs.submit_job(stranger, SubmitJob(command=["true"])).submitted_by == stranger.actor
 
 
 def test_a_failing_program_is_tried_again_after_a_delay_and_then_fails(works: Works) -> None:

@@ -14,6 +14,7 @@ from modelyard.kernel.auth import Principal, Role, Scope, system_scope
 from modelyard.kernel.errors import Conflict, Forbidden, InvalidInput, NotFound, TooLarge, UserCodeError
 from modelyard.planes.pipelines.environment import current_environment
 from modelyard.sdk import pipelines as sdk
+from modelyard.types.jobs import Job
 from modelyard.types.pipelines import (
     Code,
     Output,
@@ -95,6 +96,25 @@ def test_a_pipeline_runs_and_what_is_unchanged_is_not_run_again(plant: Plant, pr
     assert plant.states(changed) == {"load": "cached", "total": "cached", "total-2": "cached", "pair": "succeeded"}
     old = plant.client.post("/api/pipelines/flow/runs", {"version": 1}, PipelineRun)
     assert plant.ended(old).result == {"whole": 60, "last": 6}
+
+
+def test_steps_are_counted_for_whoever_started_the_run(plant: Plant, project: Project) -> None:
+    """A person by name, a trigger by its name; and for what a job starts, whoever that job is counted for."""
+    project.write("flow.py", FLOW)
+
+    def first_job(run: PipelineRun) -> Job:
+        plant.until(lambda: step(plant.get(run), "load").job_id)
+        return plant.jobs.get_job(plant.scope, str(step(plant.get(run), "load").job_id))
+
+    by_ada = first_job(plant.start(project.load("flow").flow))
+    by_trigger, by_job = (
+        first_job(plant.pipelines.start(Scope("default", Principal(name, {"default": Role.CONTRIBUTOR})), "flow", more))
+        for name, more in (("automation:retrain", {"n": 5}), (f"job:{by_ada.id}", {"n": 6}))
+    )
+    assert [one.submitted_by for one in (by_ada, by_trigger, by_job)] == ["ada", "automation:retrain", "ada"]
+    with plant.database.reading(plant.scope) as tx:
+        (said,) = events.recent(tx, subject=f"job:{by_trigger.id}", kinds=frozenset({"job.submitted"}))
+    assert (said.actor, said.data["submitted_by"]) == ("system", "automation:retrain")
 
 
 @pytest.mark.slow

@@ -101,7 +101,10 @@ def test_the_platform_lets_the_model_say_the_scores_and_measures_them(yard: Yard
     with yard.server.yard.database.reading(ADA) as tx:
         graph = lineage.walk(tx, f"evaluation:{made.id}", "up")
     assert {f"job:{made.job}", f"model:delay@{version}", "dataset:held_out@1"} <= set(graph.nodes)
-    assert yard.server.yard.jobs.get_job(ADA, made.job).name == f"evaluate delay@{version}"
+    job = yard.server.yard.jobs.get_job(ADA, made.job)
+    (asked,) = yard.server.yard.registry.evaluation_jobs.list(ADA, "delay", version)
+    assert (job.name, job.submitted_by) == (f"evaluate delay@{version}", asked.by)
+    assert asked.by != ADA.actor
     assert list((yard.server.yard.settings.home / "evaluations").iterdir()) == []
     card = client_of(yard.server).get_bytes(f"/api/models/delay/versions/{version}/card").decode()
     assert "ada sent" not in card

@@ -148,6 +148,16 @@ def test_who_submitted_the_job_submitted_its_version(house: House, bob: Scope) -
     assert caught.value.code == "approval.own"
 
 
+def test_who_started_the_pipeline_submitted_what_it_registered(house: House, bob: Scope) -> None:
+    """The platform submits a step's job; the person who started the run may not approve what comes of it."""
+    with house.database.transaction(system_scope("default")) as tx:
+        tx.event("job.submitted", "job:4567", {"submitted_by": bob.actor})
+    house.version(house.scope("job:4567"))
+    with pytest.raises(Forbidden) as caught:
+        house.registry.approve(bob, "delay", 1, "my own work")
+    assert caught.value.code == "approval.own"
+
+
 def test_a_contributor_cannot_approve_and_an_approval_needs_a_reason(house: House, ann: Scope, bob: Scope) -> None:
     house.version(ann)
     with pytest.raises(Forbidden):

@@ -36,6 +36,7 @@ from modelyard.types.jobs import (
 from modelyard.types.page import Page
 
 LOG_PIECE_BYTES_MAX = 1024 * 1024
+JOB_PREFIX = "job:"
 
 
 class Jobs:
@@ -75,8 +76,8 @@ class Jobs:
         self.wake()
         return job
 
-    def submit(self, tx: Transaction, spec: SubmitJob) -> Job:
-        """As `submit_job`, within the caller's transaction."""
+    def submit(self, tx: Transaction, spec: SubmitJob, *, asked_by: str = "") -> Job:
+        """As `submit_job`, within the caller's transaction. `asked_by` is who asked for what the platform submits."""
         check_spec(spec, self.engine.capacity())
         digest = hashlib.sha256(msgspec.json.encode(spec, order="sorted")).hexdigest()
         if spec.idempotency_key is not None:
@@ -85,6 +86,7 @@ class Jobs:
                 return self._same(tx, existing, digest)
         job_id = new_id()
         name = spec.name or Path(spec.command[0]).name
+        submitted_by = _answerable(tx, asked_by or tx.actor)
         tx.execute(
             store.jobs.insert().values(
                 id=job_id,
@@ -104,7 +106,7 @@ class Jobs:
                 spec_digest=digest,
                 state=JobState.QUEUED.value,
                 reason="waiting: just submitted",
-                submitted_by=tx.actor,
+                submitted_by=submitted_by,
                 submitted_at=tx.now,
                 cancel_requested=False,
                 attempt=0,
@@ -113,6 +115,7 @@ class Jobs:
             )
         )
         data = {"name": name, "resources": spec.resources, "priority": spec.priority, "labels": spec.labels}
+        data |= {"submitted_by": submitted_by}
         tx.event("job.submitted", f"job:{job_id}", msgspec.to_builtins(data))
         return self._noun(tx, job_id)
 
@@ -263,3 +266,9 @@ def _handle(row: sa.Row[Any]) -> Handle | None:
 
 def _in_words(state: JobState) -> str:
     return "timed out" if state is JobState.TIMED_OUT else state.value
+
+
+def _answerable(tx: Transaction, actor: str) -> str:
+    """Whom a job is counted for: whoever asked, and where a job asked, whoever that one is counted for."""
+    row = store.job_row(tx, actor.removeprefix(JOB_PREFIX)) if actor.startswith(JOB_PREFIX) else None
+    return actor if row is None else str(row.submitted_by)

@@ -146,7 +146,7 @@ class AdvanceRuns:
         assert row is not None
         assert run is not None
         try:
-            job = self._jobs.submit(tx, step_job(view.plan, run_id, step, row.round))
+            job = self._jobs.submit(tx, step_job(view.plan, run_id, step, row.round), asked_by=run.created_by)
         except InvalidInput as error:
             # The machine has become smaller since the pipeline was registered.
             values = {

@@ -154,7 +154,7 @@ def _behind(tx: Transaction, actor: str) -> set[str]:
     if not actor.startswith(JOB_PREFIX):
         return {actor}
     said = events.recent(tx, subject=actor, kinds=frozenset({"job.submitted"}), limit=1)
-    return {actor, *(event.actor for event in said)}
+    return {actor, *(str(event.data.get("submitted_by") or event.actor) for event in said)}
 
 
 def _said(tx: Transaction, subject: str, kind: str) -> set[str]:

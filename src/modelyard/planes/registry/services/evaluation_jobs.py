@@ -140,7 +140,7 @@ class EvaluationJobs:
             labels={"model": asked.model}, idempotency_key=f"evaluation-{asked.id}",
         )  # fmt: skip
         with self._database.transaction(scope, lease=lease) as tx:
-            job = self._jobs.submit(tx, command)
+            job = self._jobs.submit(tx, command, asked_by=asked.by)
             evaluation_job_store.change(tx, asked.id, "preparing", state="scoring", job=job.id)
             tx.link(f"job:{job.id}", "used", f"model:{asked.model}@{asked.version}")
             tx.link(f"job:{job.id}", "used", asked.dataset)
