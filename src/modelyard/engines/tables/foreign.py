@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from modelyard.engines.tables.arrow import as_reader, check_names, kept_type
 from modelyard.engines.tables.base import FileSet
+from modelyard.engines.tables.frames import table_of_frame
 from modelyard.engines.tables.ingest import CSV, JSON_LINES, TSV, open_tabular
 from modelyard.kernel.errors import InvalidInput
 
@@ -60,8 +61,15 @@ def of_table(table: pa.Table) -> ForeignRows:
     import pyarrow as pa  # heavy: imported late
 
     for place, field in enumerate(table.schema):
+        values = table.column(place)
         if pa.types.is_float16(field.type):
-            table = table.set_column(place, field.name, table.column(place).cast(pa.float32()))
+            table = table.set_column(place, field.name, values.cast(pa.float32()))
+        elif field.type == pa.timestamp("us"):
+            # The same numbers by another name, which spares SQL the work.
+            instants = pa.timestamp("us", "UTC")
+            table = table.set_column(
+                place, field.name, pa.chunked_array([one.view(instants) for one in values.chunks], instants)
+            )
     return ForeignRows(table, *_types(table.schema))
 
 
@@ -141,15 +149,7 @@ def _table(data: Any) -> pa.Table:
     if isinstance(data, pa.Table):
         return data
     if type(data).__module__.partition(".")[0] == "pandas":
-        try:
-            # The index is a name for the row and not a column of the data.
-            return pa.Table.from_pandas(data, preserve_index=False)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, ValueError) as error:
-            raise InvalidInput(
-                f"the frame is no table: {' '.join(str(error).split())[:300]}",
-                code="dataset.not_tabular",
-                hint="give each column one type and a name of its own",
-            ) from error
+        return table_of_frame(data)
     return as_reader(data).read_all()
 
 

@@ -53,11 +53,11 @@ Later = Callable[[], FileSet]
 @dataclass(frozen=True, slots=True)
 class _Opened:
     """A database that can read some tables. What is registered of them is known to one connection only; views and
-    settings are known to all. `as_held`: tables in memory with those of their columns that SQL sees as they are."""
+    settings are known to all. `held`: the tables of the sandbox that are in memory."""
 
     connection: duckdb.DuckDBPyConnection
     in_memory: Mapping[str, pa.Table]
-    as_held: Mapping[str, pa.Table]
+    held: Mapping[str, ForeignRows]
     file_sets: Sequence[FileSet] = ()
 
     def beside(self) -> duckdb.DuckDBPyConnection:
@@ -193,18 +193,47 @@ class SqlSession:
         import pyarrow as pa  # heavy: imported late
         import pyarrow.compute as pc  # heavy: imported late
 
-        held = self._opened.as_held.get(table)
-        if held is None or column not in held.column_names or not _is_text(held.schema.field(column).type):
+        held = self._opened.held.get(table)
+        values = None if held is None or column in held.casts else _in_memory(held).column(column)
+        if values is None or not _is_text(values.type):
             yield None
             return
         try:
-            counted = pc.value_counts(held.column(column))
+            counted = pc.value_counts(values)
         except pa.ArrowException:
             # More bytes of different texts than one array holds: they repeat themselves less than was thought.
             yield None
             return
-        name = f"values of {column} of {table}"
-        self._connection.register(name, pa.table([counted.field(0), counted.field(1)], ["__v", "__n"]))
+        with self._added(f"values of {column} of {table}", pa.table([*counted.flatten()], ["__v", "__n"])) as name:
+            yield name
+
+    def is_in_memory(self, table: str) -> bool:
+        """Whether a table of the sandbox is no file."""
+        return table in self._opened.held
+
+    def places(self, table: str, condition: str, limit: int) -> list[int]:
+        """Where in a table in memory the first rows are that meet a condition. No columns are read but those that it
+        speaks of: where few of many rows meet it, that takes a tenth of selecting all of these."""
+        number = _unlike("number", self._opened.held[table].kinds)
+        numbered = f"(SELECT row_number() OVER () - 1 AS {number}, * FROM {table})"
+        found = self.answers(f"SELECT {number} FROM {numbered} WHERE {condition} LIMIT {limit}")
+        return [row[number] for row in found]
+
+    def rows_at(self, table: str, places: Iterable[int]) -> pa.Table:
+        """The rows at these places of a table in memory, as SQL sees them."""
+        import pyarrow as pa  # heavy: imported late
+
+        held = self._opened.held[table]
+        rows = _in_memory(held)
+        # `take` copies all of a column of texts.
+        found = pa.concat_tables([rows.slice(0, 0), *(rows.slice(place, 1) for place in places)])
+        with self._added(f"some of {table}", found.combine_chunks()) as name:
+            return self.table(f"SELECT {', '.join(_columns(held))} FROM {name}")
+
+    @contextmanager
+    def _added(self, name: str, table: pa.Table) -> Iterator[str]:
+        """One more table, while this is open; its name as SQL has it."""
+        self._connection.register(name, table)
         try:
             yield quoted(name)
         finally:
@@ -294,8 +323,7 @@ def _connection(
         with _user_errors(file_sets):
             for name, table in tables.items():
                 in_memory |= _provide(connection, name, table)
-        as_held = {name: one for name, table in tables.items() if (one := _as_held(table)) is not None}
-        yield _Opened(connection, in_memory, as_held, file_sets)
+        yield _Opened(connection, in_memory, _held(tables), file_sets)
 
 
 def _database(limits: SqlLimits, scratch: Path | None, files: Sequence[str]) -> duckdb.DuckDBPyConnection:
@@ -345,10 +373,20 @@ def _drop_views(database: duckdb.DuckDBPyConnection, names: Sequence[str]) -> No
         database.execute(f"DROP VIEW IF EXISTS {quoted(name)}")
 
 
-def _as_held(table: FileSet | pa.Table | ForeignRows) -> pa.Table | None:
-    if isinstance(table, ForeignRows):
-        return None if isinstance(table.rows, FileSet) else table.rows.drop_columns(list(table.casts))
-    return None if isinstance(table, FileSet) else table
+def _held(tables: Mapping[str, FileSet | pa.Table | ForeignRows]) -> dict[str, ForeignRows]:
+    """Those of the tables that are in memory."""
+    found = {}
+    for name, table in tables.items():
+        if isinstance(table, ForeignRows) and not isinstance(table.rows, FileSet):
+            found[name] = table
+        elif not isinstance(table, (FileSet, ForeignRows)):
+            found[name] = ForeignRows(table, dict.fromkeys(table.column_names, ""), {})
+    return found
+
+
+def _in_memory(held: ForeignRows) -> pa.Table:
+    assert not isinstance(held.rows, FileSet)
+    return held.rows
 
 
 def _settings(limits: SqlLimits, scratch: Path | None) -> list[str]:
@@ -383,7 +421,7 @@ def _provide(
         if not table.casts:
             return _provide(connection, name, table.rows)
         in_memory = _provide(connection, f"{name} as it is", table.rows)
-        columns = ", ".join(_cast(column, table.casts.get(column, "")) for column in table.kinds)
+        columns = ", ".join(_columns(table))
         connection.execute(f"CREATE VIEW {quoted(name)} AS SELECT {columns} FROM {quoted(f'{name} as it is')}")
         return in_memory
     if not isinstance(table, FileSet):
@@ -432,9 +470,19 @@ def _register(connection: duckdb.DuckDBPyConnection, name: str, table: pa.Table)
     return {name: table}
 
 
-def _cast(column: str, cast: str) -> str:
-    name = quoted(column)
-    return f"{cast.replace('{}', name)} AS {name}" if cast else name
+def _columns(table: ForeignRows) -> list[str]:
+    """Its columns as SQL that gives each its type."""
+    names = {column: quoted(column) for column in table.kinds}
+    casts = {column: cast.replace("{}", names[column]) for column, cast in table.casts.items()}
+    return [f"{casts[column]} AS {name}" if column in casts else name for column, name in names.items()]
+
+
+def _unlike(name: str, others: Iterable[str]) -> str:
+    """A name that none of the others is."""
+    taken = {one.casefold() for one in others}
+    while name in taken:
+        name += "_"
+    return name
 
 
 def _remove_spill(scratch: Path | None) -> None:

@@ -18,6 +18,7 @@ from modelyard.planes.data.checks import BATCH, DATASET, report_sent
 from modelyard.planes.data.checks.running import failing_select, run_suite
 from modelyard.planes.data.checks.statements import Hints
 from modelyard.planes.data.references import Referenced, Take, referenced
+from modelyard.types.checks import Sql
 from modelyard.types.data import Check, CheckReport, Column, DatasetVersion
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def check_rows(
     """
     others = referenced(take or _none, dataset, checks)
     hints = _hints(rows)
-    with _session(rows, others) as session:
+    with _session(rows, checks, others) as session:
         results = run_suite(
             session, checks, _columns(rows), now, provided=others.provided, profiles=others.profiles, one_table=True,
             hints=hints,
@@ -61,7 +62,7 @@ def failing_rows(
                 f"column '{column}' is missing; the columns are: {', '.join(rows.kinds)}", code="dataset.column_unknown"
             )
     others: Referenced = referenced(take or _none, dataset, [check])
-    with _session(rows, others) as session:
+    with _session(rows, [check], others) as session:
         select = failing_select(session, check, _columns(rows), others.provided)
         if not select:
             raise InvalidInput(
@@ -74,9 +75,11 @@ def failing_rows(
 
 
 @contextmanager
-def _session(rows: ForeignRows, others: Referenced) -> Iterator[SqlSession]:
-    """Rows in files may be more than fits in memory."""
-    tables = {BATCH: rows, DATASET: rows, **others.tables}
+def _session(rows: ForeignRows, checks: Sequence[Check], others: Referenced) -> Iterator[SqlSession]:
+    """Rows in files may be more than fits in memory. Only a text of a user's can speak of them as of a batch."""
+    tables = {DATASET: rows, **others.tables}
+    if any(isinstance(check, Sql) for check in checks):
+        tables[BATCH] = rows
     with ExitStack() as held:
         spill = None
         if isinstance(rows.rows, FileSet):

@@ -5,37 +5,34 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
 from typing import Any
 
 from msgspec.structs import replace
 
-from modelyard.engines.tables.sql import as_dictionaries, literal
-from modelyard.kernel.errors import InvalidInput, LimitExceeded
+from modelyard.engines.tables.sql import literal
+from modelyard.kernel.errors import InvalidInput
 from modelyard.planes.data.checks.asking import Session, answer
 from modelyard.planes.data.checks.compiling import compile_check
 from modelyard.planes.data.checks.facts import gather_facts, provided_of
 from modelyard.planes.data.checks.question import (
     BATCH,
     DATASET,
-    SAMPLE_ROWS_MAX,
     Context,
     Provided,
     Question,
     Values,
     every,
 )
+from modelyard.planes.data.checks.samples import Failing, samples_of
 from modelyard.planes.data.checks.statements import Asked, Hints
 from modelyard.planes.data.checks.states import State, key_of, merged, packed
 from modelyard.planes.data.checks.texts import BAD_VALUES_MAX
 from modelyard.planes.data.checks.values import Unfit
 from modelyard.planes.data.checks.verdicts import result, verdict
-from modelyard.planes.data.profile import wire_row
 from modelyard.types.checks import Check, References, Satisfies
 from modelyard.types.data import CheckResult, Column, SliceResult
 
 SLICES_SHOWN_MAX = 50
-_ROWS_AT_ONCE = 4 * SAMPLE_ROWS_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,13 +123,11 @@ def _wrong_condition(session: Session, table: str, text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """A result that is judged, and where its failing rows are: a SELECT of them, and one that holds for the dataset.
-    `fails`: the table and the condition on its rows, where it takes no more than that."""
+    """A result that is judged, where its failing rows are, and a SELECT of these that holds for the dataset."""
 
     found: CheckResult
-    failing: str = ""
+    failing: Failing | None = None
     query: str = ""
-    fails: tuple[str, str] | None = None
 
 
 def _settled(session: Session, one: Asked, known: Before, now: datetime) -> Settled:
@@ -232,65 +227,17 @@ def _looking_for_rows(one: Asked, found: CheckResult, table: str) -> Settled:
     if not select or (one.base is not None and one.question.text is not None and table == DATASET):
         return Settled(found)
     query = "" if one.question.facts else failing_rows(one.question, DATASET, one.bad_values)
-    return Settled(found, select, query, (table, one.question.fails) if one.question.fails else None)
+    fails = (table, one.question.fails) if one.question.fails else None
+    return Settled(found, Failing(found.failing, select, fails), query)
 
 
 def _shown(session: Session, settled: Sequence[Settled]) -> list[CheckResult]:
     """The results, in their order; those of rows that fail with some of these."""
-    samples = _at_once(session, settled)
-    apart = [place for place, one in enumerate(settled) if one.failing and place not in samples]
-    samples |= zip(
-        apart, session.each([partial(_sample, select=settled[place].failing) for place in apart]), strict=True
-    )
+    samples = samples_of(session, {place: one.failing for place, one in enumerate(settled) if one.failing is not None})
     return [
-        replace(one.found, sample=samples[place], query=one.query) if one.failing else one.found
+        replace(one.found, sample=samples[place], query=one.query) if place in samples else one.found
         for place, one in enumerate(settled)
     ]
-
-
-def _at_once(session: Session, settled: Sequence[Settled]) -> dict[int, list[dict[str, Any]]]:
-    """Samples by place, as far as one look at a table tells them for several checks."""
-    conditions: dict[str, dict[int, str]] = {}
-    for place, one in enumerate(settled):
-        if one.fails is not None:
-            table, condition = one.fails
-            conditions.setdefault(table, {})[place] = f"({condition}\n)"
-    found: dict[int, list[dict[str, Any]]] = {}
-    for table, by_place in conditions.items():
-        if len(by_place) > 1:
-            enough = {place: min(SAMPLE_ROWS_MAX, settled[place].found.failing) for place in by_place}
-            found |= _first_that_fail(session, table, by_place, enough)
-    return found
-
-
-def _first_that_fail(
-    session: Session, table: str, conditions: Mapping[int, str], enough: Mapping[int, int]
-) -> dict[int, list[dict[str, Any]]]:
-    """Samples from the first rows that fail any of the conditions; none of one that fails too seldom among them. Where
-    few rows of many fail, each look at them costs more than all that was counted."""
-    limit = len(conditions) * _ROWS_AT_ONCE
-    flags = ", ".join(f"{condition} IS TRUE AS __fails{place}" for place, condition in conditions.items())
-    statement = f"SELECT *, {flags} FROM {table} WHERE {' OR '.join(conditions.values())} LIMIT {limit}"
-    try:
-        first = session.table(statement)
-    except (InvalidInput, LimitExceeded):
-        return {}
-    width = first.num_columns - len(conditions)
-    found = {}
-    for number, place in enumerate(conditions):
-        failing = first.select(range(width)).filter(first.column(width + number)).slice(0, SAMPLE_ROWS_MAX)
-        if failing.num_rows >= enough[place]:
-            found[place] = [wire_row(row) for row in as_dictionaries(failing)]
-    return found
-
-
-def _sample(session: Session, select: str) -> list[dict[str, Any]]:
-    try:
-        rows = session.rows(f"SELECT * FROM ({select}\n) LIMIT {SAMPLE_ROWS_MAX}")
-    except (InvalidInput, LimitExceeded):
-        # The verdict stands; a sample is more than was asked for.
-        rows = []
-    return [wire_row(row) for row in rows]
 
 
 def failing_select(session: Session, check: Check, columns: Sequence[Column], provided: Mapping[str, Provided]) -> str:
