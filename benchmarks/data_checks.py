@@ -280,9 +280,10 @@ def rows_too(data: Any, suite: dict[str, Any], failing: int) -> Callable[[], Non
         checks = modelyard.read_suite(suite).checks
         found = modelyard.check(held, checks)
         assert len(found.failed) == failing
-        for check, one in zip(checks, found.results, strict=True):
-            if one.status == "failed":
-                assert modelyard.failing_rows(held, check, columns=["id", *one.columns]).num_rows == one.failing
+        failed = [(check, one) for check, one in zip(checks, found.results, strict=True) if one.status == "failed"]
+        columns = {"id": None} | {name: None for _, one in failed for name in one.columns}
+        rows = modelyard.failing_rows(held, [check for check, _ in failed], columns=list(columns))
+        assert [some.num_rows for some in rows] == [one.failing for _, one in failed]
 
     return act
 

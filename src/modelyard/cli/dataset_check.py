@@ -86,12 +86,9 @@ def check_file(
         show_report(report)
         _name_unsupported([one for one in checks if isinstance(one, Unsupported)])
     if output is not None:
-        failing = {
-            place: modelyard.failing_rows(data, checks[place], dataset=dataset)
-            for place, found in enumerate(report.results)
-            if found.sample
-        }
-        _write_failing(report, failing, output)
+        places = [place for place, found in enumerate(report.results) if found.sample]
+        failing = modelyard.failing_rows(data, [checks[place] for place in places], dataset=dataset)
+        _write_failing(report, dict(zip(places, failing, strict=True)), output)
     if not report.passed:
         raise typer.Exit(1)
 

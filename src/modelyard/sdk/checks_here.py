@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from modelyard.engines.tables.foreign import ForeignRows, foreign_rows
 from modelyard.kernel.errors import Conflict
@@ -19,6 +19,7 @@ from modelyard.planes.data.suites import read_suite as suite_of
 from modelyard.sdk.client import Client
 from modelyard.sdk.data import DatasetHandle, reasons
 from modelyard.sdk.data_checks import read_document
+from modelyard.types.checks import Rule
 from modelyard.types.data import Check, CheckReport, DatasetVersion, Suite
 
 if TYPE_CHECKING:
@@ -58,17 +59,37 @@ def check(
     return report
 
 
+@overload
+def failing_rows(
+    data: Any, check: Check, *, columns: Sequence[str] | None = None, dataset: str = "", client: Client | None = None
+) -> pa.Table: ...
+
+
+@overload
 def failing_rows(
     data: Any,
-    check: Check,
+    check: Sequence[Check],
     *,
     columns: Sequence[str] | None = None,
     dataset: str = "",
     client: Client | None = None,
-) -> pa.Table:
-    """All rows that fail a check; with `columns`, only these of them, such as their ids. See `check`. Raises
-    InvalidInput for a check that is not about rows, and for a column that there is not."""
-    return select_failing(foreign_rows(data), check, columns=columns, take=_Datasets(client), dataset=dataset)
+) -> list[pa.Table]: ...
+
+
+def failing_rows(
+    data: Any,
+    check: Check | Sequence[Check],
+    *,
+    columns: Sequence[str] | None = None,
+    dataset: str = "",
+    client: Client | None = None,
+) -> pa.Table | list[pa.Table]:
+    """All rows that fail a check, or of several checks those that fail each, looked for side by side; with `columns`,
+    only these of them, such as their ids. See `check`. Raises InvalidInput for a check that is not about rows, and for
+    a column that there is not."""
+    checks = [check] if isinstance(check, Rule) else check
+    found = select_failing(foreign_rows(data), checks, columns=columns, take=_Datasets(client), dataset=dataset)
+    return found[0] if isinstance(check, Rule) else found
 
 
 def opened(data: Any) -> ForeignRows:

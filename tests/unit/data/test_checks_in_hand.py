@@ -402,3 +402,14 @@ def test_about_how_many_texts_differ_is_found_without_a_look_at_all(tmp_path: Pa
     checks = [Regex(column="few", pattern="^v[0-5]$"), Length(column="all", max=7), NotNull(column="some")]
     assert [one.failing for one in modelyard.check(table, checks).results] == [28571, 199990, 0]
     assert [one.failing for one in modelyard.check(tmp_path / "t.parquet", checks).results] == [28571, 199990, 0]
+
+
+def test_of_several_checks_the_failing_rows_of_each() -> None:
+    both = modelyard.failing_rows(ROWS, CHECKS[1:3], columns=["id"])
+    assert [one.to_pydict() for one in both] == [
+        modelyard.failing_rows(ROWS, check, columns=["id"]).to_pydict() for check in CHECKS[1:3]
+    ]
+    assert modelyard.failing_rows(ROWS, []) == []
+    with pytest.raises(InvalidInput, match="check 'not_null\\(id\\)' has no failing rows") as refused:
+        modelyard.failing_rows(ROWS, [CHECKS[2], RowCount(min=1, name="not_null(id)")])
+    assert refused.value.code == "dataset.check_without_rows"

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from modelyard.kernel.errors import InvalidInput, NotFound
 from modelyard.planes.data.checks import BATCH, DATASET, report_sent
 from modelyard.planes.data.checks.running import failing_select, run_suite
 from modelyard.planes.data.checks.statements import Hints
+from modelyard.planes.data.checks.verdicts import name_of
 from modelyard.planes.data.references import Referenced, Take, referenced
 from modelyard.types.checks import Sql
 from modelyard.types.data import Check, CheckReport, Column, DatasetVersion
@@ -48,30 +50,31 @@ def check_rows(
 
 def failing_rows(
     rows: ForeignRows,
-    check: Check,
+    checks: Sequence[Check],
     *,
     columns: Sequence[str] | None = None,
     take: Take | None = None,
     dataset: str = "",
-) -> pa.Table:
-    """All rows that fail a check, or these columns of them. Raises InvalidInput for one that is not about rows, or
-    cannot be asked."""
+) -> list[pa.Table]:
+    """All rows that fail each of the checks, or these columns of them. Raises InvalidInput for one that is not about
+    rows, or cannot be asked."""
     for column in columns or ():
         if column not in rows.kinds:
             raise InvalidInput(
                 f"column '{column}' is missing; the columns are: {', '.join(rows.kinds)}", code="dataset.column_unknown"
             )
-    others: Referenced = referenced(take or _none, dataset, [check])
-    with _session(rows, [check], others) as session:
-        select = failing_select(session, check, _columns(rows), others.provided)
-        if not select:
-            raise InvalidInput(
-                "this check has no failing rows to show",
-                code="dataset.check_without_rows",
-                hint="its report says what was observed",
-            )
-        shown = ", ".join(map(quoted, columns)) if columns else "*"
-        return session.table(f"SELECT {shown} FROM ({select}\n)")
+    others: Referenced = referenced(take or _none, dataset, checks)
+    shown = ", ".join(map(quoted, columns)) if columns else "*"
+    with _session(rows, checks, others) as session:
+        selects = [failing_select(session, check, _columns(rows), others.provided) for check in checks]
+        for check, select in zip(checks, selects, strict=True):
+            if not select:
+                raise InvalidInput(
+                    f"check '{name_of(check)}' has no failing rows to show",
+                    code="dataset.check_without_rows",
+                    hint="its report says what was observed",
+                )
+        return session.each([partial(SqlSession.table, statement=f"SELECT {shown} FROM ({one}\n)") for one in selects])
 
 
 @contextmanager
