@@ -6,12 +6,16 @@ import io
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from modelyard.kernel.errors import InvalidInput
+import msgspec
+
+from modelyard.kernel.errors import InvalidInput, Problem, Unavailable, from_problem
+from modelyard.types.data import BROKEN_OFF
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 ARROW_STREAM = "application/vnd.apache.arrow.stream"
+_END = b"\xff\xff\xff\xff\0\0\0\0"
 
 
 def ipc_stream(data: Any) -> Iterator[bytes]:
@@ -70,12 +74,43 @@ def _pieces(reader: pa.RecordBatchReader) -> Iterator[bytes]:
     yield sink.getvalue()
 
 
+def received(chunks: Iterator[bytes]) -> pa.RecordBatchReader:
+    """The batches of an Arrow stream as its pieces arrive.
+
+    Reading raises the error that the sender met on the way, as it was told, and Unavailable where the stream ends
+    without its end: rows that are missing are never taken for all there are.
+    """
+    import pyarrow as pa  # heavy: imported late
+
+    source = Reading(chunks)
+    stream = pa.ipc.open_stream(pa.PythonFile(io.BufferedReader(source), mode="r"))
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        while True:
+            try:
+                batch, metadata = stream.read_next_batch_with_custom_metadata()
+            except StopIteration:
+                break
+            if metadata is not None and BROKEN_OFF in metadata:
+                raise from_problem(msgspec.json.decode(metadata[BROKEN_OFF], type=Problem))
+            yield batch
+        if source.tail != _END:
+            raise Unavailable(
+                "the rows broke off before their end",
+                code="server.broke_off",
+                hint="the server's log says why, if it still runs; then repeat",
+            )
+
+    return pa.RecordBatchReader.from_batches(stream.schema, batches())
+
+
 class Reading(io.RawIOBase):
-    """A file over pieces that arrive."""
+    """A file over pieces that arrive; `tail` is the last of what came."""
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
         self._pieces = pieces
         self._held = memoryview(b"")
+        self.tail = b""
 
     def readable(self) -> bool:
         return True
@@ -86,6 +121,7 @@ class Reading(io.RawIOBase):
             if piece is None:
                 return 0
             self._held = memoryview(piece)
+            self.tail = (self.tail + piece[-len(_END) :])[-len(_END) :]
         taken = min(len(target), len(self._held))
         target[:taken] = self._held[:taken]
         self._held = self._held[taken:]

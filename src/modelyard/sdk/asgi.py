@@ -5,7 +5,9 @@ from __future__ import annotations
 import atexit
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import anyio
@@ -30,7 +32,7 @@ class AsgiTransport(httpx.BaseTransport):
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         exchange = _Exchange(request)
         self._portal.start_task_soon(exchange.run, self._app)
-        return exchange.response()
+        return exchange.response(self._portal)
 
     def close(self) -> None:
         if self._open:
@@ -50,6 +52,7 @@ class _Exchange:
         self._headers: list[tuple[bytes, bytes]] = []
         self._chunks: queue.Queue[bytes | BaseException] = queue.Queue(_CHUNKS_AHEAD)
         self._received = False
+        self._left = False
         self._answered = anyio.Event()
 
     async def run(self, app: Any) -> None:
@@ -65,6 +68,8 @@ class _Exchange:
         except Exception as error:  # noqa: BLE001  handed to the caller's thread, which raises it
             await self._put(error)
             self._started.set()
+        if not self._answered.is_set():
+            await self._put(httpx.RemoteProtocolError("the answer was not sent to its end", request=self._request))
         await self._put(_END)
 
     async def _receive(self) -> dict[str, Any]:
@@ -87,19 +92,34 @@ class _Exchange:
             self._answered.set()
 
     async def _put(self, chunk: bytes | BaseException) -> None:
-        await anyio.to_thread.run_sync(self._chunks.put, chunk)
+        if not self._left:
+            await anyio.to_thread.run_sync(self._chunks.put, chunk)
 
-    def response(self) -> httpx.Response:
+    def response(self, portal: BlockingPortal) -> httpx.Response:
         self._started.wait()
-        return httpx.Response(self._status, headers=self._headers, stream=_Body(self._chunks), request=self._request)
+        body = _Body(self._chunks, partial(self._leave, portal))
+        return httpx.Response(self._status, headers=self._headers, stream=body, request=self._request)
+
+    def _leave(self, portal: BlockingPortal) -> None:
+        """Nobody reads on: what waits to be taken is let go, and the app hears that the client has gone."""
+        self._left = True
+        with suppress(queue.Empty):
+            while True:
+                self._chunks.get_nowait()
+        with suppress(RuntimeError):  # the loop may be over
+            portal.start_task_soon(self._answered.set)
 
 
 class _Body(httpx.SyncByteStream):
-    def __init__(self, chunks: queue.Queue[bytes | BaseException]) -> None:
+    def __init__(self, chunks: queue.Queue[bytes | BaseException], leave: Callable[[], None]) -> None:
         self._chunks = chunks
+        self._leave = leave
 
     def __iter__(self) -> Iterator[bytes]:
         while (chunk := self._chunks.get()) is not _END:
             if isinstance(chunk, BaseException):
                 raise chunk
             yield chunk
+
+    def close(self) -> None:
+        self._leave()

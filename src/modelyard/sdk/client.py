@@ -128,7 +128,7 @@ class Client:
                 raise _error(reply)
             if told is not None:
                 told(reply.headers)
-            yield reply.iter_bytes()
+            yield _pieces(reply)
 
     def _send_json(self, method: str, path: str, body: Any, params: Mapping[str, Any] | None) -> httpx.Response:
         if body is None:
@@ -158,6 +158,8 @@ class Client:
     def _reaching(self) -> Iterator[None]:
         try:
             yield
+        except httpx.RemoteProtocolError as error:
+            raise _broken_off(error) from error
         except httpx.TransportError as error:
             raise Unavailable(
                 f"the server at {self.base_url} does not answer: {error}",
@@ -182,6 +184,23 @@ def _given(params: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if params is None:
         return None
     return {key: value for key, value in params.items() if value is not None}
+
+
+def _pieces(reply: httpx.Response) -> Iterator[bytes]:
+    """The pieces of a body. Raises Unavailable where it ends before its end."""
+    try:
+        yield from reply.iter_bytes()
+    except httpx.TransportError as error:
+        raise _broken_off(error) from error
+
+
+def _broken_off(error: httpx.TransportError) -> Unavailable:
+    asked = f"{error.request.method} {error.request.url}"
+    return Unavailable(
+        f"the server broke off its answer to {asked}: {str(error) or type(error).__name__}",
+        code="server.broke_off",
+        hint="its log says why, if it still runs; then repeat",
+    )
 
 
 def _error(reply: httpx.Response) -> ModelyardError:

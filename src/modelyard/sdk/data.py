@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +12,7 @@ import msgspec
 
 from modelyard.kernel.errors import Conflict, NotFound
 from modelyard.sdk import reads
-from modelyard.sdk.arrow_wire import ARROW_STREAM, Reading, ipc_stream
+from modelyard.sdk.arrow_wire import ARROW_STREAM, ipc_stream, received
 from modelyard.sdk.client import Client, connect
 from modelyard.sdk.data_changes import Branching, Frames, Upkeeping
 from modelyard.sdk.quality import Quality
@@ -260,10 +259,8 @@ def arrow_reader(
     told: Callable[[Mapping[str, str]], None] | None = None,
 ) -> Iterator[pa.RecordBatchReader]:
     """The Arrow stream that a path answers with, batch by batch."""
-    import pyarrow as pa  # heavy: imported late
-
     with client.stream(path, params or {}, told) as chunks:
-        yield pa.ipc.open_stream(pa.PythonFile(io.BufferedReader(Reading(chunks)), mode="r"))
+        yield received(chunks)
 
 
 def dataset(name: str, client: Client | None = None) -> DatasetHandle:

@@ -11,6 +11,7 @@ from litestar import Litestar, Request, Response
 from litestar.connection import ASGIConnection
 from litestar.di import Provide
 from litestar.enums import ScopeType
+from litestar.exceptions import LitestarException
 from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
@@ -27,7 +28,7 @@ from modelyard.kernel.routing import REQUIRES
 from modelyard.server import kernel_routes, routes
 from modelyard.server.direct import Direct
 from modelyard.server.gate import Gate
-from modelyard.server.problems import PRINCIPAL, PROJECT
+from modelyard.server.problems import PRINCIPAL, PROJECT, log_broken_off
 from modelyard.server.refusals import HANDLERS
 from modelyard.server.waiting import Waiting
 
@@ -78,7 +79,13 @@ class App(Litestar):
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == ScopeType.HTTP:
             self._register(scope["path"])
-        await super().__call__(scope, receive, send)
+        try:
+            await super().__call__(scope, receive, send)
+        except LitestarException as error:
+            if error.__cause__ is None:
+                raise
+            # Nothing can be said in an answer that has begun: it is left without its end, and the server closes it.
+            log_broken_off(error.__cause__, f"{scope['method']} {scope['path']}")
 
     def _register(self, path: str) -> None:
         if path.startswith(SCHEMA):

@@ -79,6 +79,20 @@ def handle(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
     return Response(problem_page(problem), status_code=problem.status, media_type=MediaType.HTML)
 
 
+def log_broken_off(error: BaseException, asked: str) -> None:
+    """Log why an answer that had begun could not be sent to its end. Whoever asked sees that it is cut off.
+
+    An error that has a request's id by now was logged where it happened.
+    """
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    if isinstance(error, ModelyardError):
+        if "request_id" not in error.details:
+            _log.error("request %s: the answer to %s broke off: %s [%s]", new_id(), asked, error, error.code)
+    else:
+        _log.error("request %s: the answer to %s broke off", new_id(), asked, exc_info=error)
+
+
 HANDLERS: dict[Any, Callable[[Request[Any, Any, Any], Any], Response[Any]]] = {
     HTTPException: handle,
     ModelyardError: handle,

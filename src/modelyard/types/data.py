@@ -55,6 +55,8 @@ from modelyard.types.checks import (
 # isort: on
 
 READ_HEADER = "modelyard-read"
+BROKEN_OFF = b"modelyard.problem"
+"""Of the last batch of an Arrow stream that could not be sent to its end: its metadata's key for why, a Problem."""
 WriteMode = Literal["append", "overwrite", "merge"]
 VersionMode = Literal["append", "overwrite", "merge", "delete", "revert", "adopt", "commit"]
 DatasetKind = Literal["table", "files"]

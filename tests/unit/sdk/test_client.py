@@ -10,12 +10,14 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from modelyard.kernel import settings
 from modelyard.kernel.errors import Forbidden, InvalidInput, NotFound, Unavailable
 from modelyard.kernel.event import Event
 from modelyard.sdk.client import Client, connect
+from modelyard.sdk.data import dataset
 from modelyard.types.kernel import IssuedToken, IssueToken, Me
 from modelyard.types.page import Page
 from running import client_of, running_server
@@ -47,6 +49,20 @@ def test_errors_come_back_as_they_were_raised(client: Client) -> None:
     assert "viewer" in caught.value.hint
     with pytest.raises(NotFound):
         client.get("/api/nothing")
+
+
+def test_who_reads_no_further_keeps_nothing_waiting(client: Client, tmp_path: Path) -> None:
+    """A stream that is left half-way ends on both sides: the client closes, and serves others before."""
+    numbers = dataset("numbers", client)
+    numbers.append(pa.table({"x": range(3_000_000)}))
+    for _ in range(3):
+        with numbers.reader() as reader:
+            assert reader.read_next_batch().num_rows > 0
+    assert numbers.read(filter="x < 5").num_rows == 5
+    closing = threading.Thread(target=client.close, daemon=True)
+    closing.start()
+    closing.join(30)
+    assert not closing.is_alive()
 
 
 @pytest.mark.slow

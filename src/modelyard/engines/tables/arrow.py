@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from modelyard.engines.tables.base import FILE_COLUMN, FileSet
-from modelyard.engines.tables.places import damaged
+from modelyard.engines.tables.places import damaged, speaks_of_files
 from modelyard.kernel.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 COLUMNS_MAX = 5_000
 # Reading further ahead gains nothing on a local disk, and holds a gigabyte of what nobody asked for yet.
 _BATCHES_AHEAD = 2
+_FILES_AHEAD = 1
 _COLUMN_NAME_BYTES_MAX = 255
 
 
@@ -234,13 +235,40 @@ def scan(table: FileSet, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     if not table.files:
         return
     options = ds.ParquetFragmentScanOptions(page_checksum_verification=True, pre_buffer=False)
-    kind = ds.ParquetFileFormat(default_fragment_scan_options=options)
+    files = _dataset(table, ds.ParquetFileFormat(default_fragment_scan_options=options))
+    rows = 0
     try:
-        yield from _dataset(table, kind).to_batches(
-            columns=list(columns), batch_readahead=_BATCHES_AHEAD, fragment_readahead=1
-        )
+        for batch in files.to_batches(
+            columns=list(columns), batch_readahead=_BATCHES_AHEAD, fragment_readahead=_FILES_AHEAD
+        ):
+            yield batch
+            rows += batch.num_rows
     except (pa.ArrowInvalid, OSError) as error:
-        raise damaged(_first_line(error), [table]) from error
+        text = _first_line(error)
+        file = "" if speaks_of_files(text, [table]) else _damaged_after(files, columns, rows)
+        raise damaged(f"{file}: {text}" if file else text, [table]) from error
+
+
+def _damaged_after(files: ds.Dataset, columns: Sequence[str], rows: int) -> str:
+    """The file that cannot be read on after so many rows, of which the error does not tell; empty where it now can."""
+    import pyarrow as pa  # heavy: imported late
+
+    looked_at = 0
+    for fragment in files.get_fragments():
+        try:
+            held = fragment.count_rows()
+            if held <= rows:
+                rows -= held
+                continue
+            looked_at += 1
+            for _ in fragment.to_batches(files.schema, columns=list(columns), batch_readahead=_BATCHES_AHEAD):
+                pass
+        except (pa.ArrowInvalid, OSError):
+            return str(fragment.path)
+        if looked_at > _FILES_AHEAD:
+            break
+        rows = 0
+    return ""
 
 
 def _dataset(table: FileSet, kind: ds.ParquetFileFormat) -> ds.Dataset:

@@ -6,13 +6,19 @@ crafted one would else be read outside its buffers.
 
 from __future__ import annotations
 
+import logging
 import mmap
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modelyard.kernel.errors import InvalidInput
+import msgspec
+
+from modelyard.kernel.errors import InvalidInput, ModelyardError, to_problem
+from modelyard.kernel.ids import new_id
+from modelyard.types.data import BROKEN_OFF
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,6 +30,7 @@ CSV = "text/csv"
 TSV = "text/tab-separated-values"
 JSON_LINES = "application/x-ndjson"
 _MAGIC = ((b"PAR1", PARQUET), (b"ARROW1", ARROW_FILE), (b"\xff\xff\xff\xff", ARROW_STREAM))
+_log = logging.getLogger("modelyard.tables")
 _ROWS_PER_BATCH = 64 * 1024
 _GIVEN_BACK_BYTES = 64 * 1024 * 1024
 
@@ -166,14 +173,34 @@ def _validated(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
 
 def ipc_chunks(schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> Iterator[bytes]:
-    """Batches as the bytes of an Arrow stream, a piece for each."""
+    """Batches as the bytes of an Arrow stream, a piece for each. The first batch is made now, so that what fails at
+    once is an answer and not a broken stream.
+
+    Where they end by an error, the last piece is a batch without rows whose metadata says why, and no end of the stream
+    follows: who reads it knows that there should be more, whatever became of the connection.
+    """
+    first = next(batches, None)
+    return _ipc_chunks(schema, batches if first is None else chain([first], batches))
+
+
+def _ipc_chunks(schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> Iterator[bytes]:
     import pyarrow as pa  # heavy: imported late
 
     sink = _Pieces()
     with pa.ipc.new_stream(pa.PythonFile(sink, mode="w"), schema) as writer:
-        for batch in batches:
-            writer.write_batch(batch)
+        try:
+            for batch in batches:
+                writer.write_batch(batch)
+                yield sink.take()
+        except ModelyardError as error:
+            # Logged here: who reads why goes at once, and whoever goes ends what sends.
+            request_id = error.details.setdefault("request_id", new_id())
+            _log.error("request %s: the rows broke off: %s [%s]", request_id, error, error.code)
+            problem = to_problem(error, request_id)
+            no_rows = pa.RecordBatch.from_arrays([pa.nulls(0, field.type) for field in schema], schema=schema)
+            writer.write_batch(no_rows, custom_metadata={BROKEN_OFF: msgspec.json.encode(problem)})
             yield sink.take()
+            raise
     yield sink.take()
 
 

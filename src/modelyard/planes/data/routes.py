@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
@@ -148,7 +147,7 @@ def read_data(
         named = found.columns()
         note = ReadNote(version=found.version.version, columns=None if named is None else list(named))
         headers[READ_HEADER] = quote(msgspec.json.encode(note))
-    return Stream(_started(ipc_chunks(found.schema, found.batches)), media_type=ARROW_STREAM, headers=headers)
+    return Stream(ipc_chunks(found.schema, found.batches), media_type=ARROW_STREAM, headers=headers)
 
 
 @get("/api/datasets/{name:str}/rows", requires=Action.READ)
@@ -235,17 +234,6 @@ def received(request: Request[Any, Any, Any], datasets: Data) -> AbstractAsyncCo
 def _write_file(file: Path, media_type: str, datasets: Data, caller: Scope, name: str, **options: Any) -> WriteResult:
     with open_tabular(file, media_type) as reader:
         return datasets.write(caller, name, reader, **options)
-
-
-def _started(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """The chunks, the first of them made now, so that what fails at once is an answer and not a broken stream."""
-    first = next(chunks, b"")
-
-    def rest() -> Iterator[bytes]:
-        yield first
-        yield from chunks
-
-    return rest()
 
 
 ROUTES = [
