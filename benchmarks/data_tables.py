@@ -12,8 +12,10 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import deltalake
@@ -26,15 +28,27 @@ from benchmarks.training_loop import serving
 from modelyard.engines.tables.delta import DeltaTables
 from modelyard.kernel.auth import Principal, Role, Scope
 from modelyard.kernel.database import Database, metadata
-from modelyard.planes.data import Data, file_profiles
+from modelyard.planes.data import Data, file_profiles, file_states
 from modelyard.sdk.client import Client
 from modelyard.sdk.data import DatasetHandle
-from modelyard.types.checks import NotNull, Range
+from modelyard.types.checks import Check, Finite, InSet, NotNull, Range, Regex, RowCount, Statistic, Unique
 
 SCOPE = Scope("default", Principal("bench", {"*": Role.ADMIN}))
 APPENDS = int(os.environ.get("APPENDS", "1000"))
 COMMITS = int(os.environ.get("COMMITS", "2000"))
 ROWS = int(os.environ.get("ROWS", "2000000"))
+SUITE: list[Check] = [
+    Unique(columns=["id"]),
+    RowCount(of="dataset", min=1),
+    InSet(column="carrier", values=[str(one) for one in range(16)]),
+    Regex(column="carrier", pattern="^[0-9]+$"),
+    Range(column="x0", min=0, max=1),
+    Finite(column="x1"),
+    NotNull(column="x2"),
+    Statistic(column="x3", measure="mean", min=0.4, max=0.6, of="dataset"),
+    Statistic(column="x4", measure="max", max=1, of="dataset"),
+    Statistic(column="carrier", measure="distinct", max=16, of="dataset"),
+]
 BATCH = pa.table({"id": range(100), "x": np.random.default_rng(1).random(100), "s": ["text"] * 100})
 
 
@@ -231,23 +245,25 @@ def reading(home: Path) -> None:
 
 
 def deleting(home: Path) -> None:
-    """Deletes and merges that touch one file of a hundred: beside the same where the whole table is profiled again, a
-    delete by `deltalake`, and the one file rewritten by hand."""
+    """Deletes and merges that touch one file of a hundred, without checks and with ten: beside the same where the whole
+    table is profiled again, or checked again, a delete by `deltalake`, and the one file rewritten by hand."""
     data = opened(home)
     rows = ROWS // 100
     data.create(SCOPE, "flights", key=["id"])
+    data.create(SCOPE, "checked", key=["id"], checks=SUITE)
     for part in range(100):
+        data.write(SCOPE, "checked", flights(part, rows))
         data.write(SCOPE, "flights", flights(part, rows))
     deltalake.write_deltalake(home / "peer", data.read(SCOPE, "flights"), target_file_size=rows * 60)
     touched = home / "touched.parquet"
     pq.write_table(flights(0, rows), touched)
     ids = iter(range(0, ROWS, rows + 1))
 
-    def delete() -> None:
-        assert data.delete_rows(SCOPE, "flights", f"id = {next(ids)}").rows == 1
+    def delete(name: str) -> None:
+        assert data.delete_rows(SCOPE, name, f"id = {next(ids)}").rows == 1
 
-    def merge() -> None:
-        data.write(SCOPE, "flights", flights(0, rows).slice(next(ids) % rows, 10), mode="merge")
+    def merge(name: str) -> None:
+        data.write(SCOPE, name, flights(0, rows).slice(next(ids) % rows, 10), mode="merge")
 
     def by_hand() -> None:
         found = duckdb.sql(f"SELECT * FROM '{touched}' WHERE id <> {next(ids)}").to_arrow_table()
@@ -261,11 +277,23 @@ def deleting(home: Path) -> None:
 
     others = {"floor": timed(by_hand, 3), "deltalake": timed(peer, 3)}
     for what, act in (("delete", delete), ("merge of 10 rows", merge)):
-        ours = timed(act, 3)
-        most, file_profiles.FILES_MAX = file_profiles.FILES_MAX, 0
-        whole = timed(act, 3)
-        file_profiles.FILES_MAX = most
-        say(f"{what} in one of 100 files, {ROWS:,} rows", ours, profiled_whole=whole, **others)
+        for name, of, with_checks in (("flights", file_profiles, ""), ("checked", file_states, ", ten checks")):
+            ours = timed(partial(act, name), 3)
+            with setting(of, "FILES_MAX", 0):
+                whole = timed(partial(act, name), 3)
+            against = {"checked_whole" if with_checks else "profiled_whole": whole}
+            say(f"{what} in one of 100 files, {ROWS:,} rows{with_checks}", ours, **against, **others)
+
+
+@contextmanager
+def setting(of: object, name: str, value: object) -> Iterator[None]:
+    """Another value of a module's constant, for a while."""
+    before = getattr(of, name)
+    setattr(of, name, value)
+    try:
+        yield
+    finally:
+        setattr(of, name, before)
 
 
 def flights(part: int, rows: int) -> pa.Table:

@@ -14,7 +14,7 @@ from modelyard.kernel.auth import Scope
 from modelyard.kernel.database import Database
 from modelyard.kernel.errors import Conflict
 from modelyard.kernel.ids import new_id
-from modelyard.planes.data import file_profiles, kept_diffs, manifests, retention_store, store
+from modelyard.planes.data import file_profiles, file_states, kept_diffs, manifests, retention_store, store
 from modelyard.planes.data.branches import dataset_row
 from modelyard.planes.data.file_vacuum import FileVacuum
 from modelyard.planes.data.publish import Publisher, make_plan
@@ -173,6 +173,7 @@ class Layout:
         with self._database.transaction(scope) as tx:
             manifests.delete_unneeded(tx, row.id, before)
             file_profiles.forget(tx, row.id, live)
+            file_states.forget(tx, row.id, live)
         return removed
 
 

@@ -24,10 +24,11 @@ from modelyard.engines.tables.base import Commit, DataFile, StagedFile, TableSto
 from modelyard.kernel.auth import Principal, Scope
 from modelyard.kernel.database import Database, Transaction
 from modelyard.kernel.errors import ModelyardError
-from modelyard.planes.data import file_profiles, manifests, store
+from modelyard.planes.data import file_profiles, file_states, manifests, store
 from modelyard.planes.data.anomaly_rules import Measure
 from modelyard.planes.data.derivation import Derived, record_derivation
 from modelyard.planes.data.file_profiles import FileProfile
+from modelyard.planes.data.file_states import FileStates
 from modelyard.planes.data.guards import record_write
 from modelyard.planes.data.manifests import Manifest, Part
 from modelyard.planes.data.schemas import replaced_columns
@@ -68,6 +69,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     anomalies: list[Anomaly] = []
     derived: list[Derived] = []
     profiles: list[FileProfile] = []
+    states: list[FileStates] = []
 
     def commit(self, write_id: str) -> Commit:
         """What the table's log shall get."""
@@ -104,6 +106,7 @@ def make_plan(
     anomalies: Sequence[Anomaly] = (),
     derived: Sequence[Derived] = (),
     profiles: Sequence[FileProfile] = (),
+    states: Sequence[FileStates] = (),
     logged: bool | None = None,
 ) -> Plan:
     """The plan that turns a state into a version: some files go, staged and known ones come."""
@@ -126,6 +129,7 @@ def make_plan(
         anomalies=list(anomalies),
         derived=list(derived),
         profiles=list(profiles),
+        states=list(states),
     )
 
 
@@ -229,6 +233,7 @@ class Publisher:
     ) -> None:
         manifests.insert(tx, dataset.id, plan.manifests)
         file_profiles.keep(tx, dataset.id, plan.profiles)
+        file_states.keep(tx, dataset.id, plan.states)
         if plan.makes == "version":
             self._record_version(tx, dataset, write_id, plan, table_version)
         else:

@@ -3,12 +3,13 @@ quarantine."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from modelyard.engines.tables.arrow import as_reader, scan
-from modelyard.engines.tables.base import FileSet, Staged, TableStore, file_set
+from modelyard.engines.tables.base import FileSet, Staged, StagedFile, TableStore, file_set
 from modelyard.engines.tables.sql import Later
 from modelyard.kernel.auth import Scope
 from modelyard.kernel.database import Database
@@ -16,24 +17,24 @@ from modelyard.kernel.errors import Conflict, InvalidInput, NotFound
 from modelyard.kernel.ids import new_id
 from modelyard.planes.data import store
 from modelyard.planes.data.anomaly_rules import Measure, measure_of
-from modelyard.planes.data.audit import Audited, columns_of
-from modelyard.planes.data.checks import BASE, BATCH, DATASET, implied_by_key, states_of
-from modelyard.planes.data.checks.running import Before, run_suite
+from modelyard.planes.data.audit import Audited, Auditor, Over, columns_of
+from modelyard.planes.data.checks import DATASET, states_of
 from modelyard.planes.data.checks.statements import Hints
 from modelyard.planes.data.derivation import Derived
 from modelyard.planes.data.file_profiles import FileProfile, Reprofiler, of_one_file
+from modelyard.planes.data.file_states import FileStates, Staying
+from modelyard.planes.data.file_states import of_one_file as states_of_one_file
 from modelyard.planes.data.guards import Guard
 from modelyard.planes.data.profile import merge_profiles
 from modelyard.planes.data.profiling import Profiler, profile_of
 from modelyard.planes.data.publish import Publisher, make_plan
-from modelyard.planes.data.references import TakeSnapshot, in_catalog, referenced
+from modelyard.planes.data.references import TakeSnapshot
 from modelyard.planes.data.rewriting import REWRITTEN, Effect, OpenSession, Rewriter, check_key_columns
 from modelyard.planes.data.schemas import Allowed, resulting_schema, schema_result
 from modelyard.planes.data.states import State, States
 from modelyard.types.data import (
     Check,
     CheckReport,
-    CheckResult,
     DatasetVersion,
     Profile,
     VersionMode,
@@ -80,6 +81,7 @@ class Judged:
     schema: pa.Schema
     audited: Audited
     profiles: tuple[FileProfile, ...] = ()
+    states: tuple[FileStates, ...] = ()
 
 
 class Writer:
@@ -94,12 +96,12 @@ class Writer:
         snapshot: TakeSnapshot,
     ) -> None:
         self._database = database
-        self._snapshot = snapshot
         self._tables = tables
         self._states = states
         self._open_session = open_session
         self._rewriter = Rewriter(tables, open_session)
         self._reprofiler = Reprofiler(database, tables)
+        self._auditor = Auditor(database, tables, open_session, snapshot)
         self.publisher = Publisher(database, tables)
 
     def write(
@@ -167,8 +169,8 @@ class Writer:
         self, scope: Scope, dataset: store.DatasetRow, table: FileSet, rows: int
     ) -> tuple[CheckReport, Profile | None]:
         """What the dataset's checks say of rows that lie somewhere, and their profile where they pass."""
-        request = WriteRequest(mode="adopt", checks=tuple(dataset.noun.checks))
-        results = self._check(scope, dataset, request, table, lambda: table, State(), one_table=True, hints=Hints(rows))
+        over = Over(table, table.schema, lambda: table, Hints(rows), one_table=True)
+        results = self._auditor.findings(scope, dataset, dataset.noun.checks, over).results
         passed = all(one.status == "passed" or one.severity == "warn" for one in results)
         profile = profile_of(table.schema, scan(table, table.schema.names)) if passed else None
         return CheckReport(passed=passed, rows=rows, results=results), profile
@@ -248,6 +250,7 @@ class Writer:
             anomalies=judged.audited.anomalies,
             derived=request.derived,
             profiles=judged.profiles,
+            states=judged.states,
         )
         number = self.publisher.publish(scope, dataset, staged.write_id, plan, request.idempotency_key)
         return _result(dataset, "published", version.rows_written, judged, version=number)
@@ -268,37 +271,62 @@ class Writer:
         structure = schema_result(staged.schema, state.schema, allowed)
         schema = resulting_schema(staged.schema, state.schema, whole=whole_goes)
         batch = FileSet(staged.schema, self._tables.staged(dataset.location, staged.write_id), uniform=True)
-        whole: Later
-        if structure.status == "passed":
-            effect = self._effect(dataset, request, state, staged, batch)
-            whole = cache(partial(self._whole, dataset, state, effect, schema, staged))
-        else:
-            # Of another structure the two cannot be read as one table, so the dataset is looked at without the batch.
-            effect, whole = Effect(), lambda: batch
-        if not staged.files:
-            batch = whole()
-        only_more = structure.status == "passed" and bool(staged.files) and not effect.removed
-        base = state if only_more else State()
-        one_table = structure.status != "passed" or not staged.files or effect.is_all_of(state)
-        others = 0 if only_more else state.rows - effect.rows_gone
-        hints = Hints.of_profile(profile.rows + others, profile)
-        found = self._check(scope, dataset, request, batch, whole, base, one_table=one_table, hints=hints)
+        fits = structure.status == "passed"
+        # Of another structure the two cannot be read as one table, so the dataset is looked at without the batch.
+        effect = self._effect(dataset, request, state, staged, batch) if fits else Effect()
+        over = Over(batch, staged.schema, lambda: batch, Hints.of_profile(profile.rows, profile), one_table=True)
+        if fits:
+            over = self._over(dataset, request, state, effect, schema, staged, batch, profile)
+        found = self._auditor.findings(scope, dataset, request.checks, over)
         held = None if state.schema is None else columns_of(state.schema)
-        knows_schema = whole_goes or structure.status == "passed"
+        knows_schema = whole_goes or fits
         contract = request.guard.schema_results(held, columns_of(schema)) if knows_schema else []
-        anomalies = self._anomalies(request, profile) if structure.status == "passed" else []
+        anomalies = self._anomalies(request, profile) if fits else []
         unusual = request.guard.anomaly_results(anomalies)
-        results = [structure, *contract, *found, *unusual]
+        results = [structure, *contract, *found.results, *unusual]
         report = CheckReport(
             passed=all(one.status == "passed" or one.severity == "warn" for one in results),
             rows=staged.rows if staged.files else state.rows - effect.rows_gone,
             results=results,
         )
         becomes: Profile | None = None
-        of_files: tuple[FileProfile, ...] = ()
+        profiles: tuple[FileProfile, ...] = ()
         if report.passed:
-            becomes, of_files = self._profile(scope, dataset, state, effect, staged, profile, schema, whole)
-        return Judged(state, effect, schema, Audited(report, becomes, batch=profile, anomalies=anomalies), of_files)
+            becomes, profiles = self._profile(scope, dataset, state, effect, staged, profile, schema, over.whole)
+        audited = Audited(report, becomes, batch=profile, anomalies=anomalies)
+        states = (*states_of_one_file(staged.files, found.seen, staged.schema), *found.told.new)
+        return Judged(state, effect, schema, audited, profiles, states)
+
+    def _over(
+        self,
+        dataset: store.DatasetRow,
+        request: WriteRequest,
+        state: State,
+        effect: Effect,
+        schema: pa.Schema,
+        staged: Staged,
+        batch: FileSet,
+        profile: Profile,
+    ) -> Over:
+        """What is audited of a write whose rows have the structure of the dataset."""
+        whole = cache(partial(self._whole, dataset, state, effect, schema, staged))
+        gone = effect.removed_names
+        kept = [one for one in state.files if one.name not in gone]
+        nothing_stays = effect.is_all_of(state)
+        report = None if state.version is None else state.version.noun.report
+        key = request.on or tuple(dataset.noun.key)
+        return Over(
+            batch if staged.files else whole,
+            staged.schema if staged.files else schema,
+            whole,
+            Hints.of_profile(profile.rows + state.rows - effect.rows_gone if gone else profile.rows, profile),
+            one_table=nothing_stays or not staged.files,
+            none_come=not staged.files,
+            base=None if nothing_stays else partial(self._before, dataset, state, effect, schema, staged),
+            before=states_of(report.results if report else []),
+            staying=Staying(kept, effect.rewritten, schema) if gone and not nothing_stays else None,
+            apart=frozenset(key if request.mode == "merge" else ()),
+        )
 
     def _anomalies(self, request: WriteRequest, batch: Profile) -> list[Anomaly]:
         """What is unusual about the rows; a part that is replaced, or rows that are merged, are like no other write."""
@@ -337,55 +365,30 @@ class Writer:
         self, dataset: store.DatasetRow, state: State, effect: Effect, schema: pa.Schema, staged: Staged
     ) -> FileSet:
         """The dataset as it would become."""
+        return self._table(dataset, state, effect, schema, staged, staged.files)
+
+    def _before(
+        self, dataset: store.DatasetRow, state: State, effect: Effect, schema: pa.Schema, staged: Staged
+    ) -> FileSet:
+        """The rows of it that are there already."""
+        return self._table(dataset, state, effect, schema, staged, ())
+
+    def _table(
+        self,
+        dataset: store.DatasetRow,
+        state: State,
+        effect: Effect,
+        schema: pa.Schema,
+        staged: Staged,
+        come: Sequence[StagedFile],
+    ) -> FileSet:
         gone = effect.removed_names
         kept = [one for one in state.files if one.name not in gone]
         again = () if effect.rewritten is None else effect.rewritten.files
-        new = [one.as_held for one in (*again, *staged.files)]
+        new = [one.as_held for one in (*again, *come)]
         aside = self._tables.staged_paths(dataset.location, staged.write_id, [one.name for one in new])
         files = (*self._tables.paths(dataset.location, kept), *aside)
         return file_set(schema, files, (*kept, *new), of=f"dataset '{dataset.noun.name}'")
-
-    def _check(
-        self,
-        scope: Scope,
-        dataset: store.DatasetRow,
-        request: WriteRequest,
-        batch: FileSet,
-        whole: Later,
-        state: State,
-        *,
-        one_table: bool,
-        hints: Hints | None = None,
-    ) -> list[CheckResult]:
-        """The results of all checks over the batch and the dataset as it would become: `state` with the batch after it,
-        where it has rows; then what was found of them is gone on from. `one_table`: the batch is all of it."""
-        columns = columns_of(batch.schema)
-        checks = [*implied_by_key(dataset.noun.key, {one.name: one.type for one in columns}), *request.checks]
-        if not checks:
-            return []
-        others = referenced(in_catalog(self._snapshot, scope), dataset.noun.name, checks)
-        tables: dict[str, FileSet | pa.Table | Later] = {BATCH: batch, DATASET: whole, **others.tables}
-        before = None
-        if state.version is not None and state.schema is not None and state.count:
-            tables[BASE] = partial(self._before, dataset, state, state.schema)
-            report = state.version.noun.report
-            before = Before(states_of(report.results if report else []), appended=True)
-        with self._open_session(tables) as session:
-            return run_suite(
-                session,
-                checks,
-                columns,
-                self._database.clock.now(),
-                provided=others.provided,
-                profiles=others.profiles,
-                before=before,
-                one_table=one_table,
-                hints=hints,
-            )
-
-    def _before(self, dataset: store.DatasetRow, state: State, schema: pa.Schema) -> FileSet:
-        of = f"version {state.number} of dataset '{dataset.noun.name}'"
-        return file_set(schema, self._tables.paths(dataset.location, state.files), state.files, of=of)
 
     def _profile(
         self,

@@ -47,6 +47,11 @@ def profiles_of(check: Check) -> list[tuple[str, str]]:
     return []
 
 
+def refers_to_fixed(check: Check) -> bool:
+    """Whether a check refers to nothing that becomes another when a dataset gets a version."""
+    return all(ref.isdecimal() for _, ref in (*tables_of(check), *profiles_of(check)))
+
+
 def provided_of(check: Check, provided: Mapping[str, Provided]) -> list[Provided]:
     """Those of the tables that a check refers to."""
     named = (provided.get(reference_key(*one)) for one in (*tables_of(check), *profiles_of(check)))

@@ -66,6 +66,7 @@ def unique(check: Unique, context: Context) -> Question:
         "failing": Measure(f"coalesce({added}, 0)::BIGINT"),
         "groups": Measure("count(*) FILTER (WHERE __kept AND (__m = 1 OR (__m = 0 AND __n > 1)))"),
     }
+    clean = {"elements": count_of(check, ""), "present": count_of(check, looked_at)}
     alone = len(check.columns) == 1 and not check.where and not check.by and check.ignore_row_if != "never"
     kind = context.kind(check.columns[0])
     rising = check.columns[0] if alone and is_ordered(kind) and "isnan" not in has_value[0] else ""
@@ -76,7 +77,8 @@ def unique(check: Unique, context: Context) -> Question:
         whole,
         alone=True,
         rows=rows,
-        append=Append(appended, delta),
+        # Slices with no row to look at are not there where groups are counted.
+        append=Append(appended, delta, {} if check.by else clean),
         rising=rising,
         of_texts=rising != "" and kind == "string",
     )

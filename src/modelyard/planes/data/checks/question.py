@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -24,6 +25,13 @@ VALUES_KEPT_MAX = 200
 Merge = Literal["sum", "min", "max", "union", "overflow", "moments", "first", "last", "rescan"]
 Values = dict[str, Any]
 OfTable = Callable[[str], str]
+# What makes a condition depend on more than the row: other rows, columns that come later, the time, chance.
+_NOT_OF_A_ROW = re.compile(
+    r"\b(select|from|table|values|columns|pivot|current_\w+|localtime\w*)\b"
+    r"|\b(age|\w*current_\w+|getvariable|nextval|currval|now|\w*random\w*|setseed|today|txid_\w+|transaction_\w+"
+    r"|\w*uuid\w*)\s*\(",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +46,12 @@ class Measure:
 @dataclass(frozen=True, slots=True)
 class Append:
     """How a check that looks at pairs of rows is asked of an append: aggregates that are added to those before, from
-    a source over the new rows (the first table) and those before them (the second)."""
+    a source over the new rows (the first table) and those before them (the second). `clean`: aggregates over a table
+    in which no pair fails, and none does with rows outside of it; empty where that takes the pairs."""
 
     source: Callable[[str, str], str]
     measures: Mapping[str, Measure]
+    clean: Mapping[str, Measure] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +102,12 @@ class Question:
     @property
     def merges(self) -> bool:
         """Whether answers over two parts of a table can be put together, or the part before be taken into account."""
+        if not is_of_row(self.check):
+            return False
         if self.append is not None or self.text is not None:
             return True
-        return bool(self.measures) and all(one.merge != "rescan" for one in self.measures.values())
+        asked = [*self.measures.values(), *self.plain.values()]
+        return bool(asked) and all(one.merge != "rescan" for one in asked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +145,12 @@ class Context:
 def reference_key(dataset: str, ref: str) -> str:
     """How a reference to a version of a dataset is written."""
     return f"{dataset}@{ref}" if ref else dataset
+
+
+def is_of_row(check: Rule) -> bool:
+    """Whether the conditions in a check say the same of a row whenever it is looked at, and whatever is beside it."""
+    texts = (str(getattr(check, name, "")) for name in ("where", "condition", "to_where"))
+    return not any(_NOT_OF_A_ROW.search(re.sub(r"(?i)\bdistinct\s+from\b", "=", text)) for text in texts)
 
 
 def condition(check: Rule) -> str:

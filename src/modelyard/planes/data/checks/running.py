@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from dataclasses import replace as replace_question
 from datetime import datetime
 from typing import Any
 
@@ -25,23 +26,29 @@ from modelyard.planes.data.checks.question import (
 )
 from modelyard.planes.data.checks.samples import Failing, samples_of
 from modelyard.planes.data.checks.statements import Asked, Hints
-from modelyard.planes.data.checks.states import State, key_of, merged, packed
+from modelyard.planes.data.checks.states import State, complete, key_of, merged, packed
 from modelyard.planes.data.checks.texts import BAD_VALUES_MAX
 from modelyard.planes.data.checks.values import Unfit
 from modelyard.planes.data.checks.verdicts import result, verdict
-from modelyard.types.checks import Check, References, Satisfies
+from modelyard.types.checks import Check, References, Satisfies, Unique
 from modelyard.types.data import CheckResult, Column, SliceResult
 
 SLICES_SHOWN_MAX = 50
+Seen = dict[str, tuple[Question, State]]
 
 
 @dataclass(frozen=True, slots=True)
 class Before:
-    """What is known of the rows before an append: states by key. `whole`: judge what is of a batch over all rows."""
+    """What is known of the rows before those that come: states by key. `whole`: judge what is of a batch over all rows.
+
+    `none_come`: there are no others. `apart`: columns in which no two rows that come agree, nor one with one before.
+    """
 
     states: Mapping[str, State] = field(default_factory=dict)
     appended: bool = False
     whole: bool = False
+    none_come: bool = False
+    apart: frozenset[str] = frozenset()
 
 
 def run_suite(
@@ -55,12 +62,14 @@ def run_suite(
     before: Before | None = None,
     one_table: bool = False,
     hints: Hints | None = None,
+    seen: Seen | None = None,
 ) -> list[CheckResult]:
     """The results of all checks, in their order. One that cannot run gives an error result and disturbs no other.
 
     `provided`: the tables that checks refer to; `profiles`: what the profiles of references say. With `before`, what
     can go on from the states of the rows before does, and looks at the new rows only. `one_table`: `batch` is all of
-    `dataset`, so that both are read at once. `hints`: what is known of the rows, for speed.
+    `dataset`, so that both are read at once. `hints`: what is known of the rows, for speed. `seen`: gets, by key, what
+    was asked of the batch alone, and what it said.
     """
     known = before or Before(whole=one_table)
     tables = provided or {}
@@ -69,11 +78,18 @@ def run_suite(
     facts = gather_facts(session, checks, keys, context, known.states, profiles or {})
     context = replace_facts(context, facts)
     asked = [_asked(compile_check(check, context), key, known) for check, key in zip(checks, keys, strict=True)]
-    _check_conditions(session, asked, context)
+    check_conditions(session, [one for one in asked if _is_open(one, known)], context)
     known_of_rows = hints or Hints(rows=0)
-    answer(session, [one for one in asked if not one.error and one.question.verdict is None], known_of_rows)
+    answer(session, [one for one in asked if not one.error and _is_open(one, known)], known_of_rows)
+    if seen is not None:
+        alone = [one for one in asked if (one_table or one.table == BATCH) and _is_open(one, known) and not one.error]
+        seen |= {one.key: (one.question, _answers(one)) for one in alone}
     settled = [_settled(session, one, known, now) for one in asked]
     return _shown(session, settled)
+
+
+def _is_open(one: Asked, known: Before) -> bool:
+    return one.question.verdict is None and not (known.none_come and one.base is not None)
 
 
 def replace_facts(context: Context, facts: Mapping[str, Values]) -> Context:
@@ -84,12 +100,21 @@ def replace_facts(context: Context, facts: Mapping[str, Values]) -> Context:
 def _asked(question: Question, key: str, known: Before) -> Asked:
     base = known.states.get(key) if question.merges and known.appended else None
     if base is not None:
-        return Asked(question, BATCH, key, base)
+        return Asked(_without_pairs(question, known), BATCH, key, base)
     whole = question.of == DATASET or known.whole
     return Asked(question, DATASET if whole else BATCH, key)
 
 
-def _check_conditions(session: Session, asked: Sequence[Asked], context: Context) -> None:
+def _without_pairs(question: Question, known: Before) -> Question:
+    """The question as it is asked where no pair with a row that comes can fail."""
+    check = question.check
+    if isinstance(check, Unique) and known.apart and known.apart <= set(check.columns) and question.append is not None:
+        clean = question.append.clean
+        return replace_question(question, measures={}, plain=clean, append=None) if clean else question
+    return question
+
+
+def check_conditions(session: Session, asked: Sequence[Asked], context: Context) -> None:
     """Texts that stand inside of statements must each be one condition on rows."""
     verdicts: dict[tuple[str, str], str] = {}
     for one in asked:
@@ -137,8 +162,7 @@ def _settled(session: Session, one: Asked, known: Before, now: datetime) -> Sett
         return Settled(question.verdict)
     if one.error:
         return Settled(result(question.check, "error", message=one.error))
-    facts = {} if "table" in question.facts else dict(question.facts)
-    seen = State(list(one.answers.items()), facts)
+    seen = _answers(one)
     total = seen if one.base is None else merged(_summing(one), one.base, seen)
     if one.base is not None and total is None:
         return _settled(session, _rescanned(session, one), known, now)
@@ -147,8 +171,16 @@ def _settled(session: Session, one: Asked, known: Before, now: datetime) -> Sett
         found = _judged(question, seen if over_batch or total is None else total, now)
     except Unfit as unfit:
         return Settled(result(question.check, "error", message=str(unfit)))
+    if one.base is not None and question.text is not None and found.failing and not over_batch:
+        # Which texts fail is not kept.
+        one.bad_values = _rescanned(session, one).bad_values
     found = replace(found, merge=_how(one), key=one.key, state=_kept(one, total, known))
     return _looking_for_rows(one, found, BATCH if over_batch else DATASET)
+
+
+def _answers(one: Asked) -> State:
+    facts = {} if "table" in one.question.facts else dict(one.question.facts)
+    return State(list(one.answers.items()), facts)
 
 
 def _summing(one: Asked) -> Question:
@@ -176,11 +208,7 @@ def _kept(one: Asked, total: State | None, known: Before) -> str:
     """The state over all rows, where that is what was looked at, or known from before."""
     if total is None or not one.question.merges:
         return ""
-    if any(
-        measure.merge == "union" and values.get(name) is None
-        for name, measure in one.question.measures.items()
-        for _, values in total.slices
-    ):
+    if not complete(one.question, total):
         return ""
     covers_all = one.base is not None or one.table == DATASET or not known.appended
     return packed(total) if covers_all else ""
@@ -224,7 +252,7 @@ def _looking_for_rows(one: Asked, found: CheckResult, table: str) -> Settled:
     if found.status == "passed" and not found.failing:
         return Settled(found)
     select = failing_rows(one.question, table, one.bad_values)
-    if not select or (one.base is not None and one.question.text is not None and table == DATASET):
+    if not select:
         return Settled(found)
     query = "" if one.question.facts else failing_rows(one.question, DATASET, one.bad_values)
     fails = (table, one.question.fails) if one.question.fails else None
@@ -246,7 +274,7 @@ def failing_select(session: Session, check: Check, columns: Sequence[Column], pr
     one = Asked(compile_check(check, context), DATASET, "")
     if one.question.verdict is not None:
         return ""
-    _check_conditions(session, [one], context)
+    check_conditions(session, [one], context)
     if one.error:
         return ""
     if one.question.text is not None:

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from modelyard.planes.data.checks.question import VALUES_KEPT_MAX, Measure, Provided, Question, Values
+from modelyard.planes.data.checks.question import SLICES_MAX, VALUES_KEPT_MAX, Measure, Provided, Question, Values
 from modelyard.types.checks import Check, Monotonic
 from modelyard.types.data import CheckReport, CheckResult
 
@@ -35,7 +35,8 @@ class State(msgspec.Struct, frozen=True):
 def key_of(check: Check, provided: Sequence[Provided] = ()) -> str:
     """What a state is known by: all of the check that its measures depend on, and the versions that it refers to."""
     asked = replace(check, name="", mostly=1.0, severity="block", thresholds=None, origin="")
-    text = msgspec.json.encode(asked) + "".join(f"\n{one.version}" for one in provided).encode()
+    # 2: a state that an older program kept of a merge may be that of its batch alone.
+    text = b"2" + msgspec.json.encode(asked) + "".join(f"\n{one.version}" for one in provided).encode()
     return hashlib.sha256(text).hexdigest()[:32]
 
 
@@ -50,7 +51,19 @@ def merged(question: Question, before: State, after: State) -> State | None:
             return None
         both.append((value, joined))
     left = [(value, values) for value, values in before.slices if _hashable(value) in ahead]
+    if len(left) + len(both) > SLICES_MAX:
+        return None
     return State([*left, *both], before.facts)
+
+
+def complete(question: Question, state: State) -> bool:
+    """Whether a state says all that is put together: not where distinct values are more than are kept."""
+    return all(
+        values.get(name) is not None
+        for name, measure in question.measures.items()
+        if measure.merge == "union"
+        for _, values in state.slices
+    )
 
 
 def _joined(question: Question, before: Values, after: Values) -> Values | None:
