@@ -136,7 +136,7 @@ class SqlSession:
         """Run one SELECT and return all its rows. Raises InvalidInput, LimitExceeded."""
         self._prepare(statement)
         with self._bounded():
-            return self._connection.sql(self.checked(statement)).to_arrow_table()
+            return self._connection.sql(self._only(statement)).to_arrow_table()
 
     def rows(self, statement: str) -> list[dict[str, Any]]:
         """Run one SELECT and return its rows as dictionaries; for few rows."""
@@ -147,7 +147,7 @@ class SqlSession:
         Integers of any size are integers here."""
         self._prepare(statement)
         with self._bounded():
-            ran = self._connection.execute(self.checked(statement))
+            ran = self._connection.execute(self._only(statement))
             names = [column[0] for column in ran.description]
             return [dict(zip(names, row, strict=True)) for row in ran.fetchall()]
 
@@ -175,7 +175,7 @@ class SqlSession:
         """As `stream`, of any SELECT whose columns fit the schema."""
         self._prepare(statement)
         with self._bounded():
-            reader = self._connection.sql(self.checked(statement)).to_arrow_reader(_BATCH_ROWS)
+            reader = self._connection.sql(self._only(statement)).to_arrow_reader(_BATCH_ROWS)
         yield from self._read(reader, schema)
 
     def _read(self, reader: pa.RecordBatchReader, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
@@ -247,6 +247,11 @@ class SqlSession:
 
     def checked(self, statement: str) -> str:
         """The statement, if it is exactly one SELECT. Raises InvalidInput."""
+        self._only(statement)
+        return statement
+
+    def _only(self, statement: str) -> duckdb.Statement:
+        """The one SELECT that the text is, parsed."""
         import duckdb  # heavy: imported late
 
         with _user_errors():
@@ -257,13 +262,13 @@ class SqlSession:
                 code="sql.not_a_select",
                 hint="remove what is not the query",
             )
-        return statement
+        return found[0]
 
     def columns_of(self, statement: str) -> list[tuple[str, str]]:
         """Name and type of each column that a SELECT gives, without running it."""
         self._prepare(statement)
         with self._bounded():
-            relation = self._connection.sql(self.checked(statement))
+            relation = self._connection.sql(self._only(statement))
             return [(name, str(kind)) for name, kind in zip(relation.columns, relation.types, strict=True)]
 
     @contextmanager
