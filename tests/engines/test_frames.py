@@ -89,6 +89,31 @@ def test_the_first_rows_that_meet_a_condition_are_found_in_memory() -> None:
     ]
 
 
+odd = st.sampled_from([0.0, -0.0, 1e308, -1e308, float("nan"), float("inf"), -float("inf"), None, 0.1, 7.0])
+
+
+@given(st.lists(odd | floats, max_size=30), st.sampled_from([pa.float64(), pa.float32(), pa.int16()]))
+def test_a_median_in_memory_is_that_of_sql(values: list[float | None], kind: pa.DataType) -> None:
+    if kind == pa.int16():
+        values = [None if one is None or not -1e4 < one < 1e4 else int(one) for one in values]
+    with sandbox({"dataset": pa.table({"v": pa.array(values, pa.float64()).cast(kind, safe=False)})}) as session:
+        number = "v IS NOT NULL AND NOT isnan(v::DOUBLE)"
+        [wanted] = session.rows(
+            f"SELECT median(v::DOUBLE) FILTER (WHERE {number}) AS m, count(*) FILTER (WHERE {number}) AS n FROM dataset"
+        )
+        found = session.median("dataset", "v")
+    assert found is not None
+    assert found[1] == wanted["n"]
+    assert found[0] == wanted["m"] or (np.isnan(found[0]) and np.isnan(wanted["m"]))
+
+
+def test_a_median_is_found_by_sql_where_it_is_not_in_memory_or_no_number() -> None:
+    days = pa.table({"text": ["a"], "day": pa.array([1], pa.date32())})
+    with sandbox({"dataset": days, "files": FileSet(pa.schema([("a", pa.int64())]), ())}) as session:
+        assert [session.median("dataset", one) for one in days.column_names] == [None, None]
+        assert session.median("files", "a") is None
+
+
 def test_what_is_in_files_is_not_in_memory() -> None:
     with sandbox({"dataset": FileSet(pa.schema([("a", pa.int64())]), ())}) as session:
         assert not session.is_in_memory("dataset")

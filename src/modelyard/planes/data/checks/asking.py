@@ -29,6 +29,7 @@ class Session(Protocol):
     def answers(self, statement: str) -> list[dict[str, Any]]: ...
     def check_condition(self, table: str, condition: str) -> None: ...
     def value_counts(self, table: str, column: str) -> AbstractContextManager[str | None]: ...
+    def median(self, table: str, column: str) -> tuple[float | None, int] | None: ...
     def is_in_memory(self, table: str) -> bool: ...
     def places(self, table: str, condition: str, limit: int) -> list[int]: ...
     def rows_at(self, table: str, places: Iterable[int]) -> pa.Table: ...
@@ -46,8 +47,10 @@ class Answered:
 def answer(session: Session, asked: Sequence[Asked], hints: Hints) -> None:
     """Give every question the values of its measures, or its error."""
     rising = [one for one in asked if one.question.rising and not one.is_delta]
-    asked_of_all = [one for one in asked if one not in rising]
+    medians = [one for one in asked if one.question.median_of]
+    asked_of_all = [one for one in asked if one not in rising and one not in medians]
     tasks: list[Callable[[Session], list[Answered]]] = [partial(_ask_rising, one=one) for one in rising]
+    tasks += [partial(_ask_median, one=one) for one in medians]
     tasks += [partial(_ask, statement=one) for one in statements(asked_of_all, hints)]
     for answers in session.each(tasks):
         for one in answers:
@@ -135,6 +138,17 @@ def _ask_rising(session: Session, one: Asked) -> list[Answered]:
     thorough = Statement(one.source, "")
     thorough.add(Part(one, one.measures))
     return _ask(session, thorough)
+
+
+def _ask_median(session: Session, one: Asked) -> list[Answered]:
+    """Answer a question of a median where the numbers lie, if they are in memory; else by its measures."""
+    statement = Statement(one.source, "")
+    statement.add(Part(one, one.measures))
+    found = session.median(one.table, one.question.median_of)
+    if found is None:
+        return _ask(session, statement)
+    values = dict(zip(("value", "present"), found, strict=True))
+    return [Answered(statement, [{statement.terms[one.measures[name].sql]: value for name, value in values.items()}])]
 
 
 def _by_order(one: Asked) -> Statement:

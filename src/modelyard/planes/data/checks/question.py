@@ -80,7 +80,8 @@ class Question:
     are judged by `verdicts`. `alone`: in a statement of its own, since it would slow the common one down. `rows`:
     selects all failing rows; `fails`, in its place: the condition on a row that is one. `append`, `text`, `quick`:
     other ways to the same measures. `rising`: a column such that nothing fails if its values strictly rise from row to
-    row, which costs a tenth to find out; `of_texts`: it holds texts. `verdict`: known without data.
+    row, which costs a tenth to find out; `of_texts`: it holds texts. `median_of`: the column whose median is
+    the measure `value`, and the count of whose numbers, NaN left out, is `present`. `verdict`: known without data.
     """
 
     check: Check
@@ -94,6 +95,7 @@ class Question:
     append: Append | None = None
     rising: str = ""
     of_texts: bool = False
+    median_of: str = ""
     text: TextTest | None = None
     quick: Quick | None = None
     facts: Values = field(default_factory=dict)

@@ -147,7 +147,8 @@ def _of_numbers(check: Statistic, name: str, kind: str, values: Measure) -> Ques
     number = f"{name}::DOUBLE"
     if check.measure == "median":
         median = Measure(f"median({number}){filtered(condition(check), _not_nan(check.column, kind))}", "rescan")
-        return Question(check, check.of, measures={"value": median, "present": values}, alone=True)
+        whole = "" if check.where or check.by else check.column
+        return Question(check, check.of, measures={"value": median, "present": values}, alone=True, median_of=whole)
     finite = filtered(condition(check), f"isfinite({name})" if is_float(kind) else "")
     measures = {"present": values}
     quick = _quick_moments(check, number) if kind in ("double", "float") and check.measure != "sum" else None
