@@ -35,25 +35,32 @@ _PARQUET_SUFFIXES = frozenset({".parquet", ".pq"})
 @dataclass(frozen=True, slots=True)
 class ForeignRows:
     """A table in memory or in Parquet files. `kinds`: the Arrow types of its columns, as a table would keep them;
-    `casts`: by column, the expression of SQL that brings it to its type, in which `{}` stands for it. `folder`: where
-    the files are if they are there for these rows only; it goes when they do."""
+    `casts`: by column, the expression of SQL that brings it to its type, in which `{}` stands for it. `without_nan`:
+    those of floats of which it is known that none is NaN. `folder`: where the files are if they are there for these
+    rows only; it goes when they do."""
 
     rows: pa.Table | FileSet
     kinds: Mapping[str, str]
     casts: Mapping[str, str]
+    without_nan: frozenset[str] = frozenset()
     folder: TemporaryDirectory[str] | None = None
 
 
 def foreign_rows(data: Any) -> ForeignRows:
     """The rows of an Arrow table or reader, a pandas or Polars frame, or of files: Parquet (one, several or a folder of
     them), Arrow, CSV or JSON lines. Raises InvalidInput for what holds no rows."""
+    import pyarrow as pa  # heavy: imported late
+
     if isinstance(data, ForeignRows):
         return data
     if isinstance(data, (str, Path)):
         return _of_files(_files(Path(data)))
     if isinstance(data, Sequence) and data and all(isinstance(one, (str, Path)) for one in data):
         return _of_files([Path(one) for one in data])
-    return of_table(_table(data))
+    if type(data).__module__.partition(".")[0] == "pandas":
+        table, without_nan = table_of_frame(data)
+        return replace(of_table(table), without_nan=without_nan)
+    return of_table(data if isinstance(data, pa.Table) else as_reader(data).read_all())
 
 
 def of_table(table: pa.Table) -> ForeignRows:
@@ -141,16 +148,6 @@ def _footers(files: FileSet) -> list[Any]:
             code="dataset.not_tabular",
             hint="it may be truncated; produce it again",
         ) from error
-
-
-def _table(data: Any) -> pa.Table:
-    import pyarrow as pa  # heavy: imported late
-
-    if isinstance(data, pa.Table):
-        return data
-    if type(data).__module__.partition(".")[0] == "pandas":
-        return table_of_frame(data)
-    return as_reader(data).read_all()
 
 
 def _files(path: Path) -> list[Path]:

@@ -15,13 +15,15 @@ _SAID_MAX = 300
 _NAT = -(2**63)
 
 
-def table_of_frame(frame: Any) -> pa.Table:
-    """The columns of a frame; its index is a name for the row and not one of them. Raises InvalidInput for a column
-    that has no one type."""
+def table_of_frame(frame: Any) -> tuple[pa.Table, frozenset[str]]:
+    """The columns of a frame, its index not being one, and those of them that hold floats, none of them NaN. Raises
+    InvalidInput for a column that has no one type."""
     import pyarrow as pa  # heavy: imported late
 
     names = [name.decode() if isinstance(name, bytes) else str(name) for name in frame.columns]
-    return pa.table([_column(frame.iloc[:, place], name) for place, name in enumerate(names)], names)
+    columns = [frame.iloc[:, place] for place in range(len(names))]
+    table = pa.table([_column(series, name) for series, name in zip(columns, names, strict=True)], names)
+    return table, frozenset(name for series, name in zip(columns, names, strict=True) if _is_float(series))
 
 
 def _column(series: Any, name: str) -> pa.Array | pa.ChunkedArray:
@@ -30,7 +32,7 @@ def _column(series: Any, name: str) -> pa.Array | pa.ChunkedArray:
 
     if isinstance(series.dtype, np.dtype) and series.dtype.isnative:
         values = np.ascontiguousarray(series.to_numpy())
-        if series.dtype in (np.float32, np.float64):
+        if _is_float(series):
             return _unless_missing(values, values == values, pa.from_numpy_dtype(series.dtype))
         if series.dtype.kind == "M":
             return _unless_missing(values, values.view(np.int64) != _NAT, pa.from_numpy_dtype(series.dtype))
@@ -44,6 +46,12 @@ def _column(series: Any, name: str) -> pa.Array | pa.ChunkedArray:
             code="dataset.not_tabular",
             hint="give each column one type",
         ) from error
+
+
+def _is_float(series: Any) -> bool:
+    import numpy as np  # heavy: imported late
+
+    return bool(series.dtype in (np.dtype(np.float32), np.dtype(np.float64)))
 
 
 def _unless_missing(values: npt.NDArray[Any], present: npt.NDArray[np.bool_], kind: pa.DataType) -> pa.Array:

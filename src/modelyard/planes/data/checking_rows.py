@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -66,7 +67,8 @@ def failing_rows(
     others: Referenced = referenced(take or _none, dataset, checks)
     shown = ", ".join(map(quoted, columns)) if columns else "*"
     with _session(rows, checks, others) as session:
-        selects = [failing_select(session, check, _columns(rows), others.provided) for check in checks]
+        known = Hints(row_count(rows), without_nan=rows.without_nan)
+        selects = [failing_select(session, check, _columns(rows), others.provided, known) for check in checks]
         for check, select in zip(checks, selects, strict=True):
             if not select:
                 raise InvalidInput(
@@ -92,8 +94,8 @@ def _session(rows: ForeignRows, checks: Sequence[Check], others: Referenced) -> 
 
 def _hints(rows: ForeignRows) -> Hints:
     count = row_count(rows)
-    few = Hints(count)
-    return Hints(count, distinct_texts(rows, text_columns(rows))) if few.many else few
+    few = Hints(count, without_nan=rows.without_nan)
+    return replace(few, distinct=distinct_texts(rows, text_columns(rows))) if few.many else few
 
 
 def _columns(rows: ForeignRows) -> list[Column]:

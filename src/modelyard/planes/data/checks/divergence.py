@@ -27,7 +27,7 @@ def divergence(check: Divergence, context: Context) -> Question:
     """Counts by bin, below and above them; or by value, and of each value that the partition does not have."""
     kind, name = context.kind(check.column), quoted(check.column)
     _need_partition(check)
-    has_value = present(check.column, kind, check)
+    has_value = present(check.column, context, check)
     total = count_of(check, has_value)
     if check.partition.values:
         where = every(condition(check), f"({has_value})")

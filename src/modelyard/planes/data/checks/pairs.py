@@ -23,7 +23,7 @@ from modelyard.types.checks import Monotonic, Outliers, References, Sql, Unique,
 
 def unique(check: Unique, context: Context) -> Question:
     """Groups of rows that agree, counted. Of an append only the groups of its own keys are looked at before it."""
-    has_value = [present(column, context.kind(column), check) for column in check.columns]
+    has_value = [present(column, context, check) for column in check.columns]
     names = [quoted(column) for column in check.columns]
     looked_at = regarded(check.ignore_row_if, has_value)
     all_names = [*names, *([quoted(check.by)] if check.by and check.by not in check.columns else [])]
@@ -94,7 +94,7 @@ def references(check: References, context: Context) -> Question:
         if wanted not in other.columns:
             raise Unfit(f"dataset '{check.dataset}' has no column '{wanted}'")
         _need_comparable(column, context.kind(column), wanted, other.columns[wanted])
-    has_value = every(*(f"t.{present(column, context.kind(column), check)}" for column in check.columns))
+    has_value = every(*(f"t.{present(column, context, check)}" for column in check.columns))
     keys = ", ".join(f"{quoted(one)} AS __k{place}" for place, one in enumerate(to))
     alike = " AND ".join(f"t.{quoted(one)} = r.__k{place}" for place, one in enumerate(check.columns))
     only = f" WHERE ({check.to_where}\n)" if check.to_where else ""
@@ -130,7 +130,7 @@ def monotonic(check: Monotonic, context: Context) -> Question:
         raise Unfit(f"column '{check.column}' is {kind}, which has no order")
     if check.order_by and not is_ordered(context.kind(check.order_by)):
         raise Unfit(f"column '{check.order_by}' is {context.kind(check.order_by)}, which has no order")
-    has_value = present(check.column, kind, check)
+    has_value = present(check.column, context, check)
     order = f"ORDER BY {quoted(check.order_by)}" if check.order_by else ""
     slices = f"PARTITION BY {quoted(check.by)}" if check.by else ""
     wrong = {"increasing": "<", "decreasing": ">"}[check.direction] + ("=" if check.strictly else "")
@@ -166,7 +166,7 @@ def spread(check: ZScore | Outliers, context: Context) -> Question:
     kind, name = context.kind(check.column), quoted(check.column)
     if not is_number(kind):
         raise Unfit(f"column '{check.column}' is {kind}, not a number")
-    has_value = present(check.column, kind, check)
+    has_value = present(check.column, context, check)
     where = every(condition(check), f"({has_value})")
     by = quoted(check.by) if check.by else ""
     finite = filtered(f"isfinite({name})") if is_float(kind) else ""

@@ -123,11 +123,17 @@ class Provided:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a check is compiled over: columns with Arrow types, and tables of references by `name` or `name@ref`."""
+    """What a check is compiled over: columns with Arrow types, and tables of references by `name` or `name@ref`.
+    `without_nan`: columns of floats of which it is known that none is NaN."""
 
     columns: Mapping[str, str]
     provided: Mapping[str, Provided] = field(default_factory=dict)
     facts: Mapping[str, Values] = field(default_factory=dict)
+    without_nan: frozenset[str] = frozenset()
+
+    def may_be_nan(self, column: str) -> bool:
+        """Whether a column can hold NaN. Raises Unfit where it is missing."""
+        return is_float(self.kind(column)) and column not in self.without_nan
 
     def kind(self, column: str) -> str:
         """The type of a column. Raises Unfit where it is missing."""
@@ -205,17 +211,17 @@ def values_of(column: str, check: Rule, where: str) -> OfTable:
     return source
 
 
-def present(column: str, kind: str, check: Rule) -> str:
+def present(column: str, context: Context, check: Rule) -> str:
     """That a column has a value in a row: under pandas' rules NaN is none."""
     name = quoted(column)
-    if check.semantics == "pandas" and is_float(kind):
+    if check.semantics == "pandas" and context.may_be_nan(column):
         return f"{name} IS NOT NULL AND NOT isnan({name})"
     return f"{name} IS NOT NULL"
 
 
-def count_present(column: str, kind: str, check: Rule) -> Measure:
+def count_present(column: str, context: Context, check: Rule) -> Measure:
     """The count of the rows that the check looks at and in which a column has a value."""
-    has_value = present(column, kind, check)
+    has_value = present(column, context, check)
     if check.where or "isnan" in has_value:
         return count_of(check, has_value)
     return Measure(f"count({quoted(column)})", counts=has_value)

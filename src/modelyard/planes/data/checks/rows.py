@@ -55,11 +55,15 @@ def row_wise(check: RowWise, context: Context) -> Question:
         case _:
             kind = context.kind(check.column)
             # A condition on null is null, which does not count: only NaN must be left out.
-            no_nan = f"NOT isnan({quoted(check.column)})" if is_float(kind) and check.semantics == "pandas" else ""
+            no_nan = (
+                f"NOT isnan({quoted(check.column)})"
+                if check.semantics == "pandas" and context.may_be_nan(check.column)
+                else ""
+            )
             bad = every(no_nan, f"({_violation(check, kind)})")
             counts = {
                 "elements": count_of(check, ""),
-                "present": count_present(check.column, kind, check),
+                "present": count_present(check.column, context, check),
                 "failing": count_of(check, bad),
             }
             failing = every(condition(check), bad)
@@ -76,10 +80,9 @@ def counting(check: RowWise, looked_at: str, bad: str) -> Question:
 
 
 def _nulls(check: NotNull | IsNull, context: Context) -> Question:
-    kind = context.kind(check.column)
-    has_value = present(check.column, kind, check)
+    has_value = present(check.column, context, check)
     bad = has_value if isinstance(check, IsNull) else f"NOT ({has_value})"
-    measures = {"elements": count_of(check, ""), "present": count_present(check.column, kind, check)}
+    measures = {"elements": count_of(check, ""), "present": count_present(check.column, context, check)}
     failing = every(condition(check), f"({bad})")
     return Question(check, BATCH, measures=measures, fails=failing)
 
@@ -171,7 +174,7 @@ def _compare(check: Compare, context: Context) -> Question:
         both_times = all(kind.startswith(("timestamp", "date")) for kind in kinds)
         if not both_times:
             raise Unfit(f"column '{check.column}' is {kinds[0]} and '{check.other}' is {kinds[1]}")
-    has_value = [present(one, kind, check) for one, kind in zip((check.column, check.other), kinds, strict=True)]
+    has_value = [present(one, context, check) for one in (check.column, check.other)]
     holds = f"{quoted(check.column)} {check.operator} {quoted(check.other)}"
     good = every(*(f"({one})" for one in has_value), f"({holds})")
     # `!=` holds in Python where one side is missing.
@@ -181,7 +184,7 @@ def _compare(check: Compare, context: Context) -> Question:
 
 def _several(check: TuplesInSet | SumEquals | AllEqual | DistinctWithinRow, context: Context) -> Question:
     kinds = [context.kind(column) for column in check.columns]
-    has_value = [present(column, kind, check) for column, kind in zip(check.columns, kinds, strict=True)]
+    has_value = [present(column, context, check) for column in check.columns]
     looked_at = regarded(check.ignore_row_if, has_value)
     # What is missing under pandas' rules is null from here on.
     values = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from dataclasses import replace as replace_question
@@ -74,12 +75,12 @@ def run_suite(
     known = before or Before(whole=one_table)
     tables = provided or {}
     keys = [key_of(check, provided_of(check, tables)) for check in checks]
-    context = Context({column.name: column.type for column in columns}, tables)
+    known_of_rows = hints or Hints(rows=0)
+    context = Context({column.name: column.type for column in columns}, tables, without_nan=known_of_rows.without_nan)
     facts = gather_facts(session, checks, keys, context, known.states, profiles or {})
-    context = replace_facts(context, facts)
+    context = dataclasses.replace(context, facts=facts)
     asked = [_asked(compile_check(check, context), key, known) for check, key in zip(checks, keys, strict=True)]
     check_conditions(session, [one for one in asked if _is_open(one, known)], context)
-    known_of_rows = hints or Hints(rows=0)
     answer(session, [one for one in asked if not one.error and _is_open(one, known)], known_of_rows)
     if seen is not None:
         alone = [one for one in asked if (one_table or one.table == BATCH) and _is_open(one, known) and not one.error]
@@ -90,11 +91,6 @@ def run_suite(
 
 def _is_open(one: Asked, known: Before) -> bool:
     return one.question.verdict is None and not (known.none_come and one.base is not None)
-
-
-def replace_facts(context: Context, facts: Mapping[str, Values]) -> Context:
-    """The context with what was found of the references."""
-    return Context(context.columns, context.provided, facts)
 
 
 def _asked(question: Question, key: str, known: Before) -> Asked:
@@ -268,9 +264,16 @@ def _shown(session: Session, settled: Sequence[Settled]) -> list[CheckResult]:
     ]
 
 
-def failing_select(session: Session, check: Check, columns: Sequence[Column], provided: Mapping[str, Provided]) -> str:
+def failing_select(
+    session: Session,
+    check: Check,
+    columns: Sequence[Column],
+    provided: Mapping[str, Provided],
+    hints: Hints | None = None,
+) -> str:
     """A SELECT of all rows of the dataset that fail a check; empty where the check is not about rows."""
-    context = Context({column.name: column.type for column in columns}, provided)
+    known_of_rows = hints or Hints()
+    context = Context({column.name: column.type for column in columns}, provided, without_nan=known_of_rows.without_nan)
     one = Asked(compile_check(check, context), DATASET, "")
     if one.question.verdict is not None:
         return ""

@@ -35,10 +35,12 @@ _LANES = 2
 @dataclass(frozen=True, slots=True)
 class Hints:
     """What is known of the rows beforehand; it decides how they are asked, never what is answered. `rows`: how many,
-    None where that is not known. `distinct`: about how many different values a column has."""
+    None where that is not known. `distinct`: about how many different values a column has. `without_nan`: columns of
+    floats in which there is none."""
 
     rows: int | None = None
     distinct: Mapping[str, int] = field(default_factory=dict)
+    without_nan: frozenset[str] = frozenset()
 
     @classmethod
     def of_profile(cls, rows: int, profile: Profile | None) -> Hints:

@@ -30,10 +30,10 @@ def parses(check: Parses, context: Context) -> Question:
     kind = context.kind(check.column)
     if kind != "string":
         raise Unfit(f"column '{check.column}' is {kind}, not text")
-    has_value = present(check.column, kind, check)
+    has_value = present(check.column, context, check)
     counts = {
         "elements": count_of(check, ""),
-        "present": count_present(check.column, kind, check),
+        "present": count_present(check.column, context, check),
     }
     return Question(check, BATCH, plain=counts, text=TextTest(quoted(check.column), _test(check), has_value))
 

@@ -105,7 +105,7 @@ def statistic(check: Statistic, context: Context) -> Question:
     for bound in (check.min, check.max):
         if bound is not None:
             _need_bound(check, bound, kind)
-    numbers = _not_nan(check.column, kind)
+    numbers = _not_nan(check.column, context)
     only = filtered(condition(check), numbers)
     values = Measure(f"count({name}){only}")
     match check.measure:
@@ -124,16 +124,16 @@ def statistic(check: Statistic, context: Context) -> Question:
             return _distinct(check, kind, every(condition(check), f"{name} IS NOT NULL", numbers))
         case "not_null_share":
             whole = count_of(check, "")
-            has_value = count_present(check.column, kind, check)
+            has_value = count_present(check.column, context, check)
             return Question(check, check.of, measures={"elements": whole, "present": has_value})
         case _:
             if not is_number(kind):
                 raise Unfit(f"column '{check.column}' is {kind}, not a number")
-            return _of_numbers(check, name, kind, values)
+            return _of_numbers(check, name, kind, values, context)
 
 
-def _not_nan(column: str, kind: str) -> str:
-    return f"NOT isnan({quoted(column)})" if is_float(kind) else ""
+def _not_nan(column: str, context: Context) -> str:
+    return f"NOT isnan({quoted(column)})" if context.may_be_nan(column) else ""
 
 
 def _need_bound(check: Statistic, bound: Scalar, kind: str) -> None:
@@ -143,10 +143,10 @@ def _need_bound(check: Statistic, bound: Scalar, kind: str) -> None:
         raise Unfit(f"{bound!r} is no number, and {check.measure} is one")
 
 
-def _of_numbers(check: Statistic, name: str, kind: str, values: Measure) -> Question:
+def _of_numbers(check: Statistic, name: str, kind: str, values: Measure, context: Context) -> Question:
     number = f"{name}::DOUBLE"
     if check.measure == "median":
-        median = Measure(f"median({number}){filtered(condition(check), _not_nan(check.column, kind))}", "rescan")
+        median = Measure(f"median({number}){filtered(condition(check), _not_nan(check.column, context))}", "rescan")
         whole = "" if check.where or check.by else check.column
         return Question(check, check.of, measures={"value": median, "present": values}, alone=True, median_of=whole)
     finite = filtered(condition(check), f"isfinite({name})" if is_float(kind) else "")
@@ -209,7 +209,7 @@ def quantiles(check: Quantiles, context: Context) -> Question:
         raise Unfit(f"column '{check.column}' is {kind}, not a number")
     if len(check.quantiles) != len(check.ranges):
         raise Unfit(f"{len(check.quantiles)} quantiles and {len(check.ranges)} ranges")
-    where = every(condition(check), f"{name} IS NOT NULL", _not_nan(check.column, kind))
+    where = every(condition(check), f"{name} IS NOT NULL", _not_nan(check.column, context))
     if check.method == "linear":
         shares = ", ".join(repr(float(one)) for one in check.quantiles)
         found = f"quantile_cont({name}::DOUBLE, [{shares}]){filtered(where)}"
@@ -232,7 +232,7 @@ def quantiles(check: Quantiles, context: Context) -> Question:
 def distinct_values(check: DistinctValues | MostCommon, context: Context) -> Question:
     """The distinct values of a column with how often each comes, against a set."""
     kind = context.kind(check.column)
-    where = every(condition(check), f"({present(check.column, kind, check)})")
+    where = every(condition(check), f"({present(check.column, context, check)})")
     if check.semantics == "pandas":
         listed = fitting(check.values, kind, check.column)
     else:
