@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from modelyard.kernel.database import Database
 from modelyard.kernel.errors import InvalidInput, NotFound
 from modelyard.planes.data import Data, kept_diffs
 from modelyard.planes.data.diff import _by_key, _by_row
+from modelyard.planes.data.profile import wire_value
 from modelyard.types.data import ColumnChange, Retention, VersionDiff
 from modelyard.types.data_branches import Vacuum
 
@@ -38,13 +40,19 @@ def test_by_key_every_row_is_the_same_added_removed_or_changed(
     }
     keyed = VersionDiff(dataset="d", before=1, after=2, rows_before=0, rows_after=0, key=["id"])
     with sandbox(tables) as session:
-        found = _by_key(session, keyed, ["id", "x"])
+        found = _by_key(session, keyed, ["id", "x"], ["id", "x"])
         whole = _by_row(session, EMPTY, ["id", "x"])
     assert found.added == len(after.keys() - before.keys())
     assert found.removed == len(before.keys() - after.keys())
     assert found.changed == sum(before[key] != after[key] for key in before.keys() & after.keys())
     assert (whole.added, whole.removed) == (found.added + found.changed, found.removed + found.changed)
-    assert len(found.samples.get("changed", [])) == found.changed
+    assert found.samples.get("changed", []) == [
+        {"id": key, "x before": wire_value(before[key]), "x after": wire_value(after[key])}
+        for key in sorted(before.keys() & after.keys())
+        if before[key] != after[key]
+    ]
+    assert [row["id"] for row in found.samples.get("added", [])] == sorted(after.keys() - before.keys())
+    assert [row["id"] for row in found.samples.get("removed", [])] == sorted(before.keys() - after.keys())
 
 
 @pytest.mark.slow
@@ -108,6 +116,38 @@ def test_rows_that_come_more_often_and_columns_of_any_name_are_told(data: Data, 
     )
     more = data.diffs.between(scope, "flights", 2, 3, [])
     assert (more.added, len(more.samples["added"])) == (30, 20)
+
+
+def test_by_key_columns_of_any_name_and_times_that_python_has_none_for_are_told(data: Data, scope: Scope) -> None:
+    far = pa.array([4 * 10**17] * 3, pa.timestamp("us"))
+    before = pa.table({"old": [1, 2, 3], "new": ["a", None, "c"], "here": [math.nan, 1.0, None], "what": far})
+    after = pa.table({"old": [2, 3, 4], "new": [None, "c", "d"], "here": [math.nan, None, 2.0], "what": far})
+    data.create(scope, "flights")
+    data.write(scope, "flights", before)
+    data.write(scope, "flights", after, mode="overwrite")
+    found = data.diffs.between(scope, "flights", 1, 2, ["old", "new"])
+    assert (found.added, found.removed, found.changed) == (1, 1, 1)
+    at = found.samples["added"][0]["what"]
+    assert at.startswith("14645-06-30")
+    assert found.samples == {
+        "added": [{"old": 4, "new": "d", "here": 2.0, "what": at}],
+        "removed": [{"old": 1, "new": "a", "here": "NaN", "what": at}],
+        "changed": [
+            {"old": 2, "new": None, "here before": 1.0, "here after": "NaN", "what before": at, "what after": at}
+        ],
+    }
+
+
+@pytest.mark.parametrize(("before", "after", "what"), [(1, 2, "added"), (2, 1, "removed")])
+def test_where_one_side_has_all_files_of_the_other_the_others_are_told(
+    data: Data, scope: Scope, before: int, after: int, what: str
+) -> None:
+    data.create(scope, "flights", key=["id"])
+    data.write(scope, "flights", pa.table({"id": [1, 2]}))
+    data.write(scope, "flights", pa.table({"id": list(range(40, 10, -1))}))
+    found = data.diffs.between(scope, "flights", before, after, ["id"])
+    assert {"added": found.added, "removed": found.removed}[what] == 30 == found.added + found.removed
+    assert found.samples == {what: [{"id": one} for one in range(11, 31)]}
 
 
 def test_what_differs_is_found_once(data: Data, scope: Scope, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
 from modelyard.engines.tables.base import FileSet, Snapshot, file_set
-from modelyard.engines.tables.sql import SqlSession, quoted
+from modelyard.engines.tables.sql import SqlSession, as_dictionaries, quoted
 from modelyard.kernel.auth import Scope
 from modelyard.kernel.database import Database
 from modelyard.kernel.errors import InvalidInput
@@ -19,11 +20,14 @@ from modelyard.planes.data.branches import require_dataset
 from modelyard.planes.data.profile import wire_row
 from modelyard.types.data import ColumnChange, DatasetVersion, Profile, ProfileChange, VersionDiff
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 BEFORE = "before"
 AFTER = "after"
-WHOLE = "whole"
 _MEASURES = ("count", "nulls", "nans", "distinct", "min", "max", "mean", "std")
 SAMPLE_ROWS_MAX = 20
+KINDS = ("added", "removed", "changed")
 
 Side = tuple[DatasetVersion, Snapshot]
 Snap = Callable[[Scope, str, "int | str | None"], Side]
@@ -95,17 +99,28 @@ class Diffs:
         common = set(old_snapshot.files) & set(new_snapshot.files)
         # Rows of a file that both have are the same in both, whatever the others are.
         tables = {BEFORE: _without(old_snapshot, common), AFTER: _without(new_snapshot, common)}
-        if key:
-            for snapshot, number in ((old_snapshot, old.version), (new_snapshot, new.version)):
-                with self._open_session({WHOLE: snapshot.file_set}) as session:
-                    _require_unique(session, key, number)
-        with self._open_session(tables) as session:
-            return _by_key(session, found, shared) if key else _by_row(session, found, shared)
+        wholes = {f"version_{one.version}": _only(snapshot.file_set, key) for one, snapshot in (before, after)}
+        with self._open_session(tables | (wholes if key else {})) as session:
+            for number in (old.version, new.version) if key else ():
+                _require_unique(session, key, number)
+            if not key:
+                return _by_row(session, found, shared)
+            for what, table, other in (("added", AFTER, BEFORE), ("removed", BEFORE, AFTER)):
+                if not tables[other].files:
+                    return _one_sided(session, found, what, table)
+            return _by_key(session, found, shared, {*types[0], *types[1]})
 
 
 def _without(snapshot: Snapshot, files: Collection[Path]) -> FileSet:
     kept = [(path, one) for path, one in zip(snapshot.files, snapshot.held, strict=True) if path not in files]
     return file_set(snapshot.schema, tuple(path for path, _ in kept), [one for _, one in kept])
+
+
+def _only(table: FileSet, columns: Sequence[str]) -> FileSet:
+    """The table with some of its columns: to name hundreds takes longer than to read a few."""
+    import pyarrow as pa  # heavy: imported late
+
+    return dataclasses.replace(table, schema=pa.schema([one for one in table.schema if one.name in columns]))
 
 
 def _profile_changes(old: Profile | None, new: Profile | None) -> list[ProfileChange]:
@@ -124,7 +139,9 @@ def _profile_changes(old: Profile | None, new: Profile | None) -> list[ProfileCh
 
 def _require_unique(session: SqlSession, key: Sequence[str], version: int) -> None:
     names = ", ".join(quoted(name) for name in key)
-    rows = session.rows(f"SELECT {names}, count(*) AS rows FROM {WHOLE} GROUP BY ALL HAVING count(*) > 1 LIMIT 1")
+    rows = session.rows(
+        f"SELECT {names}, count(*) AS rows FROM version_{version} GROUP BY ALL HAVING count(*) > 1 LIMIT 1"
+    )
     if rows:
         raise InvalidInput(
             f"the key names several rows of version {version}, such as {wire_row(rows[0])}",
@@ -170,25 +187,52 @@ def _unused(taken: Collection[str], *names: str) -> Iterator[str]:
         yield name
 
 
-def _by_key(session: SqlSession, found: VersionDiff, shared: Sequence[str]) -> VersionDiff:
-    key = [quoted(name) for name in found.key]
-    matched = " AND ".join(f"b.{name} IS NOT DISTINCT FROM a.{name}" for name in key)
-    values = [quoted(name) for name in shared if name not in found.key]
-    differs = " OR ".join(f"b.{name} IS DISTINCT FROM a.{name}" for name in values) or "false"
-    come = f"(SELECT a.* FROM {AFTER} a ANTI JOIN {BEFORE} b ON {matched})"
-    gone = f"(SELECT b.* FROM {BEFORE} b ANTI JOIN {AFTER} a ON {matched})"
-    both = f"FROM {BEFORE} b JOIN {AFTER} a ON {matched} WHERE {differs}"
-    sides = [f"b.{name} AS {quoted(f'{plain} before')}, a.{name} AS {quoted(f'{plain} after')}"
-             for name, plain in zip(values, [one for one in shared if one not in found.key], strict=True)]  # fmt: skip
-    changed = f"(SELECT {', '.join([*(f'a.{name}' for name in key), *sides])} {both})"
-    counted = session.one(
-        f"SELECT (SELECT count(*) FROM {come}) AS added, (SELECT count(*) FROM {gone}) AS removed, "
-        f"(SELECT count(*) {both}) AS changed"
+def _one_sided(session: SqlSession, found: VersionDiff, what: str, table: str) -> VersionDiff:
+    """All rows of a table, where the other one has none."""
+    count = session.one(f"SELECT count(*) AS rows FROM {table}")["rows"]
+    order = ", ".join(quoted(name) for name in found.key)
+    first = session.rows(f"SELECT * FROM {table} ORDER BY {order} LIMIT {SAMPLE_ROWS_MAX}")
+    samples = {what: [wire_row(row) for row in first]} if count else {}
+    return replace(found, **{what: count}, samples=samples)
+
+
+def _by_key(session: SqlSession, found: VersionDiff, shared: Sequence[str], taken: Collection[str]) -> VersionDiff:
+    """One look at both sides: rows that are on one side only or differ, counted, with the first of each by the key. Of
+    many columns a second look costs as much as the first, and to name them once more as much as a small table. `taken`:
+    all columns of both."""
+    old, new, here = _unused(taken, "old", "new", "here")
+    key, values = [quoted(name) for name in found.key], [name for name in shared if name not in found.key]
+    matched = " AND ".join(f"{old}.{name} IS NOT DISTINCT FROM {new}.{name}" for name in key)
+    alone = [f"{side}.{here} IS NULL" for side in (old, new)]
+    differs = [f"{old}.{name} IS DISTINCT FROM {new}.{name}" for name in map(quoted, values)]
+    place = f"row({', '.join(f'coalesce({new}.{name}, {old}.{name})' for name in key)})"
+    rows = session.table(
+        f"SELECT CASE WHEN {alone[0]} THEN 'added' WHEN {alone[1]} THEN 'removed' ELSE 'changed' END AS what, "
+        f"count(*) AS rows, arg_min(struct_pack(before := {old}, after := {new}), {place}, {SAMPLE_ROWS_MAX}) AS first "
+        f"FROM (SELECT *, true AS {here} FROM {BEFORE}) {old} "
+        f"FULL JOIN (SELECT *, true AS {here} FROM {AFTER}) {new} ON {matched} "
+        f"WHERE {' OR '.join([*alone, *differs])} GROUP BY 1"
     )
-    sources = {"added": come, "removed": gone, "changed": changed}
-    samples = {
-        what: [wire_row(row) for row in session.rows(f"SELECT * FROM {source} ORDER BY ALL LIMIT {SAMPLE_ROWS_MAX}")]
-        for what, source in sources.items()
-        if counted[what]
-    }
-    return replace(found, **counted, samples=samples)
+    counted, samples = dict.fromkeys(KINDS, 0), {}
+    for at, what in enumerate(rows["what"].to_pylist()):
+        counted[what] = rows["rows"][at].as_py()
+        before, after = (one.drop_columns(here) for one in _sides(rows["first"][at].values))
+        shown = {"added": after, "removed": before}.get(what) or _both(before, after, found.key, values)
+        samples[what] = [wire_row(row) for row in as_dictionaries(shown)]
+    return replace(found, **counted, samples={what: samples[what] for what in KINDS if what in samples})
+
+
+def _sides(rows: pa.StructArray) -> list[pa.Table]:
+    import pyarrow as pa  # heavy: imported late
+
+    return [pa.Table.from_struct_array(side) for side in rows.flatten()]
+
+
+def _both(before: pa.Table, after: pa.Table, key: Sequence[str], values: Sequence[str]) -> pa.Table:
+    """Rows by their key, with what they hold on either side."""
+    import pyarrow as pa  # heavy: imported late
+
+    columns = {name: after[name] for name in key}
+    for name in values:
+        columns |= {f"{name} before": before[name], f"{name} after": after[name]}
+    return pa.table(columns)

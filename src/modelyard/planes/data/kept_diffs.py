@@ -20,7 +20,7 @@ KEPT_MAX = 20
 BYTES_MAX = 1024 * 1024
 _AT_ONCE = 500
 # Of another form of diff, or another way to find it, nothing that was kept is taken.
-_FORM = "1"
+_FORM = "2"
 _DECODER = msgspec.json.Decoder(VersionDiff)
 
 diffs = Table(
