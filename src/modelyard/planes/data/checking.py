@@ -124,7 +124,9 @@ class Checking:
         others = referenced(in_catalog(self._snapshot, scope), name, run.checks)
         tables = {BATCH: whole, DATASET: whole, **others.tables}
         with self._open_session(tables) as session:
-            select = failing_select(session, run.checks[check], columns_of(state.schema), others.provided)
+            select = failing_select(
+                session, run.checks[check], columns_of(state.schema), others.provided, Hints(state.rows)
+            )
             if not select:
                 raise InvalidInput(
                     f"check '{run.report.results[check].name}' has no failing rows to show",

@@ -58,7 +58,8 @@ def referenced(take: Take, dataset: str, checks: Sequence[Check]) -> Referenced:
         except NotFound:
             continue
         key, table = reference_key(name, ref), f"reference_{place}"
-        provided[key] = Provided(table, {column.name: column.type for column in version.columns}, version.urn)
+        columns = {column.name: column.type for column in version.columns}
+        provided[key] = Provided(table, columns, version.urn, version.rows)
         if found is not None:
             tables[table] = found
         if version.profile is not None:

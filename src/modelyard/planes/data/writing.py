@@ -313,13 +313,15 @@ class Writer:
         gone = effect.removed_names
         kept = [one for one in state.files if one.name not in gone]
         nothing_stays = effect.is_all_of(state)
+        stays = state.rows - effect.rows_gone
+        beside, before = (stays, 0) if gone else (0, stays)
         report = None if state.version is None else state.version.noun.report
         key = request.on or tuple(dataset.noun.key)
         return Over(
             batch if staged.files else whole,
             staged.schema if staged.files else schema,
             whole,
-            Hints.of_profile(profile.rows + state.rows - effect.rows_gone if gone else profile.rows, profile),
+            Hints.of_profile(profile.rows + beside, profile, before),
             one_table=nothing_stays or not staged.files,
             none_come=not staged.files,
             base=None if nothing_stays else partial(self._before, dataset, state, effect, schema, staged),

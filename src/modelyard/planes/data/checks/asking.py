@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from modelyard.engines.tables.sql import quoted
 from modelyard.kernel.errors import InvalidInput, LimitExceeded
 from modelyard.planes.data.checks.question import SLICES_MAX, Measure, Values, every
 from modelyard.planes.data.checks.statements import Asked, Hints, Part, Statement, statements
+from modelyard.planes.data.checks.texts import BAD_VALUES_MAX
 from modelyard.planes.data.profile import wire_value
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 T = TypeVar("T")
+# A text that several slices have is tested once for all of them.
+_TEXTS_REMEMBERED = 100_000
 
 
 class Session(Protocol):
@@ -27,6 +30,7 @@ class Session(Protocol):
     def one(self, statement: str) -> dict[str, Any]: ...
     def rows(self, statement: str) -> list[dict[str, Any]]: ...
     def answers(self, statement: str) -> list[dict[str, Any]]: ...
+    def batches(self, statement: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]: ...
     def check_condition(self, table: str, condition: str) -> None: ...
     def value_counts(self, table: str, column: str) -> AbstractContextManager[str | None]: ...
     def median(self, table: str, column: str) -> tuple[float | None, int] | None: ...
@@ -183,17 +187,19 @@ def _test_texts(session: Session, one: Asked) -> None:
     by = f", {quoted(check.by)} AS slice_" if check.by else ", NULL AS slice_"
     where = every(f"({check.where}\n)" if check.where else "", f"({test.present})")
     statement = f"SELECT {test.column} AS v{by}, count(*) AS n FROM {one.table} WHERE {where} GROUP BY ALL"
-    verdicts: dict[str, bool] = {}
+    passes = lru_cache(_TEXTS_REMEMBERED)(test.passes) if check.by else test.passes
+    # One more than can be asked for again shows that there are more.
+    bad: dict[str, None] = {}
     for values in one.answers.values():
         values["failing"] = 0
     try:
-        for batch in session.table(statement).to_batches(10_000):
+        schema = session.table(f"{statement} LIMIT 0").schema
+        for batch in session.batches(statement, schema):
             for row in batch.to_pylist():
-                text = row["v"]
-                if text not in verdicts:
-                    verdicts[text] = test.passes(text)
-                if not verdicts[text]:
+                if not passes(row["v"]):
                     one.answers[wire_key(row["slice_"])]["failing"] += row["n"]
+                    if len(bad) <= BAD_VALUES_MAX:
+                        bad[row["v"]] = None
     except (InvalidInput, LimitExceeded) as error:
         one.error = error.message
-    one.bad_values = [text for text, passes in verdicts.items() if not passes]
+    one.bad_values = list(bad)

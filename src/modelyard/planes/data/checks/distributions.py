@@ -16,12 +16,14 @@ from modelyard.engines.tables.sql import literal, quoted
 from modelyard.planes.data.checks.question import (
     Context,
     Measure,
+    Provided,
     Question,
     Values,
     condition,
     every,
     filtered,
 )
+from modelyard.planes.data.checks.ranks import Numbers, linear
 from modelyard.planes.data.checks.values import Unfit, is_float, is_number
 from modelyard.types.checks import Distribution
 
@@ -31,21 +33,22 @@ CATEGORIES_MAX = 100
 _SHARE_MIN = 1e-4
 
 
-def fact_statement(check: Distribution, column_kind: str, table: str) -> str:
+def fact_statement(check: Distribution, column_kind: str, provided: Provided) -> str:
     """The SELECT over the reference's table of what must be known before its own rows are counted."""
+    table = provided.table
     name = quoted(check.column)
     if not is_number(column_kind):
         return (
             f"SELECT list(v) AS categories FROM (SELECT {name}::VARCHAR AS v, count(*) AS n FROM {table} "
-            f"WHERE {name} IS NOT NULL GROUP BY v ORDER BY n DESC, v LIMIT {CATEGORIES_MAX})"
+            f"WHERE {name} IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT {CATEGORIES_MAX})"
         )
-    finite = filtered(f"isfinite({name})") if is_float(column_kind) else ""
-    shares = ", ".join(repr(place / check.bins) for place in range(1, check.bins))
-    fixed = ", ".join(map(repr, SHARES))
+    finite = f"isfinite({name})" if is_float(column_kind) else f"{name} IS NOT NULL"
+    edges = [place / check.bins for place in range(1, check.bins)]
+    found = linear(Numbers(f"{name}::DOUBLE", finite, "", provided.rows), [*SHARES, *edges])
+    moments = f"avg({name}::DOUBLE){filtered(finite)} AS mean, stddev_pop({name}::DOUBLE){filtered(finite)} AS std"
     return (
-        f"SELECT quantile_cont({name}::DOUBLE, [{shares}]){finite} AS edges, "
-        f"quantile_cont({name}::DOUBLE, [{fixed}]){finite} AS quantiles, "
-        f"avg({name}::DOUBLE){finite} AS mean, stddev_pop({name}::DOUBLE){finite} AS std FROM {table}"
+        f"SELECT q[{len(SHARES) + 1}:] AS edges, q[:{len(SHARES)}] AS quantiles, mean, std "
+        f"FROM (SELECT {found.linear} AS q FROM {found.source(table)}), (SELECT {moments} FROM {table})"
     )
 
 
@@ -108,9 +111,10 @@ def distribution(check: Distribution, context: Context) -> Question:
             )
             return Question(check, check.of, measures={"moments": Measure(moments, "moments")}, facts=facts)
         case "quantiles":
-            shares = ", ".join(map(repr, SHARES))
-            found = Measure(f"quantile_cont({name}::DOUBLE, [{shares}]){finite}", "rescan")
-            return Question(check, check.of, measures={"quantiles": found}, alone=True, facts=facts)
+            numbers = every(condition(check), f"isfinite({name})" if is_float(kind) else f"{name} IS NOT NULL")
+            found = linear(Numbers(f"{name}::DOUBLE", numbers, check.by, context.rows), SHARES)
+            quantiles = {"quantiles": Measure(found.linear, "rescan")}
+            return Question(check, check.of, found.source, quantiles, alone=True, facts=facts)
         case "ks":
             return _ks(check, kind, facts)
 

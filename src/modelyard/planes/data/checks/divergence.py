@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from operator import mul
 
 from modelyard.engines.tables.sql import quoted
 from modelyard.planes.data.checks.question import (
@@ -40,7 +41,8 @@ def divergence(check: Divergence, context: Context) -> Question:
             for place, one in enumerate(listed)
         }
         others = filtered(f"__v NOT IN ({', '.join(known)})") if known else ""
-        measures["others"] = Measure(f"list(__n ORDER BY __n){others}", "rescan")
+        # How many values come how often: of many values there are few such numbers.
+        measures["others"] = Measure(f"histogram(__n){others}", "rescan")
         source = values_of(check.column, check, where)
         return Question(check, check.of, source, measures, {"present": total}, alone=True)
     if not is_number(kind):
@@ -76,11 +78,12 @@ def observed_divergence(check: Divergence, values: Values) -> float:
         return math.nan
     if check.partition.values:
         found = [int(values[f"at{place}"] or 0) for place in range(len(check.partition.values))]
-        others = [int(count) for count in values["others"] or []]
+        others: dict[int, int] = values["others"] or {}
         held = check.tail_weight_holdout
         scale = 1 - held if others else 1.0
-        expected = [weight * scale for weight in check.partition.weights] + [held / len(others) for _ in others]
-        return entropy([*found, *others], expected)
+        each = held / sum(others.values()) if others else 0.0
+        expected = [weight * scale for weight in check.partition.weights] + [each] * len(others)
+        return entropy([*found, *others], expected, [1] * len(found) + list(others.values()))
     below = [int(values[f"below{place}"] or 0) for place in range(len(check.partition.bins))]
     within = int(values["within"] or 0)
     inner = [high - low for low, high in pairwise([*below[:-1], within])]
@@ -93,16 +96,17 @@ def observed_divergence(check: Divergence, values: Values) -> float:
     return entropy([below[0], *inner, total - within], [tails[0], *weights, tails[1]])
 
 
-def entropy(found: Sequence[float], expected: Sequence[float]) -> float:
-    """The relative entropy of weights, each brought to a sum of 1."""
-    sums = math.fsum(found), math.fsum(expected)
+def entropy(found: Sequence[float], expected: Sequence[float], times: Sequence[int] = ()) -> float:
+    """The relative entropy of weights, each brought to a sum of 1. `times`: how often each comes, once without it."""
+    often = times or [1] * len(found)
+    sums = math.fsum(map(mul, found, often)), math.fsum(map(mul, expected, often))
     if not all(sums):
         return math.nan
     terms = []
-    for one, other in zip(found, expected, strict=True):
+    for one, other, count in zip(found, expected, often, strict=True):
         if one and not other:
             return math.inf
         if one:
             share = one / sums[0]
-            terms.append(share * math.log(share / (other / sums[1])))
+            terms.append(count * share * math.log(share / (other / sums[1])))
     return math.fsum(terms)

@@ -97,7 +97,7 @@ def _distribution_facts(
         raise Unfit(f"the reference has no column '{check.column}' that compares with {kind}")
     if check.measure == "ks":
         return {"table": provided.table}
-    facts = facts_of(session.one(fact_statement(check, kind, provided.table)))
+    facts = facts_of(session.one(fact_statement(check, kind, provided)))
     if check.measure in ("mean", "quantiles"):
         return facts
     counts = bin_counts(session.one(count_statement(check, kind, facts, provided.table)), facts)

@@ -9,6 +9,7 @@ from modelyard.planes.data.checks.question import (
     Append,
     Context,
     Measure,
+    OfTable,
     Question,
     condition,
     count_of,
@@ -17,6 +18,7 @@ from modelyard.planes.data.checks.question import (
     present,
     regarded,
 )
+from modelyard.planes.data.checks.ranks import Numbers, linear
 from modelyard.planes.data.checks.values import Unfit, is_float, is_number, is_ordered
 from modelyard.types.checks import Monotonic, Outliers, References, Sql, Unique, ZScore
 
@@ -173,12 +175,16 @@ def spread(check: ZScore | Outliers, context: Context) -> Question:
     infinite = f"count_if(isinf({name}))" if is_float(kind) else "0"
     number = f"{name}::DOUBLE"
     middle = f"avg({number}){finite} AS __mean, stddev_samp({number}){finite} AS __std, {infinite} AS __infinite"
+    looked_at: OfTable | None = None
     if isinstance(check, Outliers) and check.method == "iqr":
-        middle = f"quantile_cont({number}, 0.25) AS __low, quantile_cont({number}, 0.75) AS __high"
+        quartiles = linear(Numbers(number, every(where, f"{name} IS NOT NULL"), check.by, context.rows), [0.25, 0.75])
+        middle = f"({quartiles.linear})[1] AS __low, ({quartiles.linear})[2] AS __high"
+        looked_at = quartiles.source
     sliced = f"{by}, " if by else ""
 
     def source(table: str) -> str:
-        statistics = f"(SELECT {sliced}{middle} FROM {table} WHERE {where}{f' GROUP BY {by}' if by else ''}) s"
+        among = looked_at(table) if looked_at else f"{table} WHERE {where}"
+        statistics = f"(SELECT {sliced}{middle} FROM {among}{f' GROUP BY {by}' if by else ''}) s"
         joined = f"LEFT JOIN {statistics} ON t.{by} IS NOT DISTINCT FROM s.{by}" if by else f", {statistics}"
         shown = f"t.*, s.* EXCLUDE ({by})" if by else "t.*, s.*"
         rows = f"(SELECT * FROM {table} WHERE {condition(check) or 'true'}) t"

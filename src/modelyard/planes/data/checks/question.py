@@ -114,22 +114,26 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Provided:
-    """A table that a check refers to, under the name that the session knows it by. `version` names what it holds."""
+    """A table that a check refers to, under the name that the session knows it by. `version` names what it holds;
+    `rows`: how many, None where that is not known."""
 
     table: str
     columns: Mapping[str, str]
     version: str
+    rows: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
     """What a check is compiled over: columns with Arrow types, and tables of references by `name` or `name@ref`.
-    `without_nan`: columns of floats of which it is known that none is NaN."""
+    `without_nan`: columns of floats of which it is known that none is NaN. `rows`: how many rows there are at most,
+    None where that is not known."""
 
     columns: Mapping[str, str]
     provided: Mapping[str, Provided] = field(default_factory=dict)
     facts: Mapping[str, Values] = field(default_factory=dict)
     without_nan: frozenset[str] = frozenset()
+    rows: int | None = None
 
     def may_be_nan(self, column: str) -> bool:
         """Whether a column can hold NaN. Raises Unfit where it is missing."""
@@ -177,12 +181,17 @@ def filtered(*terms: str) -> str:
     return "" if whole == "true" else f" FILTER (WHERE {whole})"
 
 
-def kept_values(name: str, which: str = "") -> str:
-    """The aggregate of distinct values, those that meet a condition, as long as they are few; else null."""
-    count = f"coalesce(count_if({which}), 0)" if which else "count(*)"
-    return (
-        f"CASE WHEN {count} <= {VALUES_KEPT_MAX} THEN coalesce(list({name} ORDER BY {name}){filtered(which)}, []) END"
-    )
+def kept_values(name: str, which: str) -> str:
+    """The aggregate of distinct values, those that meet a condition, none of them null, as long as they are few; else
+    null."""
+    kept = f"coalesce({least(name, VALUES_KEPT_MAX, which)}, [])"
+    return f"CASE WHEN coalesce(count_if({which}), 0) <= {VALUES_KEPT_MAX} THEN {kept} END"
+
+
+def least(name: str, count: int, which: str) -> str:
+    """The aggregate of the first values in order, among those that meet a condition; null of none. A list of all of
+    them, to be cut, would hold them all."""
+    return f"min({name}, {count}){filtered(which)}"
 
 
 def by_value(column: str) -> OfTable:

@@ -76,7 +76,7 @@ def run_suite(
     tables = provided or {}
     keys = [key_of(check, provided_of(check, tables)) for check in checks]
     known_of_rows = hints or Hints(rows=0)
-    context = Context({column.name: column.type for column in columns}, tables, without_nan=known_of_rows.without_nan)
+    context = _context(columns, tables, known_of_rows)
     facts = gather_facts(session, checks, keys, context, known.states, profiles or {})
     context = dataclasses.replace(context, facts=facts)
     asked = [_asked(compile_check(check, context), key, known) for check, key in zip(checks, keys, strict=True)]
@@ -87,6 +87,11 @@ def run_suite(
         seen |= {one.key: (one.question, _answers(one)) for one in alone}
     settled = [_settled(session, one, known, now) for one in asked]
     return _shown(session, settled)
+
+
+def _context(columns: Sequence[Column], provided: Mapping[str, Provided], hints: Hints) -> Context:
+    kinds = {column.name: column.type for column in columns}
+    return Context(kinds, provided, without_nan=hints.without_nan, rows=hints.at_most)
 
 
 def _is_open(one: Asked, known: Before) -> bool:
@@ -272,8 +277,7 @@ def failing_select(
     hints: Hints | None = None,
 ) -> str:
     """A SELECT of all rows of the dataset that fail a check; empty where the check is not about rows."""
-    known_of_rows = hints or Hints()
-    context = Context({column.name: column.type for column in columns}, provided, without_nan=known_of_rows.without_nan)
+    context = _context(columns, provided, hints or Hints())
     one = Asked(compile_check(check, context), DATASET, "")
     if one.question.verdict is not None:
         return ""

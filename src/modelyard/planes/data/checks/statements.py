@@ -36,18 +36,24 @@ _LANES = 2
 class Hints:
     """What is known of the rows beforehand; it decides how they are asked, never what is answered. `rows`: how many,
     None where that is not known. `distinct`: about how many different values a column has. `without_nan`: columns of
-    floats in which there is none."""
+    floats in which there is none. `before`: how many rows stand before these, which some checks look at too."""
 
     rows: int | None = None
     distinct: Mapping[str, int] = field(default_factory=dict)
     without_nan: frozenset[str] = frozenset()
+    before: int = 0
 
     @classmethod
-    def of_profile(cls, rows: int, profile: Profile | None) -> Hints:
+    def of_profile(cls, rows: int, profile: Profile | None, before: int = 0) -> Hints:
         """What a profile says of the texts among so many rows."""
         columns = [] if profile is None else profile.columns
         found = {one.name: one.distinct for one in columns if one.type == "string" and one.distinct is not None}
-        return cls(rows, found)
+        return cls(rows, found, before=before)
+
+    @property
+    def at_most(self) -> int | None:
+        """How many rows a check may look at."""
+        return None if self.rows is None else self.rows + self.before
 
     @property
     def many(self) -> bool:
@@ -131,7 +137,7 @@ class Statement:
             source = of_values(self.values_of[1], counted) if self.values_of and counted else self.source
             return f"SELECT {terms} FROM {source}"
         by = quoted(self.by)
-        return f"SELECT {by} AS slice_, {terms} FROM {self.source} GROUP BY {by} LIMIT {SLICES_MAX + 1}"
+        return f"SELECT {by} AS slice_, {terms} FROM {self.source} GROUP BY {by} ORDER BY 1 LIMIT {SLICES_MAX + 1}"
 
 
 def statements(asked: Sequence[Asked], hints: Hints) -> list[Statement]:

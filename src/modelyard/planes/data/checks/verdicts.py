@@ -226,14 +226,14 @@ def _quantiles(check: Quantiles, values: Values) -> CheckResult:
         fits = value is not None and (low is None or value >= low) and (high is None or value <= high)
         if not fits:
             wrong.append(f"the {share:g} quantile is {value}, not in [{low}, {high}]")
-    observed = {"quantiles": check.quantiles, "values": found}
+    observed = {"quantiles": check.quantiles, "values": list(map(sendable, found))}
     return result(check, "failed" if wrong else "passed", message="; ".join(wrong), observed=observed)
 
 
 def _quantile(check: Quantiles, values: Values, place: int, share: float) -> float | None:
     if check.method == "linear":
         listed = values["quantiles"]
-        return None if listed is None else sendable(listed[place])
+        return None if listed is None else float(listed[place])
     low, high = values[f"floor{place}"], values[f"ceil{place}"]
     if low is None or high is None:
         return None
@@ -268,8 +268,8 @@ def _distinct_values(check: DistinctValues, values: Values, facts: Values) -> Ch
 
 def _most_common(check: MostCommon, values: Values) -> CheckResult:
     common, hits = values["common"] or [], int(values["hits"] or 0)
-    passed = hits > 0 if check.ties else len(common) == 1 and hits == 1
-    shown = [sendable(value) for value in common[:20]]
+    passed = hits > 0 if check.ties else int(values["commons"] or 0) == 1 and hits == 1
+    shown = [sendable(value) for value in common]
     message = "" if passed else f"the most common is {', '.join(map(repr, shown)) or 'nothing'}"
     return result(check, "passed" if passed else "failed", message=message, observed=shown)
 

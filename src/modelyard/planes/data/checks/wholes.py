@@ -21,9 +21,11 @@ from modelyard.planes.data.checks.question import (
     every,
     filtered,
     kept_values,
+    least,
     present,
     values_of,
 )
+from modelyard.planes.data.checks.ranks import Numbers, linear, places
 from modelyard.planes.data.checks.values import Unfit, fitting, is_float, is_number, is_ordered, is_time, sql_value
 from modelyard.types.checks import (
     ColumnCount,
@@ -136,6 +138,13 @@ def _not_nan(column: str, context: Context) -> str:
     return f"NOT isnan({quoted(column)})" if context.may_be_nan(column) else ""
 
 
+def _numbers(check: Statistic | Quantiles, context: Context) -> Numbers:
+    """The numbers of which there are quantiles."""
+    name = quoted(check.column)
+    where = every(condition(check), f"{name} IS NOT NULL", _not_nan(check.column, context))
+    return Numbers(f"{name}::DOUBLE", where, check.by, context.rows)
+
+
 def _need_bound(check: Statistic, bound: Scalar, kind: str) -> None:
     if check.measure in ("min", "max"):
         sql_value(bound, kind, check.column)
@@ -146,9 +155,10 @@ def _need_bound(check: Statistic, bound: Scalar, kind: str) -> None:
 def _of_numbers(check: Statistic, name: str, kind: str, values: Measure, context: Context) -> Question:
     number = f"{name}::DOUBLE"
     if check.measure == "median":
-        median = Measure(f"median({number}){filtered(condition(check), _not_nan(check.column, context))}", "rescan")
+        found = linear(_numbers(check, context), [0.5])
+        median = {"value": Measure(f"({found.linear})[1]", "rescan"), "present": Measure(found.count)}
         whole = "" if check.where or check.by else check.column
-        return Question(check, check.of, measures={"value": median, "present": values}, alone=True, median_of=whole)
+        return Question(check, check.of, found.source, median, alone=True, median_of=whole)
     finite = filtered(condition(check), f"isfinite({name})" if is_float(kind) else "")
     measures = {"present": values}
     quick = _quick_moments(check, number) if kind in ("double", "float") and check.measure != "sum" else None
@@ -204,29 +214,21 @@ def _distinct_source(check: Statistic | DistinctValues, where: str, kind: str) -
 
 def quantiles(check: Quantiles, context: Context) -> Question:
     """Quantiles of a column of numbers: the two values between which each lies, of which the method makes one."""
-    kind, name = context.kind(check.column), quoted(check.column)
+    kind = context.kind(check.column)
     if not is_number(kind):
         raise Unfit(f"column '{check.column}' is {kind}, not a number")
     if len(check.quantiles) != len(check.ranges):
         raise Unfit(f"{len(check.quantiles)} quantiles and {len(check.ranges)} ranges")
-    where = every(condition(check), f"{name} IS NOT NULL", _not_nan(check.column, context))
+    numbers = _numbers(check, context)
     if check.method == "linear":
-        shares = ", ".join(repr(float(one)) for one in check.quantiles)
-        found = f"quantile_cont({name}::DOUBLE, [{shares}]){filtered(where)}"
-        return Question(check, check.of, measures={"quantiles": Measure(found, "rescan")}, alone=True)
-    by = f" PARTITION BY {quoted(check.by)}" if check.by else ""
-    sliced = f"{quoted(check.by)}, " if check.by else ""
-
-    def source(table: str) -> str:
-        place = f"row_number() OVER ({by} ORDER BY {name}) - 1 AS __i, count(*) OVER ({by}) - 1 AS __last"
-        return f"(SELECT {sliced}{name}::DOUBLE AS __v, {place} FROM {table} WHERE {where})"
-
-    measures = {"last": Measure("max(__last)", "rescan")}
-    for place, share in enumerate(check.quantiles):
-        for side in ("floor", "ceil"):
-            at = f"__i = {side}(__last * {float(share)!r}::DOUBLE)"
-            measures[f"{side}{place}"] = Measure(f"max(__v) FILTER (WHERE {at})", "rescan")
-    return Question(check, check.of, source, measures, alone=True)
+        found = linear(numbers, check.quantiles)
+        measures = {"quantiles": Measure(found.linear, "rescan")}
+        return Question(check, check.of, found.source, measures, alone=True)
+    around = places(numbers, check.quantiles)
+    measures = {"last": Measure(around.last, "rescan")}
+    for place, (low, high) in enumerate(zip(around.low, around.high, strict=True)):
+        measures |= {f"floor{place}": Measure(low, "rescan"), f"ceil{place}": Measure(high, "rescan")}
+    return Question(check, check.of, around.source, measures, alone=True)
 
 
 def distinct_values(check: DistinctValues | MostCommon, context: Context) -> Question:
@@ -242,7 +244,8 @@ def distinct_values(check: DistinctValues | MostCommon, context: Context) -> Que
     if isinstance(check, MostCommon):
         by = f"PARTITION BY {quoted(check.by)}" if check.by else ""
         common = {
-            "common": Measure("list(__v ORDER BY __v) FILTER (WHERE __n = __most)", "rescan"),
+            "common": Measure(least("__v", 20, "__n = __most"), "rescan"),
+            "commons": Measure("count_if(__n = __most)", "rescan"),
             "hits": Measure(f"count_if(__n = __most AND {inside})", "rescan"),
         }
 
@@ -256,7 +259,7 @@ def distinct_values(check: DistinctValues | MostCommon, context: Context) -> Que
         "unexpected": Measure(f"count_if({outside})", "overflow"),
         "found_values": Measure(kept_values("__v", inside), "union"),
         "unexpected_values": Measure(kept_values("__v", outside), "union"),
-        "sample": Measure(f"list(__v ORDER BY __v) FILTER (WHERE {outside})[:20]", "overflow"),
+        "sample": Measure(least("__v", 20, outside), "overflow"),
     }
     distinct_wanted = len(set(listed)) + len(check.values) - len(listed)
     rows = None if check.relation == "contain" else _outside_rows(check, where, listed)
