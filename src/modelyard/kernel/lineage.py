@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 OBJECT_IS_CAUSE = frozenset({"used", "derived", "serves"})
 SUBJECT_IS_CAUSE = frozenset({"produced", "trained", "triggered"})
+ALL_COLUMNS = "**"
+"""Stands, as a part of a dataset version (`dataset:flights@7#**`), for its columns where a reader names none."""
 RELATIONS = OBJECT_IS_CAUSE | SUBJECT_IS_CAUSE
 _CHUNK = 500
 Direction = Literal["up", "down", "both"]

@@ -58,12 +58,14 @@ class ConsumedColumn(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class Consumer(Struct, frozen=True, kw_only=True):
     """Who uses a dataset, by URN, and which columns. `origin`: it said so, or lineage shows it.
 
-    `columns` is empty where only the use of the dataset as a whole is known.
+    `columns` is empty where only the use of the dataset as a whole is known. `whole`: lineage shows that it also read
+    the dataset without naming columns, so that it may need others.
     """
 
     consumer: str
     columns: list[ConsumedColumn]
     origin: ConsumerOrigin
+    whole: bool = False
     owner: str = ""
     at: datetime | None = None
 

@@ -152,6 +152,27 @@ def test_who_is_in_force_is_asked_before_a_column_goes_and_who_is_not_is_no_hind
     assert flights.write(without, mode="overwrite", replace_schema=True, breaking=True).published
 
 
+def test_who_read_the_whole_once_is_told_of_any_column_and_guarded_by_those_it_named(client: Client) -> None:
+    flights = dataset("flights", client)
+    with modelyard.start_run(client=client, capture=False, system_metrics=False) as run:
+        flights.read(columns=["id"])
+        flights.read()
+        run.flush()
+    register(client, run.id)
+    ModelHandle("delay", client).promote(1, "champion", reason="the first")
+    [use] = data_behind("model:delay@1", client).data
+    assert (use.columns, use.whole) == (["id"], True)
+    [consumer] = flights.consumers()
+    assert ([one.name for one in consumer.columns], consumer.whole) == (["id"], True)
+    without = {name: str(kind) for name, kind in zip(FLIGHTS.schema.names, FLIGHTS.schema.types, strict=True)}
+    del without["note"]
+    found = flights.check_contract(without)
+    assert found.passed
+    assert "model:delay" in found.affected
+    del without["id"]
+    assert [(one.consumer, one.column) for one in flights.check_contract(without).breaks] == [("model:delay", "id")]
+
+
 def test_a_job_is_tied_to_the_columns_that_it_names(server: Server, client: Client) -> None:
     scope = Scope(client.project, Principal("job:one", {"*": Role.ADMIN}))
     data = server.yard.data
@@ -159,7 +180,7 @@ def test_a_job_is_tied_to_the_columns_that_it_names(server: Server, client: Clie
     data.read(scope, "flights")
     data.read(Scope(client.project, Principal("job:two", {"*": Role.ADMIN})), "flights")
     [use] = data_behind("job:one", client).data
-    assert (use.columns, use.whole) == (["Origin", "dist", "id"], False)
+    assert (use.columns, use.whole) == (["Origin", "dist", "id"], True), "it may need what it did not name"
     [use] = data_behind("job:two", client).data
     assert (use.columns, use.whole) == ([], True)
 

@@ -147,7 +147,11 @@ def test_changes_are_events_and_a_jobs_run_is_tied_to_it(tracking: Tracking, dat
         said = [(one.kind, one.subject, one.data.get("status")) for one in events.after(tx, 0, kinds, 100)]
         edges = {(one.subject, one.relation, one.object) for one in lineage.walk(tx, f"run:{run.id}").edges}
     assert said == [("run.created", f"run:{run.id}", None), ("run.finished", f"run:{run.id}", "FAILED")]
-    assert edges == {("job:abc", "produced", f"run:{run.id}"), (f"run:{run.id}", "used", "dataset:flights@7")}
+    assert edges == {
+        ("job:abc", "produced", f"run:{run.id}"),
+        (f"run:{run.id}", "used", "dataset:flights@7"),
+        (f"run:{run.id}", "used", "dataset:flights@7#**"),
+    }
 
 
 def test_inputs_and_outputs_come_back_and_the_first_word_on_a_dataset_counts(

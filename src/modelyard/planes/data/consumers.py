@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from modelyard.kernel.database import Transaction
 from modelyard.planes.data import history_store, store
-from modelyard.planes.data.consumption import Found, InForce, Upstream
+from modelyard.planes.data.consumption import Found, InForce, Upstream, Uses
 from modelyard.types.contracts import ConsumedColumn, Consumer
 
 _VERSIONS_TYPED_MAX = 50
@@ -38,12 +38,19 @@ class Consumers:
             return []
         upstream = Upstream(tx, list(relying), through=False)
         columns: dict[str, dict[str, str]] = {}
+        whole: set[str] = set()
         types = _Types(tx, dataset)
         for urn, names in relying.items():
             used = _of_dataset(upstream.of(urn), dataset.noun.name)
-            if used is None:
+            if not used:
                 continue
-            typed = {name: kind for version in sorted(used) for name, kind in types.of(version, used[version]).items()}
+            if any(one.is_whole for one in used.values()):
+                whole.update(names)
+            typed = {
+                name: kind
+                for version, one in sorted(used.items(), key=lambda entry: entry[0])
+                for name, kind in types.of(version, sorted(one.columns)).items()
+            }
             for name in names:
                 columns.setdefault(name, {}).update(typed)
         return [
@@ -51,6 +58,7 @@ class Consumers:
                 consumer=name,
                 columns=[ConsumedColumn(name=column, type=kind) for column, kind in sorted(uses.items())],
                 origin="lineage",
+                whole=name in whole,
             )
             for name, uses in columns.items()
         ]
@@ -74,7 +82,6 @@ class _Types:
         return {name: kind for name in names if (kind := self._known[version].get(name)) is not None}
 
 
-def _of_dataset(found: Found, name: str) -> dict[int, list[str]] | None:
-    """The columns of a dataset's versions that are used; None where it is not used at all."""
-    used = {version: sorted(uses.columns) for (dataset, version), uses in found.items() if dataset == name}
-    return used or None
+def _of_dataset(found: Found, name: str) -> dict[int, Uses]:
+    """What is used of a dataset, by version."""
+    return {version: uses for (dataset, version), uses in found.items() if dataset == name}

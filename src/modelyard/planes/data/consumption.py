@@ -1,8 +1,7 @@
 """Which columns of which datasets led to a thing: the way up the lineage graph, through runs, jobs and feature views.
 
-A reader that names columns is tied to each (`run:… used dataset:flights@7#distance`) beside the version as a whole. Of
-one that only has the tie to the whole it is not known which columns it needs. A reader that did both counts by the
-columns it named.
+A reader that names columns is tied to each (`run:… used dataset:flights@7#distance`) beside the version as a whole; one
+that names none to `dataset:flights@7#**`, and of it it is not known which columns it needs, whatever else it names.
 """
 
 from __future__ import annotations
@@ -39,12 +38,14 @@ class Uses:
 Found = dict[tuple[str, int], Uses]
 
 
-def tie_columns(tx: Transaction, reader: str, relation: str, version: str, columns: Sequence[str]) -> None:
-    """Tie a reader to the columns of a dataset version that it names. What are too many is a use of the whole."""
-    named = [one for one in dict.fromkeys(columns) if len(one) <= COLUMN_CHARACTERS_MAX]
-    if len(named) <= COLUMNS_TIED_MAX:
-        for one in named:
-            tx.link(reader, relation, f"{version}#{one}")
+def tie_columns(tx: Transaction, reader: str, relation: str, version: str, columns: Sequence[str] | None) -> None:
+    """Tie a reader to the columns of a dataset version that it names (None: it names none, and may need any). What are
+    too many is a use of the whole."""
+    named = [one for one in dict.fromkeys(columns or ()) if len(one) <= COLUMN_CHARACTERS_MAX]
+    if columns is None or len(named) > COLUMNS_TIED_MAX:
+        named = [lineage.ALL_COLUMNS]
+    for one in named:
+        tx.link(reader, relation, f"{version}#{one}")
 
 
 class Upstream:
@@ -71,6 +72,7 @@ class Upstream:
         found: Found = {}
         named: set[tuple[str, str, int]] = set()
         whole: set[tuple[str, str, int]] = set()
+        unnamed: set[tuple[str, str, int]] = set()
         seen, waiting = {root}, [root]
         for one in waiting:
             for cause in self._causes.get(one, ()):
@@ -83,6 +85,8 @@ class Upstream:
                 uses.readers.add(reader)
                 if dataset[3] is None:
                     whole.add((reader, *key))
+                elif dataset[3] == lineage.ALL_COLUMNS:
+                    unnamed.add((reader, *key))
                 else:
                     named.add((reader, *key))
                     uses.columns.add(dataset[3])
@@ -90,14 +94,17 @@ class Upstream:
                 if above not in seen:
                     seen.add(above)
                     waiting.append(above)
-        for _, name, version in whole - named:
+        # One tied to the whole alone was so tied before readers that name no columns were marked.
+        for _, name, version in unnamed | (whole - named):
             found[name, version].is_whole = True
         return found
 
     def _above(self, one: str) -> list[str]:
         """Where the way up goes on from a node whose causes are known."""
         causes = self._causes.get(one, [])
-        named_of = {family(cause) for cause in causes if "#" in cause}
+        named_of = {family(cause) for cause in causes if "#" in cause} - {
+            family(cause) for cause in causes if cause.endswith(f"#{lineage.ALL_COLUMNS}")
+        }
         above = [cause for cause in causes if not _is_parent(one, cause) and cause not in named_of]
         if not self._through:
             above = [cause for cause in above if not cause.startswith("dataset:")]

@@ -201,8 +201,8 @@ def _check_contract(contract: Contract) -> None:
 
 
 def _affected(tx: Transaction, urn: str, known: Sequence[Consumer]) -> list[str]:
-    """What came of a version, as far as lineage shows, and is no consumer whose columns are known."""
-    told = {one.consumer for one in known if one.columns}
+    """What came of a version, as far as lineage shows, and is no consumer all of whose columns are known."""
+    told = {one.consumer for one in known if one.columns and not one.whole}
     own = urn.partition("@")[0]
     names = {node.partition("@")[0] for node in lineage.walk(tx, urn, "down", _AFFECTED_DEPTH).nodes}
     names |= {one.consumer for one in known}

@@ -49,10 +49,11 @@ class Reader:
         self._find = find
         self._open_session = open_session
 
-    def snapshot(self, scope: Scope, name: str, ref: Ref) -> tuple[DatasetVersion, Snapshot]:
-        """A version with the files that hold it. Counts as reading."""
+    def snapshot(self, scope: Scope, name: str, ref: Ref, *, whole: bool = False) -> tuple[DatasetVersion, Snapshot]:
+        """A version with the files that hold it. Counts as reading; `whole`: whoever asks may need any column, else
+        those that he ties himself to, if he does."""
         version, snapshot = self._opened(scope, name, ref)
-        self._remember(scope, version, lambda: None)
+        self._remember(scope, version, lambda: None if whole else ())
         return version, snapshot
 
     def stream(self, scope: Scope, name: str, ref: Ref, columns: Sequence[str] | None, filter: str | None) -> Reading:
@@ -98,7 +99,7 @@ class Reader:
         columns = named()
         with self._database.transaction(scope) as tx:
             tx.link(scope.actor, "used", version.urn)
-            tie_columns(tx, scope.actor, "used", version.urn, columns or ())
+            tie_columns(tx, scope.actor, "used", version.urn, columns)
 
 
 def _in_condition(filter: str | None, columns: Sequence[str]) -> Sequence[str]:

@@ -326,15 +326,19 @@ class Data:
         version, snapshot = self.reader.snapshot(scope, name, ref)
         return _as_sent(version), snapshot
 
+    def _whole(self, scope: Scope, name: str, ref: Ref) -> tuple[DatasetVersion, Snapshot]:
+        version, snapshot = self.reader.snapshot(scope, name, ref, whole=True)
+        return _as_sent(version), snapshot
+
     def query(self, scope: Scope, statement: str, datasets: Mapping[str, Ref]) -> pa.Table:
         """Run one SELECT over the named datasets, each at its reference, in a sandbox that can read nothing else."""
-        tables = {name: self.snapshot(scope, name, ref)[1].file_set for name, ref in datasets.items()}
+        tables = {name: self._whole(scope, name, ref)[1].file_set for name, ref in datasets.items()}
         with self._session(tables) as session:
             return session.table(statement)
 
     def files(self, scope: Scope, name: str, ref: Ref = None) -> DatasetFiles:
         """The Parquet files of a version, for engines on this machine. Counts as reading."""
-        version, snapshot = self.snapshot(scope, name, ref)
+        version, snapshot = self._whole(scope, name, ref)
         table = snapshot.file_set
         return DatasetFiles(
             dataset=name,

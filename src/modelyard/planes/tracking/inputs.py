@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from modelyard.kernel.lineage import ALL_COLUMNS
 from modelyard.types.tracking import Dataset
 
 _URN_CHARACTERS_MAX = 512
@@ -28,14 +29,12 @@ class _Source(msgspec.Struct):
 
 def urns_of(dataset: Dataset) -> list[str]:
     """The URN of one of our own dataset versions that an input names as its source, and one for each of its columns
-    that its schema names; empty for other sources."""
+    that its schema names, or for all where it names none; empty for other sources."""
     version = _version_of(dataset.source)
     if not version:
         return []
-    return [
-        version,
-        *(f"{version}#{column}" for column in _columns(dataset.schema, _URN_CHARACTERS_MAX - len(version))),
-    ]
+    columns = _columns(dataset.schema, _URN_CHARACTERS_MAX - len(version))
+    return [version, *(f"{version}#{column}" for column in columns or [ALL_COLUMNS])]
 
 
 def _version_of(source: str) -> str:

@@ -11,7 +11,7 @@ from msgspec import Struct
 from modelyard.kernel import lineage
 from modelyard.kernel.auth import Scope
 from modelyard.kernel.database import Database
-from modelyard.kernel.lineage import Direction, Newest, TimedEdge
+from modelyard.kernel.lineage import ALL_COLUMNS, Direction, Newest, TimedEdge
 from modelyard.planes.data import Data
 from modelyard.planes.jobs import Jobs
 from modelyard.planes.tracking import Tracking
@@ -68,7 +68,8 @@ def bundled(edges: Sequence[TimedEdge]) -> list[Bundle]:
         first.setdefault(key, edge.at)
         mine, theirs = parts.setdefault(key, ({}, {}))
         mine |= {own: None} if own else {}
-        theirs |= {foreign: None} if foreign else {}
+        # Who names no columns has the tie to the whole.
+        theirs |= {foreign: None} if foreign and foreign != ALL_COLUMNS else {}
     return [
         Bundle(
             subject=subject, relation=relation, object=other, at=at,
