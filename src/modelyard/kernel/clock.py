@@ -52,6 +52,36 @@ class FixedClock:
         self._at += timedelta(seconds=seconds)
 
 
+class Moves:
+    """Notices that a wall clock was moved forward, which makes everything look older than it is.
+
+    What removes by age asks how far `ahead` the clock may be, and takes things for so much younger. A clock that has
+    stood for a day as it was moved is believed: it may have been wrong before.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._apart = self._look()[0]
+        self._since: float | None = None
+
+    def ahead(self) -> timedelta:
+        """How far the clock was moved forward of late; to be asked now and then, from when on it is to be noticed."""
+        apart, seconds = self._look()
+        moved = apart - self._apart
+        self._since = seconds if self._since is None else self._since
+        if moved > _SLEWED and seconds - self._since < BELIEVED_AFTER_S:
+            return moved
+        self._apart, self._since = apart, None
+        return timedelta()
+
+    def _look(self) -> tuple[timedelta, float]:
+        """How far the instant and the seconds are apart, and the seconds."""
+        seconds = self._clock.monotonic()
+        return self._clock.now() - EPOCH - timedelta(seconds=seconds), seconds
+
+
+BELIEVED_AFTER_S = 86_400.0
+_SLEWED = timedelta(minutes=1)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 

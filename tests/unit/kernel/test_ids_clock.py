@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelyard.kernel.clock import as_utc, from_us, to_us
+from modelyard.kernel.clock import BELIEVED_AFTER_S, FixedClock, Moves, as_utc, from_us, to_us
 from modelyard.kernel.ids import is_id, new_id
 
 
@@ -49,3 +49,36 @@ def test_what_was_written_without_a_zone_is_utc_and_what_has_one_keeps_it(naive:
     assert as_utc(naive) == naive.replace(tzinfo=UTC)
     assert as_utc(naive.replace(tzinfo=zone)).tzinfo is zone
     assert to_us(as_utc(naive)) - to_us(naive.replace(tzinfo=zone)) == zone.utcoffset(None) // timedelta(microseconds=1)
+
+
+MOVED = st.one_of(
+    st.tuples(st.just("advance"), st.floats(0, 200_000)), st.tuples(st.just("jump"), st.floats(-(10**8), 10**8))
+)
+
+
+@given(st.lists(MOVED, max_size=30))
+def test_a_clock_is_ahead_by_no_more_than_it_was_moved_forward(moves: list[tuple[str, float]]) -> None:
+    """And it is believed in the end, wherever it stands."""
+    clock = FixedClock(datetime(2013, 3, 1, tzinfo=UTC))
+    noticed, forward = Moves(clock), timedelta()
+    for how, seconds in moves:
+        getattr(clock, how)(seconds)
+        if how == "jump" and seconds > 0:
+            forward += timedelta(seconds=seconds)
+        assert timedelta() <= noticed.ahead() <= forward + timedelta(seconds=1)
+    noticed.ahead()
+    clock.advance(BELIEVED_AFTER_S + 1)
+    assert noticed.ahead() == timedelta()
+
+
+def test_a_clock_that_runs_a_little_fast_is_not_moved() -> None:
+    clock = FixedClock(datetime(2013, 3, 1, tzinfo=UTC))
+    noticed = Moves(clock)
+    for _ in range(1_000):
+        clock.advance(3_600)
+        clock.jump(10)
+        assert noticed.ahead() == timedelta()
+    clock.jump(7_200)
+    assert noticed.ahead() == timedelta(hours=2)
+    clock.jump(-7_200)
+    assert noticed.ahead() == timedelta()

@@ -175,6 +175,26 @@ def test_the_reconciler_collects_once_a_day(yard: Yard) -> None:
     assert list(collector.due(yard.clock.now())) == ["blobs"]
 
 
+def test_a_clock_that_is_moved_makes_no_blob_old_and_stops_no_collection(yard: Yard) -> None:
+    [collector] = yard.storage.reconcilers()
+    lease: object = None
+    collector.act("blobs", lease)  # type: ignore[arg-type]
+    put = yard.blobs.put(io.BytesIO(b"named in a moment")).digest
+    yard.clock.jump(30 * DAY)
+    for _ in range(2):
+        assert list(collector.due(yard.clock.now())) == ["blobs"]
+        collector.act("blobs", lease)  # type: ignore[arg-type]
+        assert yard.blobs.exists(put)
+        assert list(collector.due(yard.clock.now())) == []
+        yard.clock.jump(30 * DAY)
+    yard.clock.jump(-90 * DAY)
+    assert list(collector.due(yard.clock.now())) == []
+    yard.clock.advance(DAY)
+    assert list(collector.due(yard.clock.now())) == ["blobs"], "though the last was made at an instant to come"
+    collector.act("blobs", lease)  # type: ignore[arg-type]
+    assert list(collector.due(yard.clock.now())) == []
+
+
 def test_marks_are_exact_and_lie_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("modelyard.planes.storage.marking._HELD_DIGESTS_MAX", 100)
     draw = random.Random(1)

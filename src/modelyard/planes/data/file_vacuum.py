@@ -51,10 +51,12 @@ class FileVacuum:
         self._database = database
         self._blobs = blobs
 
-    def vacuum(self, scope: Scope, row: store.DatasetRow, wanted: Vacuum) -> VacuumReport:
-        """Give up what is kept for nobody. Raises EngineError for a tree that cannot be read: then no blob is."""
-        before = self._database.clock.now() - timedelta(seconds=wanted.grace_s)
-        given = self._versions(scope, row, wanted)
+    def vacuum(self, scope: Scope, row: store.DatasetRow, wanted: Vacuum, ahead: timedelta) -> VacuumReport:
+        """Give up what is kept for nobody, by a clock that may be so far ahead. Raises EngineError for a tree that
+        cannot be read: then no blob is."""
+        now = self._database.clock.now() - ahead
+        before = now - timedelta(seconds=wanted.grace_s)
+        given = self._versions(scope, row, wanted, now)
         named = self._named(given.trees)
         looks = [self._look(scope, row, some, named, before, dry_run=wanted.dry_run) for some in self._held(scope, row)]
         found = _Unnamed(*(sum(one) for one in zip(*looks, strict=True))) if looks else _Unnamed()
@@ -69,14 +71,14 @@ class FileVacuum:
             bytes_waiting=found.waiting_bytes,
         )
 
-    def _versions(self, scope: Scope, row: store.DatasetRow, wanted: Vacuum) -> _Given:
+    def _versions(self, scope: Scope, row: store.DatasetRow, wanted: Vacuum, now: datetime) -> _Given:
         """Give up versions: decided over what points at them in the commit that gives them up."""
         reading = self._database.reading if wanted.dry_run else self._database.transaction
         with reading(scope) as tx:
-            now = store.dataset_named(tx, row.noun.name) or row
-            retention = wanted.retention or now.noun.retention or Retention()
-            marks, pins = retention_store.version_marks(tx, now), retention_store.pins(tx, now)
-            decisions = decide(marks, retention, self._database.clock.now(), pins)
+            newest = store.dataset_named(tx, row.noun.name) or row
+            retention = wanted.retention or newest.noun.retention or Retention()
+            marks, pins = retention_store.version_marks(tx, newest), retention_store.pins(tx, newest)
+            decisions = decide(marks, retention, now, pins)
             expired = [one.version for one in decisions if not one.keep]
             if expired and not wanted.dry_run:
                 retention_store.expire(tx, row.id, expired)

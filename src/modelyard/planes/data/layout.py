@@ -121,24 +121,26 @@ class Layout:
 
     # --- vacuum -----------------------------------------------------------------------------------------------
 
-    def vacuum(self, scope: Scope, name: str, asked: Vacuum | None = None) -> VacuumReport:
+    def vacuum(
+        self, scope: Scope, name: str, asked: Vacuum | None = None, *, ahead: timedelta = timedelta()
+    ) -> VacuumReport:
         """Give up versions that the retention does not keep and nothing points at, then remove files that none names.
 
         What a branch, tag, run, model or another dataset points at stays, whatever its age. Files go only when nothing
         has named them for the grace, so that whoever reads them now can end. Of a dataset of files, what it holds for
-        no version is given up: see `FileVacuum`.
+        no version is given up: see `FileVacuum`. By a clock that may be `ahead` all is taken for so much younger.
         """
         wanted = asked or Vacuum()
         row = dataset_row(self._database, scope, name)
         if row.noun.kind == "files" and self._of_files is not None:
-            return self._of_files.vacuum(scope, row, wanted)
+            return self._of_files.vacuum(scope, row, wanted, ahead)
         require_writable(row, store.MAIN)
         with self._tables.exclusive(row.location):
             self._publisher.recover(scope, row)
             row = dataset_row(self._database, scope, name)
             require_own_head(self._tables, row, self._states.head(scope, name, store.MAIN))
             retention = wanted.retention or row.noun.retention or Retention()
-            now = self._database.clock.now()
+            now = self._database.clock.now() - ahead
             with self._database.reading(scope) as tx:
                 marks, pins = retention_store.version_marks(tx, row), retention_store.pins(tx, row)
             decisions = decide(marks, retention, now, pins)
@@ -146,7 +148,7 @@ class Layout:
             kept = {one.version: one.reason for one in decisions if one.keep and one.reason}
             removed = (0, 0)
             if not wanted.dry_run:
-                removed = self._remove(scope, row, expired, timedelta(seconds=wanted.grace_s))
+                removed = self._remove(scope, row, expired, timedelta(seconds=wanted.grace_s) + ahead)
         return VacuumReport(
             dataset=name,
             dry_run=wanted.dry_run,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from modelyard.kernel.auth import Scope, system_scope
+from modelyard.kernel.clock import Clock, Moves
 from modelyard.kernel.reconcile import Lease
 
-SWEEP_EVERY = timedelta(hours=1)
-VACUUM_EVERY = timedelta(days=1)
+SWEEP_EVERY_S = 3_600.0
+VACUUM_EVERY_S = 86_400.0
 
 
 class Recovering(Protocol):
@@ -56,8 +58,8 @@ class Retaining(Protocol):
 class Vacuuming(Protocol):
     """What the vacuum needs of the tables."""
 
-    def vacuum(self, scope: Scope, name: str) -> object:
-        """Give up what the dataset's retention does not keep."""
+    def vacuum(self, scope: Scope, name: str, *, ahead: timedelta = ...) -> object:
+        """Give up what the dataset's retention does not keep, by a clock that may be so far ahead."""
         ...
 
 
@@ -78,23 +80,27 @@ class BufferFlush:
 
 
 class RetentionVacuum:
-    """Vacuums datasets that have a retention, once a day."""
+    """Vacuums datasets that have a retention, soon after the start and then daily, whatever the wall clock does."""
 
     name = "data.retention"
 
-    def __init__(self, datasets: Retaining, layout: Vacuuming) -> None:
+    def __init__(self, datasets: Retaining, layout: Vacuuming, clock: Clock) -> None:
         self._datasets = datasets
         self._layout = layout
-        self._done_at: dict[str, datetime] = {}
+        self._clock = clock
+        self._moves = Moves(clock)
+        self._done_at: dict[str, float] = {}
 
-    def due(self, now: datetime) -> Sequence[str]:
+    def due(self, now: datetime) -> Sequence[str]:  # noqa: ARG002  counted in seconds that never go back
+        self._moves.ahead()
+        since = self._clock.monotonic() - VACUUM_EVERY_S
         keys = [f"{project}/{name}" for project, name in self._datasets.with_retention()]
-        return [key for key in keys if key not in self._done_at or now - self._done_at[key] >= VACUUM_EVERY]
+        return [key for key in keys if self._done_at.get(key, -math.inf) <= since]
 
     def act(self, key: str, lease: Lease) -> None:  # noqa: ARG002  giving up twice is giving up once
         project, _, name = key.partition("/")
-        self._done_at[key] = datetime.now(UTC)
-        self._layout.vacuum(system_scope(project), name)
+        self._done_at[key] = self._clock.monotonic()
+        self._layout.vacuum(system_scope(project), name, ahead=self._moves.ahead())
 
 
 class PublicationRecovery:
@@ -119,15 +125,18 @@ class StagedSweep:
 
     name = "data.sweep"
 
-    def __init__(self, data: Sweeping) -> None:
+    def __init__(self, data: Sweeping, clock: Clock) -> None:
         self._data = data
-        self._swept_at: datetime | None = None
+        self._clock = clock
+        self._moves = Moves(clock)
+        self._swept_at = -math.inf
 
     def due(self, now: datetime) -> Sequence[str]:
-        if self._swept_at is not None and now - self._swept_at < SWEEP_EVERY:
+        ahead = self._moves.ahead()
+        if self._clock.monotonic() - self._swept_at < SWEEP_EVERY_S:
             return []
-        self._swept_at = now
-        return [now.isoformat()]
+        self._swept_at = self._clock.monotonic()
+        return [(now - ahead).isoformat()]
 
     def act(self, key: str, lease: Lease) -> None:  # noqa: ARG002  removing twice is removing once
         self._data.sweep(datetime.fromisoformat(key))

@@ -403,9 +403,9 @@ class Data:
         """What the reconcile loop runs for this plane."""
         return [
             PublicationRecovery(self.upkeep),
-            StagedSweep(self.upkeep),
+            StagedSweep(self.upkeep, self._database.clock),
             BufferFlush(self.buffers),
-            RetentionVacuum(self.upkeep, self.layout),
+            RetentionVacuum(self.upkeep, self.layout, self._database.clock),
             FreshnessWatch(self._database),
         ]
 

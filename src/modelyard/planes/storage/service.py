@@ -98,7 +98,7 @@ class Storage:
 
     def reconcilers(self) -> Sequence[Reconciler]:
         """What runs in the background: a collection a day."""
-        return [Collector(self, self._project)]
+        return [Collector(self, self._project, self._database.clock)]
 
     def _part(self, scope: Scope, first: int, marks: Marks, before: datetime, *, known: bool, dry_run: bool) -> _Found:
         """Look at the blobs whose digest begins with a byte. `known`: some of them were unnamed at the last look."""
