@@ -31,7 +31,10 @@ Version = Annotated[
     typer.Option("--version", "--at", help="A number, tag, branch or instant (2013-04-01T00:00Z). Default: newest."),
 ]
 Where = Annotated[str | None, typer.Option("--filter", help="An SQL condition, such as \"origin = 'JFK'\".")]
-_SUFFIXES = {".parquet": "application/vnd.apache.parquet", ".csv": "text/csv"}
+_SUFFIXES = {
+    ".parquet": "application/vnd.apache.parquet", ".csv": "text/csv", ".tsv": "text/tab-separated-values",
+    ".jsonl": "application/x-ndjson", ".ndjson": "application/x-ndjson",
+}  # fmt: skip
 
 
 @app.callback()
@@ -125,7 +128,7 @@ def create(
 @app.command()
 def write(
     name: Name,
-    file: Annotated[Path, typer.Argument(help="Parquet, Arrow or CSV.", exists=True, dir_okay=False)],
+    file: Annotated[Path, typer.Argument(help="Parquet, Arrow, CSV, TSV or JSON lines.", exists=True, dir_okay=False)],
     mode: Annotated[str, typer.Option(help="append, or overwrite: the rows take the place of all before.")] = "append",
     checks: Annotated[Path | None, typer.Option(help="Further checks for this write, as in `checks`.")] = None,
     key: Annotated[str | None, typer.Option(help="Idempotency key: repeated, the write has its first result.")] = None,

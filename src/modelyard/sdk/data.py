@@ -282,7 +282,7 @@ def send_file(
     replace_schema: bool = False,
     breaking: bool = False,
 ) -> WriteResult:
-    """Write a Parquet, Arrow or CSV file as it is, streamed. The result says where it was turned down."""
+    """Write a file of Parquet, Arrow, CSV, TSV or JSON lines, streamed. The result says where it was turned down."""
     params = {
         "mode": mode,
         "key": key,

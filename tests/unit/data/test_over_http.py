@@ -151,19 +151,24 @@ def as_file(kind: str, file: Path) -> tuple[bytes, str]:
     if kind == "csv":
         csv.write_csv(TABLE, file)
         return file.read_bytes(), "text/csv; charset=utf-8"
+    if kind == "tsv":
+        csv.write_csv(TABLE, file, csv.WriteOptions(delimiter="\t"))
+        return file.read_bytes(), "Text/Tab-Separated-Values"
+    if kind == "json lines":
+        return b"\n".join(json.dumps(row).encode() for row in TABLE.to_pylist()), "application/x-ndjson"
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, TABLE.schema) as writer:
         writer.write_table(TABLE)
     return sink.getvalue().to_pybytes(), "application/vnd.apache.arrow.file"
 
 
-@pytest.mark.parametrize("kind", ["parquet", "csv", "arrow"])
+@pytest.mark.parametrize("kind", ["parquet", "csv", "tsv", "json lines", "arrow"])
 def test_files_are_taken_as_they_are(client: Client, tmp_path: Path, kind: str) -> None:
     body, media_type = as_file(kind, tmp_path / "file")
     path = "/api/datasets/flights/data?create=true"
     written = client.send_bytes("POST", path, body, media_type=media_type, type=WriteResult)
     assert (written.status, written.rows) == ("published", 1_000)
-    assert dataset("flights", client).read().column("id").to_pylist() == list(range(1_000))
+    assert dataset("flights", client).read().cast(TABLE.schema).equals(TABLE)
 
 
 WHOLE = b"".join(ipc_stream(TABLE))
@@ -185,6 +190,11 @@ WHOLE = b"".join(ipc_stream(TABLE))
         (b"a,b\n1\n2,3\n", "text/csv"),
         (b"a,b\n", "text/csv"),
         (b"\xff\xfe\x00", "text/csv"),
+        (b"a\tb\n1\n", "text/tab-separated-values"),
+        (b'{"id": 1, "x": 1.0}\n{"id": ', "application/x-ndjson"),
+        (b'{"id": 1, "x": 1.0}\n[1, 2]\n', "application/x-ndjson"),
+        (b"id,x\n1,2\n", "application/x-ndjson"),
+        (b"[" * 2_000, "application/x-ndjson"),
     ],
 )
 def test_what_is_no_table_is_refused_and_nothing_is_left(
@@ -305,6 +315,14 @@ def test_the_command_line_does_the_same(server: Server, tmp_path: Path) -> None:
     run("write", "flights", tmp_path / "more.csv")
     assert json.loads(run("diff", "flights", "1", "--json"))["added"] == 1
     assert "added" in run("diff", "flights", "gold", "2", "--key", "id")
+    for name, text in (
+        ("more.tsv", "id\tx\n4\t5\n"),
+        ("m.jsonl", '{"id": 5, "x": 6}\n'),
+        ("m.ndjson", '{"id": 6, "x": 7}'),
+    ):
+        (tmp_path / name).write_text(text)
+        run("write", "flights", tmp_path / name)
+    assert json.loads(run("read", "flights", "--filter", "id = 6", "--json")) == [{"id": 6, "x": 7}]
     assert "range(x)" in run("checks", "flights")
     for file in ("odd.yaml", "bomb.yaml", "good.csv", "nope.yaml"):
         run("checks", "flights", tmp_path / file, fails=True)

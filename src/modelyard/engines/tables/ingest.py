@@ -47,7 +47,9 @@ def open_tabular(file: Path, media_type: str) -> Iterator[pa.RecordBatchReader]:
         start = head.read(8)
     if not start:
         raise InvalidInput(
-            "there is nothing in the body", code="dataset.batch_empty", hint="send Arrow, Parquet or CSV"
+            "there is nothing in the body",
+            code="dataset.batch_empty",
+            hint="send Arrow, Parquet, CSV, TSV or JSON lines",
         )
     kind = _text_kind(media_type) or _kind_of(start)
     try:
@@ -103,7 +105,9 @@ def table_of_bytes(data: bytes, media_type: str) -> pa.Table:
 
     if not data:
         raise InvalidInput(
-            "there is nothing in the body", code="dataset.batch_empty", hint="send Arrow, Parquet or CSV"
+            "there is nothing in the body",
+            code="dataset.batch_empty",
+            hint="send Arrow, Parquet, CSV, TSV or JSON lines",
         )
     kind = _text_kind(media_type) or _kind_of(data[:8])
     try:
@@ -138,7 +142,7 @@ def _kind_of(start: bytes) -> str:
     raise InvalidInput(
         f"the body begins with {start!r}: it is neither Arrow nor Parquet",
         code="dataset.not_tabular",
-        hint=f"send an Arrow IPC stream or a Parquet file, or CSV with the content type '{CSV}'",
+        hint=f"send an Arrow IPC stream, a Parquet file, or a text with content type {CSV}, {TSV} or {JSON_LINES}",
     )
 
 

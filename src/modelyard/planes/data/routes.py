@@ -114,10 +114,11 @@ async def write_data(
 ) -> WriteResult:
     """Write a batch: checked, then published as the next version or kept in quarantine.
 
-    The body is an Arrow stream, an Arrow file, Parquet, or CSV by its content type. `key` is an idempotency key; `on`,
-    which may be given several times, the key of a merge; `where` the rows that an overwrite replaces, by default all.
-    `evolve`: it may add columns; `replace_schema`: an overwrite of all rows may bring any schema; `breaking`:
-    consumers may break by that.
+    The body is an Arrow stream, an Arrow file or Parquet, told by how it begins, or a text by its content type: CSV
+    (`text/csv`), TSV (`text/tab-separated-values`) or JSON lines (`application/x-ndjson`). `key` is an idempotency
+    key; `on`, which may be given several times, the key of a merge; `where` the rows that an overwrite replaces, by
+    default all. `evolve`: it may add columns; `replace_schema`: an overwrite of all rows may bring any schema;
+    `breaking`: consumers may break by that.
     """
     async with received(request, datasets) as file:
         write = partial(
