@@ -220,7 +220,7 @@ def _columns(file: Path | None) -> dict[str, list[Any]]:
         return msgspec.json.decode(text, type=dict[str, list[Any]])
     except OSError as error:
         raise InvalidInput(f"{file} cannot be read: {error.strerror}", code="prediction.invalid") from error
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise InvalidInput(
             f"the inputs are not columns: {error}",
             code="prediction.invalid",

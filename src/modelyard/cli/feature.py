@@ -236,7 +236,7 @@ def _decoded(file: Path) -> DefineFeatureView:
     decode = msgspec.json.decode if file.suffix == ".json" else msgspec.yaml.decode
     try:
         return decode(text, type=DefineFeatureView)
-    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+    except (msgspec.ValidationError, msgspec.DecodeError, RecursionError) as error:
         raise InvalidInput(f"{file} is no feature view: {error}", code="feature_view.file_invalid") from error
 
 

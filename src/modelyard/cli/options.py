@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from datetime import datetime
+from typing import Any
+
+import msgspec
 
 from modelyard.kernel.clock import as_utc
-from modelyard.kernel.errors import InvalidInput
+from modelyard.kernel.errors import InvalidInput, too_deep
 
 _SIZE = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<unit>[KMGT]?)(?P<binary>i?)B?", re.IGNORECASE)
 _SHOWN_CHARACTERS = 80
@@ -28,6 +31,16 @@ def pair(text: str, form: str = "NAME=VALUE", *, may_be_empty: bool = True) -> t
 def pairs(texts: Iterable[str] | None, form: str = "NAME=VALUE", *, may_be_empty: bool = True) -> dict[str, str]:
     """Several pairs; of a name that is given twice the last one counts. Raises InvalidInput."""
     return dict(pair(text, form, may_be_empty=may_be_empty) for text in texts or ())
+
+
+def json_or_text(text: str) -> Any:
+    """A JSON number, truth value, list or object as such; all else is text. Raises InvalidInput for a nest of them."""
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return text
+    except RecursionError as error:
+        raise too_deep(f"{text[:_SHOWN_CHARACTERS]!a}") from error
 
 
 def instant(text: str) -> datetime:

@@ -11,7 +11,7 @@ import msgspec
 import typer
 
 from modelyard.cli.context import JsonFlag, client, current_settings, show_fields, show_items, show_json, show_table
-from modelyard.cli.options import pairs
+from modelyard.cli.options import json_or_text, pairs
 from modelyard.kernel.errors import InvalidInput
 from modelyard.sdk import pipelines as sdk
 from modelyard.sdk.client import Client
@@ -179,13 +179,10 @@ def _prepared(target: str, given: dict[str, str], chosen: Client) -> tuple[str, 
 def _converted(param: Param | None, text: str) -> Any:
     if param is not None and param.kind in ("str", "dataset"):
         return text
-    try:
-        return msgspec.json.decode(text)
-    except msgspec.DecodeError:
-        if param is not None and param.kind != "any":
-            message = f"'{param.name}' must be {param.kind}, not '{text}'"
-            raise InvalidInput(message, code="pipeline.params_invalid") from None
-        return text
+    value = json_or_text(text)
+    if value is text and param is not None and param.kind != "any":
+        raise InvalidInput(f"'{param.name}' must be {param.kind}, not '{text}'", code="pipeline.params_invalid")
+    return value
 
 
 def _follow(started: PipelineRun, wait: bool, as_json: bool, chosen: Client) -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Any
 from urllib.parse import quote
 
-import msgspec
 import typer
 
 from modelyard.cli.context import JsonFlag, client, show_fields, show_items, show_json
-from modelyard.cli.options import pairs
+from modelyard.cli.options import json_or_text, pairs
 from modelyard.kernel.errors import InvalidInput
 from modelyard.types.automation import (
     On,
@@ -85,7 +84,7 @@ def create(
     spec = TriggerSpec(
         name=name,
         on=_chosen(on_event, match or [], on_dataset, cron, every_s),
-        start=StartPipeline(pipeline=pipeline, params={key: _value(text) for key, text in pairs(param).items()}),
+        start=StartPipeline(pipeline=pipeline, params={key: json_or_text(text) for key, text in pairs(param).items()}),
         then=None if promote is None else Promotion(model=promote, alias=alias),
         cooldown_s=cooldown_s,
     )
@@ -143,20 +142,12 @@ def _chosen(on_event: str | None, match: list[str], on_dataset: str | None, cron
     if on_event is not None:
         fields: dict[str, Any] = {}
         for key, text in pairs(match, "FIELD=VALUE").items():
-            values = [_value(one) for one in text.split(",")]
+            values = [json_or_text(one) for one in text.split(",")]
             fields[key] = values if len(values) > 1 else values[0]
         return OnEvent(kind=on_event, match=fields)
     if on_dataset is not None:
         return OnDataset(dataset=on_dataset)
     return OnSchedule(cron=cron, every_s=every_s)
-
-
-def _value(text: str) -> Any:
-    """A JSON number, truth value, list or object as such; all else is text."""
-    try:
-        return msgspec.json.decode(text)
-    except msgspec.DecodeError:
-        return text
 
 
 def _path(name: str) -> str:

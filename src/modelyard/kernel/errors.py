@@ -140,6 +140,11 @@ _BY_STATUS: dict[int, type[ModelyardError]] = {
 }  # fmt: skip
 
 
+def too_deep(what: str = "what was sent") -> InvalidInput:
+    """The error for data on which a decoder, or whoever looks at it, ran out of depth."""
+    return InvalidInput(f"{what} is nested too deeply", code="body.too_deep", hint="flatten it, or send it as a file")
+
+
 def to_problem(error: ModelyardError, request_id: str = "") -> Problem:
     """The wire form of an error."""
     return Problem(

@@ -23,4 +23,6 @@ LINEAGE_NODES_MAX = 2_000
 LINEAGE_DEPTH_MAX = 64
 NAME_CHARACTERS_MAX = 255
 LOG_BYTES_MAX = 64 * MIB
+NESTING_MAX = 64
+"""Of plain data that is kept and walked later, with any stack."""
 SIGN_IN_ATTEMPTS_PER_MINUTE_MAX = 30

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
@@ -10,11 +11,11 @@ from urllib.parse import quote
 
 import msgspec
 from litestar import MediaType, Request, Response
-from litestar.exceptions import HTTPException
+from litestar.exceptions import HTTPException, InternalServerException, ValidationException
 from litestar.response import Redirect
 from litestar.types import Send
 
-from modelyard.kernel.errors import InvalidInput, ModelyardError, Problem, to_problem
+from modelyard.kernel.errors import ModelyardError, Problem, to_problem, too_deep
 from modelyard.kernel.ids import new_id
 from modelyard.kernel.settings import DEFAULT_PROJECT
 from modelyard.ui.problems import problem_page, wants_page
@@ -23,6 +24,7 @@ PRINCIPAL = "modelyard.principal"
 PROJECT = "modelyard.project"
 MEDIA_TYPE = "application/problem+json"
 _log = logging.getLogger("modelyard.server")
+_BODY_FAULT = re.compile(r"(?P<message>.*) - at `\$\.data\.(?P<key>.*)`", re.DOTALL)
 _NO_ROUTE = {404: "there is nothing at {asked}", 405: "{asked} is not a request that this path takes"}
 _CODES = {400: "invalid_input", 401: "unauthenticated", 403: "forbidden", 404: "route.not_found",
           405: "route.method_not_allowed", 413: "too_large"}  # fmt: skip
@@ -44,7 +46,9 @@ def problem_of(error: Exception, asked: str = "") -> Problem:
         return to_problem(error, request_id)
     if isinstance(error, RecursionError):
         # The decoder's own guard: a body nested some thousand levels deep.
-        return to_problem(InvalidInput("what was sent is nested too deeply", code="body.too_deep"), request_id)
+        return to_problem(too_deep(), request_id)
+    if isinstance(error, InternalServerException):
+        error = _of_body(error)
     if isinstance(error, HTTPException):
         extra = error.extra if isinstance(error.extra, dict) else {"errors": error.extra} if error.extra else {}
         no_route = error.status_code in _NO_ROUTE and asked != ""
@@ -63,6 +67,15 @@ def problem_of(error: Exception, asked: str = "") -> Problem:
         detail="the server met a fault of its own",
         hint=f"please report it, with the lines of the server's log about request {request_id}",
     )  # fmt: skip
+
+
+def _of_body(error: InternalServerException) -> HTTPException:
+    """Litestar takes a fault at `$.data.features` for one of the dependency `features`, and so for the server's own."""
+    told = _BODY_FAULT.fullmatch(str(error.__cause__)) if isinstance(error.__cause__, msgspec.ValidationError) else None
+    if told is None:
+        return error
+    where = {"message": told["message"], "key": told["key"], "source": "body"}
+    return ValidationException(detail=f"the body does not fit: {told['message']}, at {told['key']}", extra=[where])
 
 
 def handle(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:

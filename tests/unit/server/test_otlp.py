@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelyard.kernel.errors import InvalidInput, ModelyardError, TooLarge
+from modelyard.kernel.limits import NESTING_MAX
 from modelyard.server.dialects.otlp import decode
 from modelyard.types.tracing import Span
 
@@ -112,7 +113,7 @@ def test_a_damaged_request_is_read_or_refused(at: int, byte: int, cut: bool) -> 
 
 
 @settings(max_examples=10)
-@given(depth=st.integers(decode.NESTING_MAX + 1, 3_000))
+@given(depth=st.integers(NESTING_MAX + 1, 3_000))
 def test_what_is_nested_too_deep_is_refused(depth: int) -> None:
     value = b"\x0a\x01x"
     for _ in range(depth):

@@ -16,6 +16,7 @@ from modelyard.kernel.event import Event
 from modelyard.kernel.events import EventReader
 from modelyard.kernel.ids import is_id, new_id
 from modelyard.kernel.limits import PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX
+from modelyard.kernel.nesting import check_nesting
 from modelyard.kernel.reconcile import Lease, Reconciler
 from modelyard.planes.automation import store
 from modelyard.planes.automation.challenger import Judge, acting
@@ -183,6 +184,7 @@ class Automation:
     # --- within -----------------------------------------------------------------------------------------------
 
     def _check(self, scope: Scope, spec: TriggerSpec) -> None:
+        check_nesting(spec.start.params, "what is given as params")
         check_templates(spec.start.params)
         match spec.on:
             case OnSchedule():

@@ -15,6 +15,7 @@ from modelyard.kernel.errors import Conflict, Forbidden, InvalidInput, NotFound
 from modelyard.kernel.events import EventReader
 from modelyard.kernel.ids import new_id
 from modelyard.kernel.limits import ARTIFACT_BYTES_MAX, CODE_SNAPSHOT_BYTES_MAX, PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX
+from modelyard.kernel.nesting import check_nesting
 from modelyard.kernel.reconcile import Reconciler
 from modelyard.planes.jobs import Jobs, check_spec
 from modelyard.planes.pipelines import store
@@ -109,6 +110,7 @@ class Pipelines:
     def register(self, scope: Scope, request: RegisterPipeline) -> Pipeline:
         """A new version of a pipeline; the one that exists where plan and code are the same. Raises InvalidInput."""
         plan = request.plan
+        check_nesting(msgspec.to_builtins(plan), f"the plan of pipeline '{plan.name[:80]}'")
         check_plan(plan)
         for step in plan.steps:
             check_spec(step_job(plan, "", step, 1), self.jobs.capacity())
@@ -430,6 +432,7 @@ def _unless_raced(call: Callable[[], T]) -> T:
 
 
 def _check_start(params: dict[str, Any], cause: str | None, idempotency_key: str | None) -> None:
+    check_nesting(params, "what is given as params")
     if len(canonical(params)) > PARAMS_BYTES_MAX:
         raise InvalidInput(
             f"the params have more than {PARAMS_BYTES_MAX:,} bytes",

@@ -69,7 +69,7 @@ def _folder(out: Out, caches: list[Path], several: bool) -> Iterator[Cached]:
     listing = _find(caches, out.md5, out.path)
     try:
         lines = msgspec.json.decode(listing.read_bytes(), type=list[Listed])
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError) as error:
         raise InvalidInput(f"{listing}: no listing of a folder: {error}", code="dvc.listing_invalid") from error
     below = f"{Path(out.path).name}/" if several else ""
     for line in lines:
@@ -84,7 +84,7 @@ def _parse(dvc_file: Path) -> DvcFile:
         return msgspec.convert(yaml.safe_load(dvc_file.read_text("utf-8")), DvcFile)
     except FileNotFoundError:
         raise NotFound(f"there is no file {dvc_file}", code="dvc.no_file") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, msgspec.ValidationError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, msgspec.ValidationError, RecursionError) as error:
         raise InvalidInput(f"{dvc_file} is no .dvc file: {error}", code="dvc.invalid") from error
 
 

@@ -34,6 +34,7 @@ from modelyard.kernel.errors import (
     TooLarge,
     Unauthenticated,
     Unavailable,
+    too_deep,
 )
 from modelyard.kernel.ids import new_id
 from modelyard.server.problems import problem_of
@@ -88,9 +89,18 @@ def decode(body: bytes, kind: type[M]) -> M:
     try:
         message: M = decoder.decode(body or b"{}")
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        return from_builtins(_lenient(body), kind)
+        return _decode_leniently(body, kind)
+    except RecursionError as error:
+        raise too_deep() from error
     _check_required(message)
     return message
+
+
+def _decode_leniently(body: bytes, kind: type[M]) -> M:
+    try:
+        return from_builtins(_lenient(body), kind)
+    except RecursionError as error:
+        raise too_deep() from error
 
 
 def decode_query(request: Request[Any, Any, Any], kind: type[M]) -> M:
@@ -236,7 +246,7 @@ def _lenient(body: bytes) -> Any:
         # Half a surrogate pair is text to that decoder, and to nothing that it would be handed on to.
         json.dumps(found, ensure_ascii=False).encode()
         return found
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise InvalidInput(f"The request's body is not JSON: {error}", code="body.not_json") from error
 
 

@@ -16,10 +16,10 @@ from typing import Any, NoReturn
 import msgspec
 
 from modelyard.kernel.errors import InvalidInput, TooLarge
+from modelyard.kernel.limits import NESTING_MAX
 from modelyard.server.dialects.otlp import protobuf
 from modelyard.types.tracing import Span, SpanEvent, SpanStatus
 
-NESTING_MAX = 64
 _STATUS: dict[int, SpanStatus] = {0: "UNSET", 1: "OK", 2: "ERROR"}
 _STATUS_NAMES: dict[str, SpanStatus] = {"STATUS_CODE_OK": "OK", "STATUS_CODE_ERROR": "ERROR"}
 
