@@ -155,6 +155,22 @@ def test_what_was_found_of_a_merge_is_not_taken_for_what_all_rows_say(data: Data
     data.write(scope, "flights", batch(95, 10), mode="merge")
     run = data.checking.run(scope, "flights")
     assert evaluated(run.report) == {105}
+    assert set(how(run.report).values()) == {"merged"}
+
+
+def test_a_suite_run_by_hand_reads_what_is_not_known_of_files_and_keeps_nothing_of_them(
+    data: Data, scope: Scope, looked_at: list[list[int]], database: Database
+) -> None:
+    filled(data, scope, 3)
+    data.write(scope, "flights", batch(145, 10), mode="merge")
+    with database.reading(scope) as tx:
+        kept = tx.all(file_states.states.select())
+    data.checking.run(scope, "flights")
+    assert looked_at.pop() == [45 + 10], "what stays of the file that was rewritten, and the small one that came"
+    run = data.checking.run(scope, "flights", checks=[Finite(column="x")])
+    assert (how(run.report), evaluated(run.report)) == ({"finite(x)": "scanned"}, set())
+    with database.reading(scope) as tx:
+        assert tx.all(file_states.states.select()) == kept
 
 
 def test_what_is_not_known_is_looked_at_once_and_some_files_a_write(

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
 from modelyard.engines.tables.base import DataFile, FileSet, TableStore, file_set
-from modelyard.engines.tables.sql import SqlSession
 from modelyard.kernel.auth import Scope
 from modelyard.kernel.database import Database
 from modelyard.kernel.errors import InvalidInput, NotFound
@@ -22,8 +20,10 @@ from modelyard.planes.data.checks.facts import provided_of
 from modelyard.planes.data.checks.running import Before, failing_select, run_suite
 from modelyard.planes.data.checks.statements import Hints
 from modelyard.planes.data.checks.states import key_of
+from modelyard.planes.data.file_states import StateKeeper, Staying
 from modelyard.planes.data.references import Referenced, TakeSnapshot, in_catalog, referenced
 from modelyard.planes.data.refs import Ref, require_rows
+from modelyard.planes.data.rewriting import OpenSession
 from modelyard.planes.data.states import State as TableState
 from modelyard.planes.data.states import States
 from modelyard.types.data import Check, CheckReport, CheckResult, CheckRun
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Find = Callable[[Scope, str, Ref], tuple[store.DatasetRow, store.VersionRow]]
-OpenSession = Callable[[Mapping[str, "FileSet | pa.Table"]], AbstractContextManager[SqlSession]]
 _RUNS_LOOKED_AT = 10
 
 
@@ -63,6 +62,7 @@ class Checking:
         self._find = find
         self._snapshot = snapshot
         self._open_session = open_session
+        self._keeper = StateKeeper(database, tables, open_session)
 
     def run(
         self, scope: Scope, name: str, ref: Ref = None, checks: Sequence[Check] | None = None, suite: str = ""
@@ -165,9 +165,34 @@ class Checking:
         others = referenced(in_catalog(self._snapshot, scope), row.noun.name, checks)
         keys = {key_of(check, provided_of(check, others.provided)) for check in checks}
         known = self._known(scope, row, version, state, keys)
+        if known is None or (not known.added and not keys <= known.states.keys()):
+            known = self._by_files(scope, row, state, checks, others, {} if known is None else known.states)
         results = self._results(row, state, checks, others, known)
         passed = all(one.status == "passed" or one.severity == "warn" for one in results)
         return CheckReport(passed=passed, rows=state.rows, results=results)
+
+    def _by_files(
+        self,
+        scope: Scope,
+        row: store.DatasetRow,
+        state: TableState,
+        checks: Sequence[Check],
+        others: Referenced,
+        states: Mapping[str, State],
+    ) -> Known | None:
+        """What is known of the version, and what is kept of its files. Nothing is kept of them here: the suite may be
+        any, and theirs is that of the dataset."""
+        assert state.schema is not None
+        staying = Staying(state.files, None, state.schema)
+        hints = self._hints(state)
+        told = self._keeper.of_what_stays(
+            scope, row, staying, checks, others, whole=True, before=states, hints=hints, looks=0
+        )
+        both = {**told.states, **states}
+        return Known(both, state.files, ()) if both else None
+
+    def _hints(self, state: TableState) -> Hints:
+        return Hints.of_profile(state.rows, None if state.version is None else state.version.noun.profile)
 
     def _results(
         self,
@@ -182,7 +207,7 @@ class Checking:
         before = None
         if known is not None:
             tables |= {BATCH: self._files(row, state, known.added), BASE: self._files(row, state, known.base)}
-            before = Before(known.states, appended=True, whole=True)
+            before = Before(known.states, appended=True, whole=True, none_come=not known.added)
         assert state.schema is not None
         with self._open_session(tables) as session:
             return run_suite(
@@ -194,7 +219,7 @@ class Checking:
                 profiles=others.profiles,
                 before=before,
                 one_table=before is None,
-                hints=Hints.of_profile(state.rows, None if state.version is None else state.version.noun.profile),
+                hints=self._hints(state),
             )
 
     def _files(self, row: store.DatasetRow, state: TableState, files: Sequence[DataFile]) -> FileSet:

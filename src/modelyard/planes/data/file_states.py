@@ -106,9 +106,11 @@ class StateKeeper:
         whole: bool,
         before: Mapping[str, State],
         hints: Hints,
+        looks: int | None = None,
     ) -> Told:
         """The states of the checks over what stays, read where they are not known. `whole`: also those of checks that
-        otherwise look at new rows; `before`: the states over the table that loses rows."""
+        otherwise look at new rows; `before`: the states over the table that loses rows. `looks`: how many files are
+        looked at one by one, so that what they say is kept."""
         if len(staying.kept) > FILES_MAX or not worth_keeping(staying.kept):
             return Told()
         columns = [DataColumn(one.name, str(one.type)) for one in staying.schema]
@@ -124,7 +126,9 @@ class StateKeeper:
         # What cannot be kept of one file must be asked of all rows.
         lost = {key for texts in known.values() for key, text in texts.items() if not text}
         keys = [key for key in questions.questions if key not in lost]
-        parts = _parts(staying, known, keys)
+        parts = _parts(staying, known, keys, LOOKS_MAX if looks is None else looks)
+        if looks == 0 and all(one.wanted == keys for one in parts.values()):
+            return Told()
         found = self._look(dataset, staying, parts, questions, others, hints)
         new = [one.told(found[table], questions.keys, digest) for table, one in parts.items() if one.was_there]
         if new:
@@ -189,7 +193,9 @@ class _Part:
         )
 
 
-def _parts(staying: Staying, known: Mapping[str, Mapping[str, str]], keys: Sequence[str]) -> dict[str, _Part]:
+def _parts(
+    staying: Staying, known: Mapping[str, Mapping[str, str]], keys: Sequence[str], looks_max: int
+) -> dict[str, _Part]:
     """The files in parts, by the names of their tables. Those of which all is known are not to be read."""
     written = [] if staying.rewritten is None else [one.as_held for one in staying.rewritten.files]
     found: list[_Part] = []
@@ -199,7 +205,7 @@ def _parts(staying: Staying, known: Mapping[str, Mapping[str, str]], keys: Seque
         for one in files:
             texts = known.get(one.name, {})
             wanted = [key for key in keys if key not in texts]
-            if not worth_keeping([one]) or (wanted and looks == LOOKS_MAX):
+            if not worth_keeping([one]) or (wanted and looks >= looks_max):
                 rest.append(one)
                 continue
             looks += bool(wanted)
