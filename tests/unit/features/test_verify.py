@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -17,50 +16,20 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from modelyard.cli.main import app
-from modelyard.kernel.auth import Role, system_scope
+from modelyard.kernel.auth import Role
 from modelyard.kernel.errors import Forbidden, InvalidInput, NotFound
 from modelyard.planes.features.skew import compare
-from modelyard.planes.tracking import Owner
 from modelyard.sdk import features
 from modelyard.sdk.client import Client
-from modelyard.sdk.data import dataset
-from modelyard.sdk.features import count, feature_view, mean
 from modelyard.server.run import Server
-from modelyard.types.registry import Policy
-from modelyard.types.tracking import CreateRun
 from running import client_of, running_server, token_for
-
-NOON = datetime(2013, 1, 1, 12, tzinfo=UTC)
-INSTANTS = pa.timestamp("us", tz="UTC")
-ADA = system_scope("default")
-VIEW = feature_view(
-    "origin_delays", entities=["origin"], source="arrivals", event_time="departed_at", known_at="landed_at",
-    aggregates=[mean("delay", "3h"), count("7d", name="week")],
-)  # fmt: skip
+from unit.features.delays import ADA, INSTANTS, NOON, guard_by_features
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with running_server(tmp_path_factory.mktemp("verify") / "home") as server:
-        client = client_of(server)
-        hours = [NOON + timedelta(hours=at) for at in range(6)]
-        rows = pa.table(
-            {
-                "origin": ["JFK", "LGA"] * 3,
-                "departed_at": pa.array(hours, INSTANTS),
-                "landed_at": pa.array([one + timedelta(hours=1) for one in hours], INSTANTS),
-                "delay": [10.0, 20.0, 30.0, 40.0, 50.0, 60.0],
-            }
-        )
-        dataset("arrivals", client).write(rows)
-        features.apply(VIEW, client=client)
-        yard = server.yard
-        yard.registry.models.create(ADA, "delay")
-        for _ in range(2):
-            run = yard.tracking.runs.create(ADA, CreateRun(experiment_id="0")).id
-            yard.tracking.artifacts.put(ADA, Owner("run", run), "m/model.txt", io.BytesIO(b"tree\nversion=v4\n"))
-            yard.registry.versions.create(ADA, "delay", f"runs:/{run}/m")
-        yard.registry.models.set_policy(ADA, "delay", Policy(features=True), "")
+        guard_by_features(server, {"model.txt": b"tree\nversion=v4\n"})
         yield server
 
 

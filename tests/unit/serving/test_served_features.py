@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import json
 import time
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import msgspec
 import pyarrow as pa
@@ -15,30 +14,19 @@ import yaml
 from typer.testing import CliRunner
 
 from modelyard.cli.main import app
-from modelyard.kernel.auth import Role, system_scope
+from modelyard.kernel.auth import Role
 from modelyard.kernel.errors import Forbidden, InvalidInput, NotFound
-from modelyard.planes.tracking import Owner
 from modelyard.sdk import features
 from modelyard.sdk.client import Client
 from modelyard.sdk.data import dataset
-from modelyard.sdk.features import count, feature_view, mean
 from modelyard.sdk.serving import endpoint
 from modelyard.server.run import Server
 from modelyard.types.features import FeatureVerification, VerifyLogged
-from modelyard.types.registry import Policy
 from modelyard.types.serving import CreateEndpoint, EndpointOptions
-from modelyard.types.tracking import CreateRun
 from running import client_of, running_server, token_for
 from unit.endpoint.living import linear
+from unit.features.delays import ADA, INSTANTS, MEAN, NOON, WEEK, guard_by_features
 
-NOON = datetime(2013, 1, 1, 12, tzinfo=UTC)
-INSTANTS = pa.timestamp("us", tz="UTC")
-ADA = system_scope("default")
-VIEW = feature_view(
-    "origin_delays", entities=["origin"], source="arrivals", event_time="departed_at", known_at="landed_at",
-    aggregates=[mean("delay", "3h"), count("7d", name="week")],
-)  # fmt: skip
-MEAN, WEEK = "origin_delays__mean_delay_3h", "origin_delays__week"
 ASKED = VerifyLogged(features=["origin_delays"], inputs={WEEK: "flights_in_a_week"}, entities="flights", key="flight")
 FLIGHTS = [(f"UA{number}", ["JFK", "LGA", "SFO"][number % 3], NOON + timedelta(hours=number)) for number in range(6)]
 pytestmark = pytest.mark.slow
@@ -59,33 +47,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with a view, a model with the feature gate, and an endpoint `late` that serves version 1."""
     with running_server(tmp_path_factory.mktemp("served") / "home") as server:
         client = client_of(server)
-        hours = [NOON + timedelta(hours=at) for at in range(6)]
-        arrivals = pa.table(
-            {
-                "origin": ["JFK", "LGA"] * 3,
-                "departed_at": pa.array(hours, INSTANTS),
-                "landed_at": pa.array([one + timedelta(hours=1) for one in hours], INSTANTS),
-                "delay": [10.0, 20.0, 30.0, 40.0, 50.0, 60.0],
-            }
-        )
-        dataset("arrivals", client).write(arrivals)
+        guard_by_features(server, model_files())
         dataset("flights", client).write(
             pa.table({"flight": [one[0] for one in FLIGHTS], "origin": [one[1] for one in FLIGHTS]})
         )
-        features.apply(VIEW, client=client)
-        yard = server.yard
-        yard.registry.models.create(ADA, "delay")
-        run = yard.tracking.runs.create(ADA, CreateRun(experiment_id="0")).id
-        for path, content in model_files().items():
-            yard.tracking.artifacts.put(ADA, Owner("run", run), f"m/{path}", io.BytesIO(content))
-        for _ in range(2):
-            yard.registry.versions.create(ADA, "delay", f"runs:/{run}/m")
-        yard.registry.models.set_policy(ADA, "delay", Policy(features=True), "")
         options = EndpointOptions(segment_age_s_max=0.05, nan_outputs="allow")
-        yard.serving.create(ADA, CreateEndpoint(name="late", model="delay", version=1, options=options))
+        server.yard.serving.create(ADA, CreateEndpoint(name="late", model="delay", version=1, options=options))
         endpoint("late", client).wait_ready()
         yield server
-        yard.serving.delete(ADA, "late", "")
+        server.yard.serving.delete(ADA, "late", "")
 
 
 @pytest.fixture
