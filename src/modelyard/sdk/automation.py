@@ -2,33 +2,19 @@
 
 from __future__ import annotations
 
-from urllib.parse import quote
-
 from modelyard.sdk.client import Client, connect
+from modelyard.sdk.handle import Handle
 from modelyard.types.automation import Response, SetEnabled, Trigger, TriggerSpec
 from modelyard.types.page import Page
 
 PAGE_ITEMS = 500
 
 
-class TriggerHandle:
+class TriggerHandle(Handle):
     """A trigger by its name, which need not exist yet."""
 
-    def __init__(self, name: str, client: Client | None = None) -> None:
-        self.name = name
-        self._given = client
-
-    def __repr__(self) -> str:
-        return f"trigger({self.name!r})"
-
-    @property
-    def _client(self) -> Client:
-        # Asked for at each call: a server may come up on the same home in the meantime.
-        return self._given or connect()
-
-    @property
-    def _path(self) -> str:
-        return f"/api/triggers/{quote(self.name, safe='')}"
+    _NOUN = "trigger"
+    _AT = "/api/triggers"
 
     def get(self) -> Trigger:
         """What the platform knows of it. Raises NotFound."""

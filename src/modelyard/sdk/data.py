@@ -45,21 +45,8 @@ Ref = int | str | None
 class DatasetHandle(Quality, Branching, Upkeeping, Frames):
     """A dataset by its name, which need not exist yet: the first write makes it."""
 
-    def __init__(self, name: str, client: Client | None = None) -> None:
-        self.name = name
-        self._given = client
-
-    def __repr__(self) -> str:
-        return f"dataset({self.name!r})"
-
-    @property
-    def _client(self) -> Client:
-        # Asked for at each call: a server may come up on the same home in the meantime.
-        return self._given or connect()
-
-    @property
-    def _path(self) -> str:
-        return f"/api/datasets/{quote(self.name, safe='')}"
+    _NOUN = "dataset"
+    _AT = "/api/datasets"
 
     def create(
         self,

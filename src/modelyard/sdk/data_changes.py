@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from modelyard.kernel.errors import InvalidInput
 from modelyard.sdk.arrow_wire import ARROW_STREAM, ipc_stream
-from modelyard.sdk.client import Client
+from modelyard.sdk.handle import Handle
 from modelyard.types.data import Retention, WriteResult
 from modelyard.types.data_branches import (
     Branch,
@@ -37,18 +37,8 @@ if TYPE_CHECKING:
 Ref = int | str | None
 
 
-class _Named(ABC):
-    """A dataset by its name, and the way to it."""
-
-    name: str
-
-    @property
-    @abstractmethod
-    def _client(self) -> Client: ...
-
-    @property
-    @abstractmethod
-    def _path(self) -> str: ...
+class _Readable(Handle, ABC):
+    """A dataset by its name, and its rows."""
 
     @abstractmethod
     def read(self, columns: Sequence[str] | None = None, filter: str | None = None, version: Ref = None) -> pa.Table:
@@ -56,7 +46,7 @@ class _Named(ABC):
         ...
 
 
-class Branching(_Named):
+class Branching(_Readable):
     """Branches, and going back."""
 
     def branch(self, branch: str, at: Ref = None) -> Branch:
@@ -84,7 +74,7 @@ class Branching(_Named):
         return f"{self._path}/branches/{quote(branch, safe='')}"
 
 
-class Upkeeping(_Named):
+class Upkeeping(_Readable):
     """Rows that go, small appends, files that lie better, tables of others."""
 
     def delete_rows(self, where: str, *, branch: str = "main", source: str = "", key: str | None = None) -> WriteResult:
@@ -133,7 +123,7 @@ class Upkeeping(_Named):
         return self._client.patient.post(f"{self._path}/sync", None, WriteResult)
 
 
-class Frames(_Named):
+class Frames(_Readable):
     """A version in other engines."""
 
     def files(self, version: Ref = None) -> DatasetFiles:

@@ -6,30 +6,18 @@ from datetime import datetime
 from urllib.parse import quote
 
 from modelyard.sdk.client import Client, connect
+from modelyard.sdk.handle import Handle
 from modelyard.types.monitoring import Alert, Evaluate, Evaluation, Monitor, MonitorSpec, MonitorWindow, Note
 from modelyard.types.page import Page
 
 PAGE_ITEMS = 500
 
 
-class MonitorHandle:
+class MonitorHandle(Handle):
     """A monitor by its name, which need not exist yet."""
 
-    def __init__(self, name: str, client: Client | None = None) -> None:
-        self.name = name
-        self._given = client
-
-    def __repr__(self) -> str:
-        return f"monitor({self.name!r})"
-
-    @property
-    def _client(self) -> Client:
-        # Asked for at each call: a server may come up on the same home in the meantime.
-        return self._given or connect()
-
-    @property
-    def _path(self) -> str:
-        return f"/api/monitors/{quote(self.name, safe='')}"
+    _NOUN = "monitor"
+    _AT = "/api/monitors"
 
     def get(self) -> Monitor:
         """What the platform knows of it. Raises NotFound."""

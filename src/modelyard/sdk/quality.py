@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
 
+from modelyard.sdk.handle import Handle
 from modelyard.types.contracts import (
     CheckContract,
     ColumnLineage,
@@ -30,18 +30,8 @@ if TYPE_CHECKING:
 Ref = int | str | None
 
 
-class Quality(ABC):
+class Quality(Handle):
     """The part of a dataset's handle that is about trust in it."""
-
-    name: str
-
-    @property
-    @abstractmethod
-    def _client(self) -> Client: ...
-
-    @property
-    @abstractmethod
-    def _path(self) -> str: ...
 
     def profile(self, version: Ref = None) -> Profile:
         """What the rows of a version look like."""

@@ -16,6 +16,7 @@ import msgspec
 from modelyard.kernel.errors import EngineError, Forbidden, InvalidInput, NotFound, Unavailable, UserCodeError
 from modelyard.kernel.paths import make_private, open_inside
 from modelyard.sdk.client import Client, connect
+from modelyard.sdk.handle import Handle
 from modelyard.sdk.signing import verify_directory
 from modelyard.types.page import Page
 from modelyard.types.registry import (
@@ -123,21 +124,11 @@ class VersionRecord:
         return self._client.post(f"{self._path}/trust", StateReason(reason=reason), ModelVersion)
 
 
-class ModelRules:
+class ModelRules(Handle):
     """What is declared about a model: when its aliases move, and what is let go."""
 
-    def __init__(self, name: str, client: Client | None = None) -> None:
-        self.name = name
-        self._given = client
-
-    @property
-    def _client(self) -> Client:
-        # Asked for at each call: a server may come up on the same home in the meantime.
-        return self._given or connect()
-
-    @property
-    def _path(self) -> str:
-        return f"/api/models/{quote(self.name, safe='')}"
+    _NOUN = "model"
+    _AT = "/api/models"
 
     def set_policy(self, policy: Policy | str | None, reason: str = "") -> Model:
         """Declare the policy, as a structure or as YAML; None takes it away. Changing a declared one takes an admin."""
@@ -164,9 +155,6 @@ class ModelRules:
 
 class ModelHandle(ModelRules):
     """A registered model by its name. Versions are named by number, by alias, or as `latest`."""
-
-    def __repr__(self) -> str:
-        return f"model({self.name!r})"
 
     def _version(self, version: Ref) -> str:
         return f"{self._path}/versions/{quote(str(version), safe='')}"

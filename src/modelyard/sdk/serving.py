@@ -18,6 +18,7 @@ import msgspec
 from modelyard.kernel.clock import to_us
 from modelyard.kernel.errors import EngineError, InvalidInput, ModelyardError, Problem, Unavailable, from_problem
 from modelyard.sdk.client import Client, connect
+from modelyard.sdk.handle import Handle
 from modelyard.types.page import Page
 from modelyard.types.serving import (
     EVENT_TIME,
@@ -48,12 +49,14 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     outputs: dict[str, Any]
 
 
-class EndpointHandle:
+class EndpointHandle(Handle):
     """An endpoint by its name, which need not exist yet."""
 
+    _NOUN = "endpoint"
+    _AT = "/api/endpoints"
+
     def __init__(self, name: str, client: Client | None = None, *, token: str = "") -> None:
-        self.name = name
-        self._given = client
+        super().__init__(name, client)
         self._http = httpx.Client(
             timeout=PREDICT_TIMEOUT_S,
             # An endpoint is reached directly: a proxy of the environment is for the outside.
@@ -62,18 +65,6 @@ class EndpointHandle:
         )
         self._url = ""
         self._datatypes: dict[str, str] = {}
-
-    def __repr__(self) -> str:
-        return f"endpoint({self.name!r})"
-
-    @property
-    def _client(self) -> Client:
-        # Asked for at each call: a server may come up on the same home in the meantime.
-        return self._given or connect()
-
-    @property
-    def _path(self) -> str:
-        return f"/api/endpoints/{quote(self.name, safe='')}"
 
     # --- the endpoint -------------------------------------------------------------------------------------------
 

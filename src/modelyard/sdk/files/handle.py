@@ -15,10 +15,11 @@ from modelyard.kernel import settings
 from modelyard.kernel.errors import Conflict, InvalidInput, NotFound
 from modelyard.kernel.ids import new_id
 from modelyard.kernel.paths import require_safe, safe_join
-from modelyard.sdk.client import Client, connect
+from modelyard.sdk.client import Client
 from modelyard.sdk.files import dvc, transfer
 from modelyard.sdk.files.hashing import Found, Hashed, hash_batches, hash_files, single, walk
 from modelyard.sdk.files.placing import Link
+from modelyard.sdk.handle import Handle
 from modelyard.types.data import CreateDataset, Dataset, DatasetVersion
 from modelyard.types.files import CommitFiles, FileEntry, FilesDiff, FilesResult, FolderStatus, Verified
 from modelyard.types.page import Page
@@ -31,23 +32,11 @@ _PAGE = 10_000
 _SHOWN_MAX = 1_000
 
 
-class FilesHandle:
+class FilesHandle(Handle):
     """A dataset of files, which need not exist yet: the first `add` makes it."""
 
-    def __init__(self, name: str, client: Client | None = None) -> None:
-        self.name = name
-        self._given = client
-
-    def __repr__(self) -> str:
-        return f"files({self.name!r})"
-
-    @property
-    def _client(self) -> Client:
-        return self._given or connect()
-
-    @property
-    def _path(self) -> str:
-        return f"/api/datasets/{quote(self.name, safe='')}"
+    _NOUN = "files"
+    _AT = "/api/datasets"
 
     def add(
         self,

@@ -160,6 +160,22 @@ class Source(Protocol):
         """Give back what is open."""
 
 
+class RunsOnly:
+    """The part of a source that keeps no models."""
+
+    def models(self, experiment_id: str) -> Iterable[SourceModel]:  # noqa: ARG002
+        """None."""
+        return ()
+
+    def registered(self) -> Iterable[SourceRegistered]:
+        """None."""
+        return ()
+
+    def versions(self, name: str) -> Iterable[SourceVersion]:  # noqa: ARG002
+        """None."""
+        return ()
+
+
 @runtime_checkable
 class TraceSource(Protocol):
     """A source that has traces too."""

@@ -17,12 +17,10 @@ from modelyard.sdk.imports.files import files_below, in_memory, pieces_of
 from modelyard.sdk.imports.source import (
     CutOff,
     Owner,
+    RunsOnly,
     SourceExperiment,
     SourceFile,
-    SourceModel,
-    SourceRegistered,
     SourceRun,
-    SourceVersion,
     Value,
     instant,
 )
@@ -127,7 +125,7 @@ class _Log:
         file.write_bytes(body)
 
 
-class TensorboardFolder:
+class TensorboardFolder(RunsOnly):
     """A log directory, as `tensorboard --logdir` takes it."""
 
     def __init__(self, folder: Path) -> None:
@@ -182,15 +180,6 @@ class TensorboardFolder:
         assert self._spill is not None
         body = self._open[owner.id].collected.all_files().get(path)
         return pieces_of(Path(self._spill.name) / path) if body is None else in_memory(body)
-
-    def models(self, experiment_id: str) -> Iterable[SourceModel]:  # noqa: ARG002
-        return ()
-
-    def registered(self) -> Iterable[SourceRegistered]:
-        return ()
-
-    def versions(self, name: str) -> Iterable[SourceVersion]:  # noqa: ARG002
-        return ()
 
     def close(self) -> None:
         self._open = {}

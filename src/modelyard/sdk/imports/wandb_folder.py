@@ -18,12 +18,10 @@ from modelyard.sdk.imports.files import files_below, in_memory, pieces_of
 from modelyard.sdk.imports.source import (
     CutOff,
     Owner,
+    RunsOnly,
     SourceExperiment,
     SourceFile,
-    SourceModel,
-    SourceRegistered,
     SourceRun,
-    SourceVersion,
     Value,
     instant,
 )
@@ -158,7 +156,7 @@ _READERS = {
 }
 
 
-class WandbFolder:
+class WandbFolder(RunsOnly):
     """An offline run's folder, or a folder with many (such as `wandb`)."""
 
     def __init__(self, folder: Path) -> None:
@@ -219,15 +217,6 @@ class WandbFolder:
             if (file := safe_join(folder, path)).is_file():
                 return pieces_of(file)
         return in_memory(log.collected.all_files()[path])
-
-    def models(self, experiment_id: str) -> Iterable[SourceModel]:  # noqa: ARG002
-        return ()
-
-    def registered(self) -> Iterable[SourceRegistered]:
-        return ()
-
-    def versions(self, name: str) -> Iterable[SourceVersion]:  # noqa: ARG002
-        return ()
 
     def close(self) -> None:
         self._open = {}
