@@ -30,7 +30,7 @@ def main() -> None:
     """Print the time of each part, and the most memory that its processes held."""
     with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DISK")) as directory:
         home = Path(directory)
-        print(f"{GB:g} GB of rows in batches of {ROWS_A_BATCH:,}; 10 checks, 5 of which group or sort all rows")
+        print(f"{GB:g} GB of rows in batches of {ROWS_A_BATCH:,}; {len(checks())} checks, 8 of which look at all values at once")
         floor = _child("floor", home) if "floor" in PARTS else None
         if floor is not None:
             _say("bare Parquet writer", floor)
@@ -91,7 +91,9 @@ def checks() -> list[Any]:
         Unique(columns=["id"]),
         Unique(columns=["at", "id"]),
         Statistic(column="customer", measure="distinct", min=1),
-        Quantiles(column="x1", quantiles=[0.5], ranges=[(0.0, 1e9)]),
+        Quantiles(column="x1", quantiles=[0.05, 0.5, 0.95], ranges=[(0.0, 1e9)] * 3),
+        Statistic(column="amount", measure="median", min=0),
+        Quantiles(column="x2", quantiles=[0.5], ranges=[(0.0, 1e9)], method="lower"),
     ]
 
 
