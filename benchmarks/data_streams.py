@@ -30,7 +30,7 @@ def main() -> None:
     """Print the time of each part, and the most memory that its processes held."""
     with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DISK")) as directory:
         home = Path(directory)
-        print(f"{GB:g} GB of rows in batches of {ROWS_A_BATCH:,}; {len(checks())} checks, 8 of which look at all values at once")
+        print(f"{GB:g} GB of rows in batches of {ROWS_A_BATCH:,}; {len(checks())} checks, 7 of all values at once")
         floor = _child("floor", home) if "floor" in PARTS else None
         if floor is not None:
             _say("bare Parquet writer", floor)
