@@ -483,6 +483,7 @@ def test_what_a_job_reads_and_writes_is_in_the_lineage(data: Data, scope: Scope)
     data.append(JOB, "flights", flights(2))
     assert edges(data, scope) == {
         ("dataset:flights@1", "used", "job:abc"),
+        ("dataset:flights@1#**", "used", "job:abc"),
         ("job:abc", "produced", "dataset:flights@2"),
         ("dataset:flights@1", "derived", "dataset:flights@2"),
     }
@@ -544,7 +545,9 @@ def test_what_a_crash_left_is_swept_and_quarantine_is_not(
     sweep.act(key, None)  # type: ignore[arg-type]
     assert (orphan.exists(), fresh.exists(), body.exists()) == (False, True, False)
     assert data.quarantine.rows(scope, "flights", held or "").rows
+    clock.advance(59 * 60)
     assert sweep.due(now + dt.timedelta(minutes=59)) == []
+    clock.advance(2 * 60)
     assert sweep.due(now + dt.timedelta(minutes=61)) != []
 
 
