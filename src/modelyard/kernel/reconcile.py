@@ -12,8 +12,9 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -155,15 +156,28 @@ class ReconcileLoop:
                 pause_s = LOOK_S_MIN
 
     def _step_reconciler(self, reconciler: Reconciler) -> int:
+        due = reconciler.due(self._database.clock.now())
+        return self._each([(_name(reconciler, key), partial(self._act, reconciler, key)) for key in due])
+
+    def _each(self, acts: Sequence[tuple[str, Callable[[], int]]]) -> int:
+        """Run the acts by name. One that fails as nothing should waits like any other that failed, and is raised once
+        the others had their turn: else they would wait for its mending."""
         acted = 0
-        for key in reconciler.due(self._database.clock.now()):
+        faults: list[Exception] = []
+        for name, act in acts:
             if self._stopped.is_set():
                 break
-            acted += self._act(reconciler, key)
+            try:
+                acted += act()
+            except Exception as fault:  # noqa: BLE001  raised below
+                self._back_off(name, fault)
+                faults.append(fault)
+        if faults:
+            raise faults[0]
         return acted
 
     def _act(self, reconciler: Reconciler, key: str) -> int:
-        name = f"{reconciler.name}:{key}"[:255]
+        name = _name(reconciler, key)
         if not self._may_try(name):
             return 0
         lease = self._take(name)
@@ -185,7 +199,7 @@ class ReconcileLoop:
         retry_at, _ = self._retry_at.get(name, (0.0, 0.0))
         return self._database.clock.monotonic() >= retry_at
 
-    def _back_off(self, name: str, error: ModelyardError) -> None:
+    def _back_off(self, name: str, error: Exception) -> None:
         _, delay_s = self._retry_at.get(name, (0.0, 0.25))
         delay_s = min(delay_s * 2, BACKOFF_S_MAX)
         self._retry_at[name] = (self._database.clock.monotonic() + delay_s, delay_s)
@@ -209,7 +223,7 @@ class ReconcileLoop:
         if unsealed:
             with self._database.transaction(self._scope) as tx:
                 events.seal(tx)
-        return sum(self._step_reader(reader) for reader in self._readers)
+        return self._each([(reader.name, partial(self._step_reader, reader)) for reader in self._readers])
 
     def _step_reader(self, reader: events.EventReader) -> int:
         with self._database.reading(self._scope) as tx:
@@ -246,3 +260,7 @@ class ReconcileLoop:
             with self._database.transaction(self._scope, lease=lease) as tx:
                 events.move_cursor(tx, reader.name, head)
         return handled
+
+
+def _name(reconciler: Reconciler, key: str) -> str:
+    return f"{reconciler.name}:{key}"[:255]

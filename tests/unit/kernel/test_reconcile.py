@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Sequence
 from datetime import datetime
 
+import pytest
 import sqlalchemy as sa
 
 from modelyard.kernel.auth import Scope, principals, system_scope
@@ -106,6 +107,40 @@ def test_a_failure_is_tried_again_later_not_at_once(database: Database, scope: S
     loop.step()
     assert revoker.acts == ["a", "a"]
     assert revoker.due(clock.now()) == []
+
+
+def test_a_fault_in_one_thing_does_not_keep_the_others_waiting(
+    database: Database, scope: Scope, clock: FixedClock
+) -> None:
+    class Faulty(Revoker):
+        def act(self, key: str, lease: Lease) -> None:
+            if key == "a":
+                self.acts.append(key)
+                raise KeyError("a fault of ours")
+            super().act(key, lease)
+
+    class Deaf(Listener):
+        name = "deaf"
+
+        def handle(self, event: Event) -> None:
+            raise TypeError("a fault of ours")
+
+    faulty, listener = Faulty(database), Listener()
+    add(database, scope, "a", "b", "c")
+    with database.transaction(scope) as tx:
+        tx.event("run.finished", "run:1", {})
+    loop = ReconcileLoop(database, [faulty], [Deaf(), listener])
+    with pytest.raises(TypeError):
+        loop.step()
+    assert listener.heard == ["run:1"]
+    with pytest.raises(KeyError):
+        loop.step()
+    assert sorted(faulty.acts) == ["a", "b", "c"]
+    assert faulty.due(clock.now()) == ["a"]
+    assert loop.step() == 0, "what failed waits before it is tried again"
+    clock.advance(1)
+    with pytest.raises((KeyError, TypeError)):
+        loop.step()
 
 
 def test_a_long_act_keeps_its_lease_by_renewal(database: Database, scope: Scope, clock: FixedClock) -> None:
