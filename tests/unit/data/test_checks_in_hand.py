@@ -7,7 +7,7 @@ import datetime as dt
 import json
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.csv as csv
@@ -413,3 +413,18 @@ def test_of_several_checks_the_failing_rows_of_each() -> None:
     with pytest.raises(InvalidInput, match="check 'not_null\\(id\\)' has no failing rows") as refused:
         modelyard.failing_rows(ROWS, [CHECKS[2], RowCount(min=1, name="not_null(id)")])
     assert refused.value.code == "dataset.check_without_rows"
+
+
+@pytest.mark.parametrize("semantics", ["sql", "pandas"])
+def test_a_column_that_is_missing_is_named(semantics: Literal["sql", "pandas"]) -> None:
+    checks: list[Check] = [
+        NotNull(column="nope", semantics=semantics),
+        Range(column="nope", min=1, semantics=semantics),
+        Unique(columns=["nope"], semantics=semantics),
+        Statistic(column="nope", measure="median", semantics=semantics),
+        Compare(column="id", operator="<", other="nope", semantics=semantics),
+        Monotonic(column="nope", semantics=semantics),
+    ]
+    for one in modelyard.check(ROWS, checks).results:
+        assert one.status == "error"
+        assert "column 'nope' is missing" in one.message

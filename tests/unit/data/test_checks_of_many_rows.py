@@ -100,8 +100,9 @@ def test_quantiles_of_many_rows_are_those_of_few(rows: list[Row], check: Check) 
     )
     [few], [many] = (asked(table, [check], known, limits=SqlLimits()) for known in (len(table), None))
     assert few.status != "error", few.message
-    # NaN is not equal to itself, and of two zeros either may be the one that is found.
-    assert repr(few).replace("-0.0", "0.0") == repr(many).replace("-0.0", "0.0")
+    # NaN is not equal to itself, and of two zeros either may be the one that is found. The query is another.
+    found = [repr(replace(one, query="")).replace("-0.0", "0.0") for one in (few, many)]
+    assert found[0] == found[1]
 
 
 @pytest.fixture(scope="module")

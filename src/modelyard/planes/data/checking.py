@@ -17,7 +17,7 @@ from modelyard.planes.data import check_runs, store
 from modelyard.planes.data.audit import columns_of
 from modelyard.planes.data.checks import BASE, BATCH, DATASET, State, report_sent, states_of
 from modelyard.planes.data.checks.facts import provided_of
-from modelyard.planes.data.checks.running import Before, failing_select, run_suite
+from modelyard.planes.data.checks.running import Before, all_failing, run_suite
 from modelyard.planes.data.checks.statements import Hints
 from modelyard.planes.data.checks.states import key_of
 from modelyard.planes.data.file_states import StateKeeper, Staying
@@ -124,17 +124,17 @@ class Checking:
         others = referenced(in_catalog(self._snapshot, scope), name, run.checks)
         tables = {BATCH: whole, DATASET: whole, **others.tables}
         with self._open_session(tables) as session:
-            select = failing_select(
+            failing = all_failing(
                 session, run.checks[check], columns_of(state.schema), others.provided, Hints(state.rows)
             )
-            if not select:
+            if failing is None:
                 raise InvalidInput(
                     f"check '{run.report.results[check].name}' has no failing rows to show",
                     code="dataset.check_without_rows",
                     hint="its report says what was observed",
                 )
-            schema = session.table(f"SELECT * FROM ({select}\n) LIMIT 0").schema
-        return schema, self._batches(tables, select, schema)
+            schema = session.table(f"SELECT * FROM ({failing.select}\n) LIMIT 0").schema
+        return schema, self._batches(tables, failing.select, schema)
 
     def _batches(
         self, tables: Mapping[str, FileSet | pa.Table], select: str, schema: pa.Schema

@@ -17,7 +17,8 @@ from modelyard.engines.tables.foreign import ForeignRows, distinct_texts, row_co
 from modelyard.engines.tables.sql import SqlSession, quoted, sandbox
 from modelyard.kernel.errors import InvalidInput, NotFound
 from modelyard.planes.data.checks import BATCH, DATASET, report_sent
-from modelyard.planes.data.checks.running import failing_select, run_suite
+from modelyard.planes.data.checks.running import all_failing, run_suite
+from modelyard.planes.data.checks.samples import Failing
 from modelyard.planes.data.checks.statements import Hints
 from modelyard.planes.data.checks.verdicts import name_of
 from modelyard.planes.data.references import Referenced, Take, referenced
@@ -65,18 +66,36 @@ def failing_rows(
                 f"column '{column}' is missing; the columns are: {', '.join(rows.kinds)}", code="dataset.column_unknown"
             )
     others: Referenced = referenced(take or _none, dataset, checks)
-    shown = ", ".join(map(quoted, columns)) if columns else "*"
+    known = Hints(row_count(rows), without_nan=rows.without_nan)
     with _session(rows, checks, others) as session:
-        known = Hints(row_count(rows), without_nan=rows.without_nan)
-        selects = [failing_select(session, check, _columns(rows), others.provided, known) for check in checks]
-        for check, select in zip(checks, selects, strict=True):
-            if not select:
+        found = []
+        for check in checks:
+            failing = all_failing(session, check, _columns(rows), others.provided, known)
+            if failing is None:
                 raise InvalidInput(
                     f"check '{name_of(check)}' has no failing rows to show",
                     code="dataset.check_without_rows",
                     hint="its report says what was observed",
                 )
-        return session.each([partial(SqlSession.table, statement=f"SELECT {shown} FROM ({one}\n)") for one in selects])
+            found.append(failing)
+        return _fetched(session, found, ", ".join(map(quoted, columns)) if columns else "*")
+
+
+def _fetched(session: SqlSession, failing: Sequence[Failing], shown: str) -> list[pa.Table]:
+    """The rows of each; those that conditions on a row tell in one look at all rows."""
+    conditions = {place: f"({one.fails[1]}\n)" for place, one in enumerate(failing) if one.fails is not None}
+    found: dict[int, pa.Table] = {}
+    if len(conditions) > 1:
+        flags = ", ".join(f"{condition} IS TRUE AS __fails{place}" for place, condition in conditions.items())
+        some = session.table(f"SELECT {shown}, {flags} FROM {DATASET} WHERE {' OR '.join(conditions.values())}")
+        width = some.num_columns - len(conditions)
+        for number, place in enumerate(conditions):
+            found[place] = some.select(range(width)).filter(some.column(width + number))
+    apart = [place for place in range(len(failing)) if place not in found]
+    statements = [f"SELECT {shown} FROM ({failing[place].select}\n)" for place in apart]
+    tasks = [partial(SqlSession.table, statement=one) for one in statements]
+    found |= dict(zip(apart, session.each(tasks), strict=True))
+    return [found[place] for place in range(len(failing))]
 
 
 @contextmanager

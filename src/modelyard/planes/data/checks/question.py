@@ -221,9 +221,9 @@ def values_of(column: str, check: Rule, where: str) -> OfTable:
 
 
 def present(column: str, context: Context, check: Rule) -> str:
-    """That a column has a value in a row: under pandas' rules NaN is none."""
-    name = quoted(column)
-    if check.semantics == "pandas" and context.may_be_nan(column):
+    """That a column has a value in a row: under pandas' rules NaN is none. Raises Unfit where it is missing."""
+    name, may_be_nan = quoted(column), context.may_be_nan(column)
+    if check.semantics == "pandas" and may_be_nan:
         return f"{name} IS NOT NULL AND NOT isnan({name})"
     return f"{name} IS NOT NULL"
 

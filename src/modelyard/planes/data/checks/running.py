@@ -257,7 +257,7 @@ def _looking_for_rows(one: Asked, found: CheckResult, table: str) -> Settled:
         return Settled(found)
     query = "" if one.question.facts else failing_rows(one.question, DATASET, one.bad_values)
     fails = (table, one.question.fails) if one.question.fails else None
-    return Settled(found, Failing(found.failing, select, fails), query)
+    return Settled(found, Failing(select, fails, found.failing), query)
 
 
 def _shown(session: Session, settled: Sequence[Settled]) -> list[CheckResult]:
@@ -269,24 +269,26 @@ def _shown(session: Session, settled: Sequence[Settled]) -> list[CheckResult]:
     ]
 
 
-def failing_select(
+def all_failing(
     session: Session,
     check: Check,
     columns: Sequence[Column],
     provided: Mapping[str, Provided],
     hints: Hints | None = None,
-) -> str:
-    """A SELECT of all rows of the dataset that fail a check; empty where the check is not about rows."""
+) -> Failing | None:
+    """Where all rows of the dataset are that fail a check; None where the check is not about rows."""
     context = _context(columns, provided, hints or Hints())
     one = Asked(compile_check(check, context), DATASET, "")
     if one.question.verdict is not None:
-        return ""
+        return None
     check_conditions(session, [one], context)
     if one.error:
-        return ""
+        return None
     if one.question.text is not None:
         answer(session, [one], Hints())
-    return failing_rows(one.question, DATASET, one.bad_values)
+    select = failing_rows(one.question, DATASET, one.bad_values)
+    fails = (DATASET, one.question.fails) if one.question.fails else None
+    return Failing(select, fails) if select else None
 
 
 def failing_rows(question: Question, table: str, bad_values: Sequence[str] = ()) -> str:

@@ -19,12 +19,12 @@ _ROWS_AT_ONCE = 4 * SAMPLE_ROWS_MAX
 
 @dataclass(frozen=True, slots=True)
 class Failing:
-    """Rows that fail a check: how many, a SELECT of them, and the table and the condition on its rows where it takes no
-    more than that."""
+    """Rows that fail a check: a SELECT of them, and the table and the condition on its rows where it takes no more than
+    that. `count`: how many, where that is known."""
 
-    count: int
     select: str
     fails: tuple[str, str] | None = None
+    count: int = 0
 
 
 def samples_of(session: Session, failing: Mapping[int, Failing]) -> dict[int, Rows]:
