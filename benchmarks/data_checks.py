@@ -8,7 +8,7 @@ were of; and Great Expectations, BASIC where all pass and COMPLETE where four fa
 that fail (`unexpected_index_column_names`), by how many of the rows fail. Against the ids we take the check and all
 failing rows' ids and values, fetched by `failing_rows`.
 
-Pandera and we run by turns, so that both bear the same load. Seconds are of the clock, quickest run of several; in brackets those of the processor, which say more on a busy machine.
+The peers and we run by turns, so that both bear the same load. Seconds are of the clock, quickest run of several; in brackets those of the processor, which say more on a busy machine.
 We are given the very frame that the peer is given (Polars, pandas), and an Arrow table. The peers have their
 environments (`make foreign`: `gx`, `data_peers`); `--alone` leaves them out. An append is checked too: 10,000 rows
 after the million.
@@ -23,7 +23,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,17 +50,14 @@ TIMES = 5
 
 SHARES = (0.01, 0.1, 0.3)
 
-# Each prints a line of JSON for everything that is asked of it: seconds in memory and with reading the file, by the
-# clock and of the processor, and how many checks fail.
+# Each prints a line of JSON for every line that it is asked: seconds by the clock and of the processor, and how many
+# checks fail.
 TIMED = """
 import sys, time, json
-def timed(act, times):
-    taken = []
-    for _ in range(times):
-        at, used = time.perf_counter(), time.process_time()
-        failed = act()
-        taken.append((time.perf_counter() - at, time.process_time() - used))
-    return [min(one) for one in zip(*taken)], failed
+def timed(act):
+    at, used = time.perf_counter(), time.process_time()
+    failed = act()
+    return (time.perf_counter() - at, time.process_time() - used), failed
 """
 PEERS = {
     "gx": """
@@ -69,17 +67,17 @@ context = gx.get_context(mode="ephemeral")
 context.variables.progress_bars = {"globally": False, "metric_calculations": False}
 whole = context.data_sources.add_pandas("p").add_dataframe_asset("f").add_batch_definition_whole_dataframe("w")
 frame = pd.read_parquet(sys.argv[1])
-for number, asked in enumerate(json.loads(sys.argv[2])):
+for number, line in enumerate(sys.stdin):
+    asked = json.loads(line)
     suite = gx.ExpectationSuite(name=f"s{number}")
     for one in asked["expectations"]:
         suite.add_expectation(ExpectationConfiguration(type=one["type"], kwargs=one["kwargs"]).to_domain_obj())
-    def run(read):
-        held = pd.read_parquet(sys.argv[1]) if read else frame
+    def run():
+        held = pd.read_parquet(sys.argv[1]) if asked["read"] else frame
         found = whole.get_batch(batch_parameters={"dataframe": held}).validate(suite, result_format=asked["how"])
         return found.statistics["unsuccessful_expectations"]
-    memory, failed = timed(lambda: run(False), asked["times"])
-    file = timed(lambda: run(True), asked["times"])[0] if asked["read"] else [0, 0]
-    print(json.dumps({"memory": memory, "file": file, "failed": failed}))
+    seconds, failed = timed(run)
+    print(json.dumps([*seconds, failed]), flush=True)
 """,
     "data_peers": """
 import polars as pl, pandera.polars as pa
@@ -115,7 +113,7 @@ for line in sys.stdin:
         try: schema.validate(held, lazy=True)
         except pa.errors.SchemaErrors as error: return len(error.schema_errors)
         return 0
-    seconds, failed = timed(run, 1)
+    seconds, failed = timed(run)
     print(json.dumps([*seconds, failed]), flush=True)
 """,
 }
@@ -125,6 +123,7 @@ OF_PANDERA = {
     "before": "its schema of before, ours 20",
 }
 ALTERNATIONS = 12
+ALTERNATIONS_OF_GX = 3
 
 
 def e(kind: str, **kwargs: Any) -> dict[str, Any]:
@@ -223,21 +222,18 @@ def best(act: Callable[[], object], times: int = TIMES) -> Taken:
     return Taken(min(one for one, _ in taken), min(one for _, one in taken))
 
 
-def peer(name: str, *arguments: str) -> list[dict[str, Any]]:
-    """What a peer says of each suite; nothing where it is not set up."""
+@contextmanager
+def peer(name: str, file: Path) -> Iterator[subprocess.Popen[str] | None]:
+    """A peer that waits for what is asked of it; none where it is not set up."""
     python = ROOT / ".venvs" / name / "bin" / "python"
     if "--alone" in sys.argv or not python.exists():
-        return []
-    ran = subprocess.run(
-        [str(python), "-c", TIMED + PEERS[name], *arguments], capture_output=True, text=True, check=False
-    )
-    if ran.returncode:
-        print(f"  {name} failed: {ran.stderr.strip().splitlines()[-1][:200]}")
-        return []
-    return [
-        {**found, "memory": Taken(*found["memory"]), "file": Taken(*found["file"])}
-        for found in (json.loads(line) for line in ran.stdout.splitlines() if line.startswith("{"))
-    ]
+        yield None
+        return
+    command = [str(python), "-c", TIMED + PEERS[name], str(file)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as running:
+        yield running
 
 
 def polars_frame(file: Path) -> Any:
@@ -300,74 +296,83 @@ def passing(file: Path, frame: Any) -> None:
             f"  {start:6} we {one}, hand-written DuckDB {bare[start]}; ours {one.over(bare[start])} of it (at most 1.5)"
         )
     against_pandera(file, frame)
-    mine["memory"] = best(ours(pandas, suite, 0))
-    asked = [{**suite, "how": "BASIC", "times": 3, "read": True}]
-    for found in peer("gx", str(file), json.dumps(asked)):
-        assert not found["failed"]
-        for start, one in mine.items():
-            print(f"  {start:6} GX BASIC {found[start]}, we {one}: {found[start].over(one)} of ours (at least 4)")
+    with peer("gx", file) as gx:
+        for start, data in (("memory", pandas), ("file", file)):
+            asked = {**suite, "how": "BASIC", "read": start == "file"}
+            found = against_gx(gx, asked, ours(data, suite, 0), failing=0)
+            print(f"  {start:6} GX BASIC {found} (at least 4)")
 
 
 def against_pandera(file: Path, frame: Any) -> None:
     """The same checks on both sides, who run by turns: the load of the machine is the same for both."""
-    if frame is None:
-        return
-    python = ROOT / ".venvs" / "data_peers" / "bin" / "python"
-    command = [str(python), "-c", TIMED + PEERS["data_peers"], str(file)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as running:
+    with peer("data_peers", file) as pandera:
+        if pandera is None or frame is None:
+            return
         for which, what in OF_PANDERA.items():
             suite = {"name": "s", "expectations": built_in() if which == "15" else expectations()}
             assert len(suite["expectations"]) == (15 if which == "15" else 20)
             for start, data in (("memory", frame), ("file", file)):
-                turns = [_turn(running, f"{which} {start}", ours(data, suite, 0)) for _ in range(ALTERNATIONS)][1:]
-                theirs, us = (
-                    Taken(min(one.clock for one in side), min(one.processor for one in side))
-                    for side in zip(*turns, strict=True)
-                )
-                ratio = statistics.median(one.clock / other.clock for one, other in turns)
-                print(
-                    f"  {start:6} Pandera on Polars, {what}: {theirs}, we {us}: {ratio:.2f} x of ours, the median of "
-                    f"turns ({theirs.processor / us.processor:.2f}) (at least 1)"
-                )
+                act = ours(data, suite, 0)
+                turns = [_turn(pandera, f"{which} {start}", act, failing=0) for _ in range(ALTERNATIONS)][1:]
+                print(f"  {start:6} Pandera on Polars, {what}: {_said(turns)} (at least 1)")
 
 
-def _turn(running: subprocess.Popen[str], asked: str, act: Callable[[], None]) -> tuple[Taken, Taken]:
-    """What Pandera takes once, and what we take right after it."""
+def against_gx(
+    running: subprocess.Popen[str] | None, asked: dict[str, Any], act: Callable[[], object], *, failing: int
+) -> str:
+    """A suite on both sides, by turns."""
+    if running is None:
+        return "is not set up"
+    return _said([_turn(running, json.dumps(asked), act, failing=failing) for _ in range(ALTERNATIONS_OF_GX)])
+
+
+def _turn(
+    running: subprocess.Popen[str], asked: str, act: Callable[[], object], *, failing: int
+) -> tuple[Taken, Taken]:
+    """What a peer takes once, and what we take right after it: the median of three, which together are still shorter."""
     assert running.stdin is not None
     assert running.stdout is not None
     print(asked, file=running.stdin, flush=True)
     clock, processor, failed = json.loads(running.stdout.readline())
-    assert not failed
-    at, used = time.perf_counter(), time.process_time()
-    act()
-    return Taken(clock, processor), Taken(time.perf_counter() - at, time.process_time() - used)
+    assert failed == failing
+    taken = []
+    for _ in range(3):
+        at, used = time.perf_counter(), time.process_time()
+        act()
+        taken.append((time.perf_counter() - at, time.process_time() - used))
+    return Taken(clock, processor), Taken(*sorted(taken)[1])
+
+
+def _said(turns: Sequence[tuple[Taken, Taken]]) -> str:
+    """The quickest of both sides, and the median of how many times the other the one is."""
+    theirs, us = (
+        Taken(min(one.clock for one in side), min(one.processor for one in side)) for side in zip(*turns, strict=True)
+    )
+    clock = statistics.median(one.clock / other.clock for one, other in turns)
+    processor = statistics.median(one.processor / other.processor for one, other in turns)
+    return f"{theirs}, we {us}: {clock:.2f} x of ours, the median of turns ({processor:.2f})"
 
 
 def failing(file: Path) -> None:
     """Four checks fail and their rows are wanted: by the share of the rows that fail."""
     held, pandas = pq.read_table(file), pq.read_table(file).to_pandas()
-    suites = [{"name": "s", "expectations": expectations(share)} for share in SHARES]
     complete = {"result_format": "COMPLETE"}
-    ways = (complete, {**complete, "unexpected_index_column_names": ["id"]})
-    asked = [{**suite, "how": how, "times": 1, "read": False} for suite in suites for how in ways]
-    gx = peer("gx", str(file), json.dumps([{**suites[0], "how": "BASIC", "times": 1, "read": False}, *asked]))[1:]
     print("four of the 20 checks fail, in so many of the rows each, and the rows are wanted (40 x asked for):")
-    for place, (share, suite) in enumerate(zip(SHARES, suites, strict=True)):
-        mine, of_pandas, all_rows = (
-            best(one) for one in (ours(held, suite, 4), ours(pandas, suite, 4), rows_too(pandas, suite, 4))
-        )
-        bare = best(floor("held", held, share))
-        print(
-            f"  {share:4.0%}: of an Arrow table {mine}, {mine.over(bare)} of hand-written DuckDB; of pandas {of_pandas}"
-        )
-        for what, us, found in zip(
-            ("a sample of ours, GX's values", "all ids and values"),
-            (of_pandas, all_rows),
-            gx[2 * place :],
-            strict=False,
-        ):
-            assert found["failed"] == 4
-            print(f"        {what}: GX COMPLETE {found['memory']}, we {us}: {found['memory'].over(us)} of ours")
+    with peer("gx", file) as gx:
+        for share in SHARES:
+            suite = {"name": "s", "expectations": expectations(share)}
+            mine, bare = best(ours(held, suite, 4)), best(floor("held", held, share))
+            print(f"  {share:4.0%}: of an Arrow table {mine}, {mine.over(bare)} of hand-written DuckDB")
+            for what, how, act in (
+                ("a sample of ours, GX's values", complete, ours(pandas, suite, 4)),
+                (
+                    "all ids and values",
+                    complete | {"unexpected_index_column_names": ["id"]},
+                    rows_too(pandas, suite, 4),
+                ),
+            ):
+                found = against_gx(gx, {**suite, "how": how, "read": False}, act, failing=4)
+                print(f"        {what}: GX COMPLETE {found}")
 
 
 def appended(folder: Path, file: Path) -> None:
