@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,8 +18,7 @@ from modelyard.planes.data import Data, file_profiles
 from modelyard.planes.data.profiling import profile_of
 from modelyard.types.data import Profile, Retention
 from modelyard.types.data_branches import Vacuum
-
-PER_FILE = 50
+from unit.data.small_files import PER_FILE, batch
 
 
 @pytest.fixture(autouse=True)
@@ -45,11 +43,6 @@ def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 @pytest.fixture
 def data(database: Database, tmp_path: Path) -> Data:
     return Data(database, DeltaTables(tmp_path / "tables"), tmp_path / "spill")
-
-
-def batch(first: int, count: int = PER_FILE, **more: list[float | None]) -> pa.Table:
-    ids = list(range(first, first + count))
-    return pa.table({"id": ids, "x": [math.sqrt(one) for one in ids], "s": [f"s{one % 5}" for one in ids]} | more)
 
 
 def told(data: Data, scope: Scope) -> Profile:

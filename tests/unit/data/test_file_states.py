@@ -46,8 +46,7 @@ from modelyard.types.checks import (
 )
 from modelyard.types.data import CheckReport, CheckResult, Retention
 from modelyard.types.data_branches import Vacuum
-
-PER_FILE = 50
+from unit.data.small_files import PER_FILE, batch
 
 
 @pytest.fixture(autouse=True)
@@ -72,11 +71,6 @@ def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
 @pytest.fixture
 def data(database: Database, tmp_path: Path) -> Data:
     return Data(database, DeltaTables(tmp_path / "tables"), tmp_path / "spill")
-
-
-def batch(first: int, count: int = PER_FILE, **more: list[float | None]) -> pa.Table:
-    ids = list(range(first, first + count))
-    return pa.table({"id": ids, "x": [math.sqrt(one) for one in ids], "s": [f"s{one % 5}" for one in ids]} | more)
 
 
 SUITE: list[Check] = [

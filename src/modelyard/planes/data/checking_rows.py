@@ -18,7 +18,7 @@ from modelyard.engines.tables.sql import SqlSession, quoted, sandbox
 from modelyard.kernel.errors import InvalidInput, NotFound
 from modelyard.planes.data.checks import BATCH, DATASET, report_sent
 from modelyard.planes.data.checks.running import all_failing, run_suite
-from modelyard.planes.data.checks.samples import Failing
+from modelyard.planes.data.checks.samples import Failing, in_one_look
 from modelyard.planes.data.checks.statements import Hints
 from modelyard.planes.data.checks.verdicts import name_of
 from modelyard.planes.data.references import Referenced, Take, referenced
@@ -86,11 +86,7 @@ def _fetched(session: SqlSession, failing: Sequence[Failing], shown: str) -> lis
     conditions = {place: f"({one.fails[1]}\n)" for place, one in enumerate(failing) if one.fails is not None}
     found: dict[int, pa.Table] = {}
     if len(conditions) > 1:
-        flags = ", ".join(f"{condition} IS TRUE AS __fails{place}" for place, condition in conditions.items())
-        some = session.table(f"SELECT {shown}, {flags} FROM {DATASET} WHERE {' OR '.join(conditions.values())}")
-        width = some.num_columns - len(conditions)
-        for number, place in enumerate(conditions):
-            found[place] = some.select(range(width)).filter(some.column(width + number))
+        found |= in_one_look(session, DATASET, conditions, shown=shown)
     apart = [place for place in range(len(failing)) if place not in found]
     statements = [f"SELECT {shown} FROM ({failing[place].select}\n)" for place in apart]
     tasks = [partial(SqlSession.table, statement=one) for one in statements]

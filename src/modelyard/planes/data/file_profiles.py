@@ -159,8 +159,13 @@ def keep(tx: Transaction, dataset_id: str, found: Sequence[FileProfile]) -> None
     insert_missing(tx, profiles, rows)
 
 
-def forget(tx: Transaction, dataset_id: str, live: Collection[str]) -> None:
-    """Remove the profiles of files that are no longer."""
-    rows = tx.all(select(profiles.c.name).where(profiles.c.dataset_id == dataset_id))
-    for some in portions(sorted({row.name for row in rows} - set(live)), _AT_ONCE):
-        tx.execute(profiles.delete().where(profiles.c.dataset_id == dataset_id, profiles.c.name.in_(some)))
+def forget(tx: Transaction, dataset_id: str, live: Collection[str], *, of: Table) -> None:
+    """Remove what a table keeps of files that are no longer."""
+    rows = tx.all(select(of.c.name).where(of.c.dataset_id == dataset_id))
+    drop(tx, dataset_id, sorted({row.name for row in rows} - set(live)), of=of)
+
+
+def drop(tx: Transaction, dataset_id: str, names: Sequence[str], *, of: Table) -> None:
+    """Remove what a table keeps of these files."""
+    for some in portions(names, _AT_ONCE):
+        tx.execute(of.delete().where(of.c.dataset_id == dataset_id, of.c.name.in_(some)))

@@ -24,7 +24,7 @@ from modelyard.planes.data.checks.parts import PartQuestions, of_batch, part_que
 from modelyard.planes.data.checks.running import Seen
 from modelyard.planes.data.checks.statements import Hints
 from modelyard.planes.data.checks.states import packed, unpacked
-from modelyard.planes.data.file_profiles import worth_keeping
+from modelyard.planes.data.file_profiles import drop, worth_keeping
 from modelyard.planes.data.references import Referenced
 from modelyard.planes.data.rewriting import OpenSession
 from modelyard.planes.data.store import DatasetRow
@@ -266,7 +266,7 @@ def read(tx: Transaction, dataset_id: str, names: Sequence[str], columns: str) -
 
 def keep(tx: Transaction, dataset_id: str, found: Sequence[FileStates]) -> None:
     """Keep states of files in place of those that are kept."""
-    _delete(tx, dataset_id, [one.name for one in found])
+    drop(tx, dataset_id, [one.name for one in found], of=states)
     rows = [
         {
             "dataset_id": dataset_id,
@@ -278,14 +278,3 @@ def keep(tx: Transaction, dataset_id: str, found: Sequence[FileStates]) -> None:
     ]
     # Another writer may have kept some at the same moment.
     insert_missing(tx, states, rows)
-
-
-def forget(tx: Transaction, dataset_id: str, live: Collection[str]) -> None:
-    """Remove the states of files that are no longer."""
-    rows = tx.all(select(states.c.name).where(states.c.dataset_id == dataset_id))
-    _delete(tx, dataset_id, sorted({row.name for row in rows} - set(live)))
-
-
-def _delete(tx: Transaction, dataset_id: str, names: Sequence[str]) -> None:
-    for some in portions(names, _AT_ONCE):
-        tx.execute(states.delete().where(states.c.dataset_id == dataset_id, states.c.name.in_(some)))

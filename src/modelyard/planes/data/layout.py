@@ -174,8 +174,8 @@ class Layout:
         removed = self._tables.remove(row.location, frozenset(live), grace.total_seconds())
         with self._database.transaction(scope) as tx:
             manifests.delete_unneeded(tx, row.id, before)
-            file_profiles.forget(tx, row.id, live)
-            file_states.forget(tx, row.id, live)
+            for of_files in (file_profiles.profiles, file_states.states):
+                file_profiles.forget(tx, row.id, live, of=of_files)
         return removed
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -75,7 +76,7 @@ def part_questions(
     chosen = dict(zip(keys, checks, strict=True))
     context = Context({column.name: column.type for column in columns}, provided)
     facts = gather_facts(session, list(chosen.values()), list(chosen), context, before, profiles)
-    context = Context(context.columns, provided, facts)
+    context = dataclasses.replace(context, facts=facts)
     found: dict[str, Question] = {}
     for key, check in chosen.items():
         question = of_part(compile_check(check, context))

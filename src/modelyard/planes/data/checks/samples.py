@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modelyard.engines.tables.sql import as_dictionaries
 from modelyard.kernel.errors import InvalidInput, LimitExceeded
 from modelyard.planes.data.checks.asking import Session
 from modelyard.planes.data.checks.question import SAMPLE_ROWS_MAX
 from modelyard.planes.data.profile import wire_row
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Rows = list[dict[str, Any]]
 _ROWS_AT_ONCE = 4 * SAMPLE_ROWS_MAX
@@ -66,16 +69,22 @@ def _first_that_fail(
 ) -> dict[int, Rows]:
     """Samples from the first rows that fail any of the conditions; none of one that fails too seldom among them. Where
     few rows of many fail, each look at them costs more than all that was counted."""
-    limit = len(conditions) * _ROWS_AT_ONCE
+    first = in_one_look(session, table, conditions, limit=len(conditions) * _ROWS_AT_ONCE)
+    samples = {key: failing.slice(0, SAMPLE_ROWS_MAX) for key, failing in first.items()}
+    return {key: _wired(some) for key, some in samples.items() if some.num_rows >= enough[key]}
+
+
+def in_one_look(
+    session: Session, table: str, conditions: Mapping[int, str], *, shown: str = "*", limit: int | None = None
+) -> dict[int, pa.Table]:
+    """The rows of a table that meet each of the conditions, by its key, with what of them is shown; among the first so
+    many that meet any, where there is a limit."""
     flags = ", ".join(f"{condition} IS TRUE AS __fails{key}" for key, condition in conditions.items())
-    first = session.table(f"SELECT *, {flags} FROM {table} WHERE {' OR '.join(conditions.values())} LIMIT {limit}")
-    width = first.num_columns - len(conditions)
-    found = {}
-    for number, key in enumerate(conditions):
-        failing = first.select(range(width)).filter(first.column(width + number)).slice(0, SAMPLE_ROWS_MAX)
-        if failing.num_rows >= enough[key]:
-            found[key] = _wired(failing)
-    return found
+    upto = "" if limit is None else f" LIMIT {limit}"
+    found = session.table(f"SELECT {shown}, {flags} FROM {table} WHERE {' OR '.join(conditions.values())}{upto}")
+    width = found.num_columns - len(conditions)
+    rows = found.select(range(width))
+    return {key: rows.filter(found.column(width + number)) for number, key in enumerate(conditions)}
 
 
 def _sample(session: Session, one: Failing) -> Rows:
