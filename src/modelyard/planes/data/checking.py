@@ -127,12 +127,6 @@ class Checking:
             failing = all_failing(
                 session, run.checks[check], columns_of(state.schema), others.provided, Hints(state.rows)
             )
-            if failing is None:
-                raise InvalidInput(
-                    f"check '{run.report.results[check].name}' has no failing rows to show",
-                    code="dataset.check_without_rows",
-                    hint="its report says what was observed",
-                )
             schema = session.table(f"SELECT * FROM ({failing.select}\n) LIMIT 0").schema
         return schema, self._batches(tables, failing.select, schema)
 

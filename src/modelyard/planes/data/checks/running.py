@@ -30,7 +30,7 @@ from modelyard.planes.data.checks.statements import Asked, Hints
 from modelyard.planes.data.checks.states import State, complete, key_of, merged, packed
 from modelyard.planes.data.checks.texts import BAD_VALUES_MAX
 from modelyard.planes.data.checks.values import Unfit
-from modelyard.planes.data.checks.verdicts import result, verdict
+from modelyard.planes.data.checks.verdicts import name_of, result, verdict
 from modelyard.types.checks import Check, References, Satisfies, Unique
 from modelyard.types.data import CheckResult, Column, SliceResult
 
@@ -275,20 +275,23 @@ def all_failing(
     columns: Sequence[Column],
     provided: Mapping[str, Provided],
     hints: Hints | None = None,
-) -> Failing | None:
-    """Where all rows of the dataset are that fail a check; None where the check is not about rows."""
+) -> Failing:
+    """Where all rows of the dataset are that fail a check. Raises InvalidInput for one that is not about rows, or
+    cannot be asked."""
     context = _context(columns, provided, hints or Hints())
     one = Asked(compile_check(check, context), DATASET, "")
-    if one.question.verdict is not None:
-        return None
-    check_conditions(session, [one], context)
-    if one.error:
-        return None
-    if one.question.text is not None:
-        answer(session, [one], Hints())
-    select = failing_rows(one.question, DATASET, one.bad_values)
-    fails = (DATASET, one.question.fails) if one.question.fails else None
-    return Failing(select, fails) if select else None
+    if one.question.verdict is None:
+        check_conditions(session, [one], context)
+        if one.question.text is not None and not one.error:
+            answer(session, [one], Hints())
+        select = "" if one.error else failing_rows(one.question, DATASET, one.bad_values)
+        if select:
+            return Failing(select, (DATASET, one.question.fails) if one.question.fails else None)
+    raise InvalidInput(
+        f"check '{name_of(check)}' has no failing rows to show",
+        code="dataset.check_without_rows",
+        hint="its report says what was observed",
+    )
 
 
 def failing_rows(question: Question, table: str, bad_values: Sequence[str] = ()) -> str:
